@@ -1,0 +1,130 @@
+// YAML read strictly, with places: every problem says file, line and field. Pure; used for
+// configuration files and for policies alike.
+import { type Document, isMap, isNode, LineCounter, type Pair, parseAllDocuments } from 'yaml'
+import type { z } from 'zod'
+import { type ErrorCode, type FieldProblem, IdentityError } from '../spiffe/errors.ts'
+
+/** Steps from the top of a document: keys and list positions. */
+export type Path = readonly (string | number)[]
+
+/** A document whose shape was checked. Lines count from 1. */
+export interface Checked<T> {
+  readonly value: T
+  lineOf(path: Path): number
+}
+
+const largestText = 1024 * 1024
+
+/** `rules[0].to[1].operation.paths[2]`, as people write it. */
+export function fieldName(path: Path): string {
+  return path
+    .map((step, i) => (typeof step === 'number' ? `[${step}]` : i === 0 ? step : `.${step}`))
+    .join('')
+}
+
+interface Source {
+  readonly file: string
+  readonly code: ErrorCode
+  readonly lines: LineCounter
+}
+
+function lineAt(document: Document, path: Path, lines: LineCounter): number {
+  for (let depth = path.length; depth >= 0; depth--) {
+    const key = keyNode(document, path.slice(0, depth))
+    const node =
+      key ?? (depth === 0 ? document.contents : document.getIn(path.slice(0, depth), true))
+    if (isNode(node) && node.range) return lines.linePos(node.range[0]).line
+  }
+  return 1
+}
+
+/** The node of the key itself, so that a problem with a mapping points at its name. */
+function keyNode(document: Document, path: Path): unknown {
+  const last = path[path.length - 1]
+  if (typeof last !== 'string') return undefined
+  const parent = path.length === 1 ? document.contents : document.getIn(path.slice(0, -1), true)
+  if (!isMap(parent)) return undefined
+  const isIt = (pair: Pair) => isNode(pair.key) && String(pair.key) === last
+  return parent.items.find(isIt)?.key
+}
+
+/** One problem per wrong place; an unknown key is a problem of its own. */
+function problemsOf(issues: readonly z.core.$ZodIssue[]): { path: Path; problem: string }[] {
+  return issues.flatMap((issue) => {
+    const path = issue.path.filter((step) => typeof step !== 'symbol')
+    if (issue.code !== 'unrecognized_keys') return [{ path, problem: issue.message }]
+    return issue.keys.map((key) => ({ path: [...path, key], problem: 'unknown key' }))
+  })
+}
+
+/** Throws one error that lists all problems, the first of them in its message. */
+export function refuseAt(
+  file: string,
+  code: ErrorCode,
+  problems: readonly { line: number; path: Path; problem: string }[],
+): never {
+  const fields: FieldProblem[] = problems.map(({ line, path, problem }) => {
+    const field = fieldName(path)
+    return { field: `${file}:${line}${field === '' ? '' : ` ${field}`}`, problem }
+  })
+  const [first] = fields
+  const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : ''
+  throw new IdentityError(code, `${first?.field}: ${first?.problem}${more}`, { fields })
+}
+
+function checkSyntax(document: Document, { file, code, lines }: Source): void {
+  const [error] = [...document.errors, ...document.warnings]
+  if (error === undefined) return
+  const [problem = error.message] = error.message.split('\n')
+  refuseAt(file, code, [{ line: lines.linePos(error.pos[0]).line, path: [], problem }])
+}
+
+function toPlain(document: Document, { file, code }: Source): unknown {
+  try {
+    // aliases are refused: a document of a few lines could expand without bound
+    return document.toJS({ maxAliasCount: 0 })
+  } catch {
+    return refuseAt(file, code, [
+      { line: 1, path: [], problem: 'aliases (&name, *name) are not accepted' },
+    ])
+  }
+}
+
+function checkOne<T>(document: Document, schema: z.ZodType<T>, source: Source): Checked<T> {
+  checkSyntax(document, source)
+  const result = schema.safeParse(toPlain(document, source))
+  if (!result.success) {
+    const problems = problemsOf(result.error.issues).map((it) => ({
+      ...it,
+      line: lineAt(document, it.path, source.lines),
+    }))
+    return refuseAt(source.file, source.code, problems)
+  }
+  return { value: result.data, lineOf: (path) => lineAt(document, path, source.lines) }
+}
+
+/**
+ * Reads all documents of `text`; empty ones are skipped. Throws `code` with one field problem for each
+ * wrong place: malformed YAML, duplicate keys, aliases, unknown keys, wrong types.
+ */
+export function readDocuments<T>(
+  text: string,
+  file: string,
+  schema: z.ZodType<T>,
+  code: ErrorCode,
+): Checked<T>[] {
+  if (text.length > largestText) {
+    return refuseAt(file, code, [{ line: 1, path: [], problem: 'longer than 1 MiB' }])
+  }
+  const lines = new LineCounter()
+  const source = { file, code, lines }
+  const documents = parseAllDocuments(text, {
+    lineCounter: lines,
+    uniqueKeys: true,
+    version: '1.2',
+  })
+  if (!Array.isArray(documents)) return []
+  return documents
+    .filter((document) => document.contents !== null || document.errors.length > 0)
+    .map((document) => checkOne(document, schema, source))
+}
