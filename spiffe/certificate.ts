@@ -11,6 +11,7 @@ import {
   integerOf,
   namedBitsOf,
   oidOf,
+  onlyChildOf,
   parseDer,
   readElement,
   smallIntegerOf,
@@ -19,7 +20,7 @@ import {
   wholeBitsOf,
 } from './der.ts'
 import { IdentityError } from './errors.ts'
-import { type GeneralName, generalNamesOf } from './general-name.ts'
+import { distinguishedNameOf, type GeneralName, generalNamesOf } from './general-name.ts'
 import { type NameConstraints, nameConstraintsOf } from './name-constraints.ts'
 
 declare const brand: unique symbol
@@ -92,9 +93,7 @@ function extensionOf(element: Element): [string, Extension] {
 function extensionsOf(wrapper: Element | undefined): Map<string, Extension> {
   const found = new Map<string, Extension>()
   if (wrapper === undefined) return found
-  const list = readElement(wrapper.bytes, wrapper.body, wrapper.end)
-  if (list.end !== wrapper.end) return derError('trailing bytes', list.end)
-  for (const child of childrenOf(expectTag(list, tags.sequence))) {
+  for (const child of childrenOf(expectTag(onlyChildOf(wrapper), tags.sequence))) {
     const [name, extension] = extensionOf(child)
     if (found.has(name)) return derError(`a second extension ${name}`, child.start)
     found.set(name, extension)
@@ -124,11 +123,11 @@ function basicConstraintsOf(value: Element | undefined): { isCa: boolean; pathLe
 }
 
 interface TbsFields {
-  readonly serial: Element | undefined
+  readonly serial: Element
   readonly algorithm: Element
-  readonly issuer: Element
+  readonly issuer: Uint8Array
   readonly validity: Element
-  readonly subject: Element
+  readonly subject: Uint8Array
   readonly publicKey: Element
   readonly extensions: Element | undefined
 }
@@ -139,10 +138,7 @@ function tbsFieldsOf(tbs: Element): TbsFields {
     tbs,
     10,
   )
-  if (
-    version?.tag !== 0xa0 ||
-    smallIntegerOf(readElement(tbs.bytes, version.body, version.end)) !== 2
-  ) {
+  if (version?.tag !== 0xa0 || smallIntegerOf(onlyChildOf(version)) !== 2) {
     return derError('no version 3 certificate', tbs.start)
   }
   const optional = rest.map((element) => element.tag).join()
@@ -151,11 +147,11 @@ function tbsFieldsOf(tbs: Element): TbsFields {
     return derError('unknown or misplaced fields', tbs.start)
   }
   return {
-    serial,
+    serial: expectTag(serial, tags.integer),
     algorithm: expectTag(algorithm, tags.sequence),
-    issuer: expectTag(issuer, tags.sequence),
+    issuer: distinguishedNameOf(issuer),
     validity: expectTag(validity, tags.sequence),
-    subject: expectTag(subject, tags.sequence),
+    subject: distinguishedNameOf(subject),
     publicKey: expectTag(publicKey, tags.sequence),
     extensions,
   }
@@ -165,6 +161,17 @@ function validityOf(validity: Element): { notBefore: number; notAfter: number } 
   const [notBefore, notAfter, ...rest] = childrenOf(validity, 3)
   if (rest.length > 0) return derError('a malformed validity', validity.start)
   return { notBefore: timeOf(notBefore), notAfter: timeOf(notAfter) }
+}
+
+const emptyName = Buffer.of(tags.sequence, 0)
+
+// RFC 5280 §4.1.2.2. A negative one would share its Serial with a positive one.
+function positiveSerialOf(element: Element): Serial {
+  const content = integerOf(element)
+  const isNegative = content.some((byte, i) => i === 0 && byte >= 0x80)
+  if (isNegative || content.length > 21)
+    return derError('a serial that is negative or longer than 20 bytes', element.start)
+  return serialOf(content)
 }
 
 function read(der: Uint8Array): Certificate {
@@ -184,10 +191,10 @@ function read(der: Uint8Array): Certificate {
   return {
     der,
     tbs: encodedOf(expectTag(tbs, tags.sequence)),
-    serial: serialOf(integerOf(fields.serial)),
-    issuer: encodedOf(fields.issuer),
-    subject: encodedOf(fields.subject),
-    hasSubject: fields.subject.end > fields.subject.body,
+    serial: positiveSerialOf(fields.serial),
+    issuer: fields.issuer,
+    subject: fields.subject,
+    hasSubject: fields.subject.length > emptyName.length,
     ...validityOf(fields.validity),
     publicKey: encodedOf(fields.publicKey),
     signatureAlgorithm: outer,

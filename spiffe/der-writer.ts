@@ -40,15 +40,17 @@ export function integer(magnitude: Uint8Array): Buffer {
   let at = 0
   while (at < magnitude.length - 1 && magnitude[at] === 0) at++
   const shortest = magnitude.subarray(at)
-  const needsSign = shortest.length === 0 || (shortest[0] ?? 0) >= 0x80
+  const [first] = shortest
+  const needsSign = first === undefined || first >= 0x80
   return needsSign ? element(tags.integer, Buffer.of(0), shortest) : element(tags.integer, shortest)
 }
 
 /** From dotted decimal. */
 export function oid(dotted: string): Buffer {
-  const [top = 0, second = 0, ...rest] = dotted.split('.').map(Number)
+  const arcs = dotted.split('.').map(Number)
+  const head = arcs.splice(0, 2).reduce((top, second) => top * 40 + second)
   const bytes: number[] = []
-  for (const arc of [top * 40 + second, ...rest]) {
+  for (const arc of [head, ...arcs]) {
     const digits = [arc % 128]
     for (let left = Math.floor(arc / 128); left > 0; left = Math.floor(left / 128)) {
       digits.unshift((left % 128) | 0x80)
@@ -73,8 +75,10 @@ export function time(at: number): Buffer {
 /** A named bit list from the positions that are set; an empty list is the empty bit string. */
 export function namedBits(positions: readonly number[]): Buffer {
   const highest = Math.max(-1, ...positions)
-  const bytes = new Uint8Array(Math.floor(highest / 8) + 1)
-  for (const bit of positions) bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) | (0x80 >> (bit & 7))
+  const bytes = Buffer.alloc(Math.floor(highest / 8) + 1)
+  for (const bit of positions) {
+    bytes.writeUInt8(bytes.readUInt8(bit >> 3) | (0x80 >> (bit & 7)), bit >> 3)
+  }
   const unused = highest < 0 ? 0 : 7 - (highest & 7)
   return element(tags.bitString, Buffer.of(unused), bytes)
 }

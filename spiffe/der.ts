@@ -28,11 +28,15 @@ export function derError(what: string, at: number): never {
   throw new IdentityError('ERR_DER', `${what} at byte ${at}`)
 }
 
+function byteAt(bytes: Uint8Array, at: number, limit: number): number {
+  const byte = at < limit ? bytes[at] : undefined
+  return byte ?? derError('truncated', at)
+}
+
 /** The element at `at`; everything has to end at or before `limit`. Throws ERR_DER. */
 export function readElement(bytes: Uint8Array, at: number, limit: number): Element {
-  const tag = bytes[at]
-  const first = bytes[at + 1]
-  if (tag === undefined || first === undefined || at + 2 > limit) return derError('truncated', at)
+  const tag = byteAt(bytes, at, limit)
+  const first = byteAt(bytes, at + 1, limit)
   if ((tag & 0x1f) === 0x1f) return derError('a tag number above 30', at)
   if (first < 0x80)
     return within({ bytes, tag, start: at, body: at + 2, end: at + 2 + first }, limit)
@@ -40,7 +44,7 @@ export function readElement(bytes: Uint8Array, at: number, limit: number): Eleme
   if (count === 0) return derError('an indefinite length', at)
   if (count > 4) return derError('a length of more than 4 bytes', at)
   let length = 0
-  for (let i = 0; i < count; i++) length = length * 256 + (bytes[at + 2 + i] ?? 0)
+  for (let i = 0; i < count; i++) length = length * 256 + byteAt(bytes, at + 2 + i, limit)
   if (length < 0x80 || length < 256 ** (count - 1))
     return derError('a length not in its shortest form', at)
   const body = at + 2 + count
@@ -82,6 +86,13 @@ export function childrenOf(parent: Element, most = 64): Element[] {
   return list
 }
 
+/** The one element inside an explicit tag. Throws ERR_DER when there is none, or more. */
+export function onlyChildOf(parent: Element): Element {
+  const child = readElement(parent.bytes, parent.body, parent.end)
+  if (child.end !== parent.end) return derError('trailing bytes', child.end)
+  return child
+}
+
 /** What stands between tag and end, without a copy. */
 export function contentOf(element: Element): Uint8Array {
   return element.bytes.subarray(element.body, element.end)
@@ -94,42 +105,44 @@ export function encodedOf(element: Element): Uint8Array {
 
 /** Dotted decimal. Throws ERR_DER on an arc that is not in its shortest form or above 2^53. */
 export function oidOf(element: Element | undefined): string {
-  const { bytes, body, end, start } = expectTag(element, tags.oid)
-  if (body === end) return derError('an empty object identifier', start)
+  const it = expectTag(element, tags.oid)
   const arcs: number[] = []
   let arc = 0
-  for (let at = body; at < end; at++) {
-    const byte = bytes[at] ?? 0
-    if (arc === 0 && byte === 0x80)
-      return derError('an object identifier not in its shortest form', at)
+  let isOpen = false
+  for (const byte of contentOf(it)) {
+    if (!isOpen && byte === 0x80)
+      return derError('an object identifier not in its shortest form', it.start)
     arc = arc * 128 + (byte & 0x7f)
-    if (arc > Number.MAX_SAFE_INTEGER) return derError('an object identifier arc too large', at)
-    if (byte < 0x80) {
-      arcs.push(arc)
-      arc = 0
-    }
+    if (arc > Number.MAX_SAFE_INTEGER)
+      return derError('an object identifier arc too large', it.start)
+    isOpen = byte >= 0x80
+    if (isOpen) continue
+    // the first two arcs share one number
+    const top = Math.min(Math.floor(arc / 40), 2)
+    arcs.push(...(arcs.length === 0 ? [top, arc - 40 * top] : [arc]))
+    arc = 0
   }
-  if ((bytes[end - 1] ?? 0) >= 0x80) return derError('a truncated object identifier', start)
-  const [head = 0, ...rest] = arcs
-  const top = Math.min(Math.floor(head / 40), 2)
-  return [top, head - 40 * top, ...rest].join('.')
+  if (isOpen || arcs.length === 0) return derError('a truncated object identifier', it.start)
+  return arcs.join('.')
 }
 
 /** Content bytes of an INTEGER in its shortest form, sign byte included. */
 export function integerOf(element: Element | undefined): Uint8Array {
-  const content = contentOf(expectTag(element, tags.integer))
+  const it = expectTag(element, tags.integer)
+  const content = contentOf(it)
   const [a, b] = content
-  if (a === undefined) return derError('an empty integer', element?.start ?? 0)
+  if (a === undefined) return derError('an empty integer', it.start)
   const padded = b !== undefined && ((a === 0 && b < 0x80) || (a === 0xff && b >= 0x80))
-  if (padded) return derError('an integer not in its shortest form', element?.start ?? 0)
+  if (padded) return derError('an integer not in its shortest form', it.start)
   return content
 }
 
 /** A non-negative INTEGER below 2^31. Throws ERR_DER. */
 export function smallIntegerOf(element: Element | undefined): number {
-  const content = integerOf(element)
-  if (content.length > 4 || (content[0] ?? 0) >= 0x80) {
-    return derError('an integer out of range', element?.start ?? 0)
+  const it = expectTag(element, tags.integer)
+  const content = integerOf(it)
+  if (content.length > 4 || byteAt(content, 0, 1) >= 0x80) {
+    return derError('an integer out of range', it.start)
   }
   return content.reduce((sum, byte) => sum * 256 + byte, 0)
 }
@@ -152,19 +165,21 @@ export function wholeBitsOf(element: Element | undefined): Uint8Array {
 
 /** The bits of a named bit list as a number, bit 0 of the standard being the lowest (16 bits at most). */
 export function namedBitsOf(element: Element | undefined): number {
-  const { bytes, body, end, start } = expectTag(element, tags.bitString)
-  const unused = bytes[body]
-  if (unused === undefined || body === end || unused > 7 || end - body > 3) {
-    return derError('a malformed named bit list', start)
+  const it = expectTag(element, tags.bitString)
+  const [unused, ...octets] = contentOf(it)
+  if (unused === undefined || unused > 7 || octets.length > 2) {
+    return derError('a malformed named bit list', it.start)
   }
-  const last = bytes[end - 1] ?? 0
-  const isEmpty = end - body === 1
-  if (isEmpty ? unused !== 0 : (last & (1 << unused)) === 0 || (last & ((1 << unused) - 1)) !== 0) {
-    return derError('a named bit list not in its shortest form', start)
-  }
+  const last = octets.at(-1)
+  const lowest = 1 << unused
+  // the last bit written is a one, and what is unused after it is zero
+  const isShortest = last === undefined ? unused === 0 : (last & (2 * lowest - 1)) === lowest
+  if (!isShortest) return derError('a named bit list not in its shortest form', it.start)
   let bits = 0
-  for (let bit = 0; bit < (end - body - 1) * 8; bit++) {
-    if (((bytes[body + 1 + (bit >> 3)] ?? 0) & (0x80 >> (bit & 7))) !== 0) bits |= 1 << bit
+  for (const [i, octet] of octets.entries()) {
+    for (let bit = 0; bit < 8; bit++) {
+      if ((octet & (0x80 >> bit)) !== 0) bits |= 1 << (8 * i + bit)
+    }
   }
   return bits
 }

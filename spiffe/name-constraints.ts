@@ -7,24 +7,37 @@ export interface NameConstraints {
   readonly excluded: readonly GeneralName[]
 }
 
+/** 4 or 16 bytes of address and as many of mask, the ones of the mask first (RFC 4632). */
+function isAddressAndMask(value: Uint8Array): boolean {
+  if (value.length !== 8 && value.length !== 32) return false
+  const mask = Buffer.from(value.subarray(value.length / 2)).toString('hex')
+  const bits = BigInt(`0x${mask}`)
+    .toString(2)
+    .padStart(value.length * 4, '0')
+  return !bits.includes('01')
+}
+
 function subtreesOf(list: Element): GeneralName[] {
   const names = childrenOf(list, 256).map((subtree) => {
     const [base, ...rest] = childrenOf(subtree, 3)
     // minimum 0 is the default and never written, maximum must be absent
     if (base === undefined || rest.length > 0)
       return derError('a subtree with minimum or maximum', subtree.start)
-    return generalNameOf(base)
+    const name = generalNameOf(base)
+    if (name.kind === 'ip' && !isAddressAndMask(name.value))
+      return derError('an ip constraint that is no address and mask', base.start)
+    return name
   })
   return names.length === 0 ? derError('an empty list of subtrees', list.start) : names
 }
 
 export function nameConstraintsOf(value: Element): NameConstraints {
   const parts = childrenOf(value, 2)
+  const order = parts.map((part) => part.tag).join()
+  if (!['160', '161', '160,161'].includes(order))
+    return derError('malformed name constraints', value.start)
   const permitted = parts.find((part) => part.tag === 0xa0)
   const excluded = parts.find((part) => part.tag === 0xa1)
-  const known = Number(permitted !== undefined) + Number(excluded !== undefined)
-  if (known === 0 || known !== parts.length)
-    return derError('malformed name constraints', value.start)
   return {
     permitted: permitted === undefined ? [] : subtreesOf(permitted),
     excluded: excluded === undefined ? [] : subtreesOf(excluded),
@@ -49,11 +62,11 @@ function hostOf(uri: string): string | undefined {
 }
 
 function ipMatches(address: Uint8Array, base: Uint8Array): boolean {
-  if (base.length !== address.length * 2) return false
-  return address.every((byte, i) => {
-    const mask = base[address.length + i] ?? 0
-    return (byte & mask) === ((base[i] ?? 0) & mask)
-  })
+  const wanted = base.subarray(0, address.length)
+  const mask = base.subarray(address.length)
+  if (mask.length !== address.length) return false
+  const masked = (bytes: Uint8Array) => Buffer.from(mask.map((bits, i) => bits & Number(bytes[i])))
+  return masked(address).equals(masked(wanted))
 }
 
 /** RDNs of the base have to be the first RDNs of the name, byte by byte. */
@@ -69,8 +82,9 @@ function directoryMatches(name: Uint8Array, base: Uint8Array): boolean {
   })
 }
 
-function emailMatches(email: string, base: string): boolean {
+function emailMatches(email: string, base: string): boolean | 'unknown' {
   const at = email.lastIndexOf('@')
+  if (at < 1) return 'unknown'
   if (base.includes('@')) {
     const wanted = base.lastIndexOf('@')
     const local = email.slice(0, at) === base.slice(0, wanted)

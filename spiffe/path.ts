@@ -1,5 +1,6 @@
 // Certification path validation (RFC 5280 §6.1) from a leaf to the roots of one bundle.
 import { type Certificate, extensionOids, hasUsage, keyUsages } from './certificate.ts'
+import { explain } from './errors.ts'
 import type { GeneralName } from './general-name.ts'
 import { constraintProblem } from './name-constraints.ts'
 import { importPublicKey, signatureProblem } from './signature.ts'
@@ -41,6 +42,7 @@ function commonProblem(it: Certificate, now: number): string | undefined {
 /** What §6.1.4 asks of a certificate that signs others; `below` = how many non-self-issued CAs follow. */
 function authorityProblem(it: Certificate, below: number): string | undefined {
   if (!it.isCa) return 'signed by a certificate that is no CA'
+  if (!it.hasSubject) return 'signed by a CA without a subject'
   if (it.keyUsage !== undefined && !hasUsage(it, keyUsages.keyCertSign)) {
     return 'signed by a CA whose key usage lacks keyCertSign'
   }
@@ -83,10 +85,19 @@ function pathProblem(path: Path, now: number): string | undefined {
   return namesProblem(path)
 }
 
+/** What `check` says or throws. */
+function attempt(check: () => string | undefined): string | undefined {
+  try {
+    return check()
+  } catch (error) {
+    return explain(error)
+  }
+}
+
 /**
  * Searches a path from `leaf` over `intermediates` to one of `roots` and validates it. The answer's
- * `reason` is that of the path that came furthest. Bounded: at most 8 intermediates are looked at and
- * 32 signatures verified.
+ * `reason` is that of the first path that reached a root, else of the first wrong signature. Bounded:
+ * at most 8 intermediates are looked at and 32 signatures verified.
  */
 export function validatePath(
   leaf: Certificate,
@@ -101,40 +112,38 @@ export function validatePath(
       reason: `${intermediates.length} intermediates (at most ${mostIntermediates})`,
     }
   }
+  const weak = attempt(() => void importPublicKey(leaf.publicKey))
+  if (weak !== undefined) return { ok: false, reason: weak }
   let signatures = 0
-  let reason = 'no path to a root of the bundle'
+  let wrongSignature: string | undefined
+  let wrongPath: string | undefined
 
   function isSignedBy(it: Certificate, issuer: Certificate): boolean {
     if (!same(it.issuer, issuer.subject) || signatures >= mostSignatures) return false
     signatures++
-    try {
-      const problem = signatureProblem(it, importPublicKey(issuer.publicKey))
-      if (problem !== undefined) reason = problem
-      return problem === undefined
-    } catch (error) {
-      reason = error instanceof Error ? error.message : String(error)
-      return false
-    }
+    const problem = attempt(() => signatureProblem(it, importPublicKey(issuer.publicKey)))
+    wrongSignature ??= problem
+    return problem === undefined
   }
 
-  function search(path: Path): Path | undefined {
-    const top = path[path.length - 1] ?? leaf
+  function search(path: Path, top: Certificate): Path | undefined {
     for (const root of roots) {
       if (!isSignedBy(top, root)) continue
       const whole: Path = [...path, root]
       const problem = pathProblem(whole, now)
       if (problem === undefined) return whole
-      reason = problem
+      wrongPath ??= problem
     }
     if (path.length > longest) return undefined
     for (const next of intermediates) {
       if (path.includes(next) || !isSignedBy(top, next)) continue
-      const found = search([...path, next])
+      const found = search([...path, next], next)
       if (found !== undefined) return found
     }
     return undefined
   }
 
-  const path = search([leaf])
-  return path === undefined ? { ok: false, reason } : { ok: true, path }
+  const path = search([leaf], leaf)
+  if (path !== undefined) return { ok: true, path }
+  return { ok: false, reason: wrongPath ?? wrongSignature ?? 'no path to a root of the bundle' }
 }

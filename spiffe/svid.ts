@@ -8,7 +8,7 @@ import {
   parseCertificate,
 } from './certificate.ts'
 import { IdentityError } from './errors.ts'
-import { isSpiffeId, pathOf, type SpiffeId, trustDomainOf } from './id.ts'
+import { isSpiffeId, parseSpiffeId, pathOf, type SpiffeId, trustDomainOf } from './id.ts'
 import { type Matcher, matchAny } from './match.ts'
 import { type Path, validatePath } from './path.ts'
 
@@ -61,7 +61,7 @@ function uriOf(leaf: Certificate): string[] {
 }
 
 function untrusted(reason: string, cause?: unknown): never {
-  throw new IdentityError('ERR_UNTRUSTED', reason, cause === undefined ? {} : { cause })
+  throw new IdentityError('ERR_UNTRUSTED', reason, { cause })
 }
 
 /** The SPIFFE ID of a leaf that keeps every rule of a leaf. Throws ERR_UNTRUSTED naming the broken one. */
@@ -70,8 +70,8 @@ export function leafIdOf(leaf: Certificate): SpiffeId {
     const problem = check(leaf)
     if (problem !== undefined) return untrusted(problem)
   }
-  const [id] = uriOf(leaf).filter(isSpiffeId)
-  return id ?? untrusted('no SPIFFE ID')
+  // exactly one by now
+  return parseSpiffeId(uriOf(leaf).join())
 }
 
 export interface VerifyOptions {

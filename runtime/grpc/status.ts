@@ -84,6 +84,9 @@ export function trailersOf({ code, message, details }: Status): Headers {
   return trailers
 }
 
+/** How `trailersOnly` is sent; a date helps no gRPC client. */
+export const whole = { endStream: true, sendDate: false } as const
+
 /** The whole answer in one header block, for a call that has sent nothing yet. */
 export function trailersOnly(status: Status): Headers {
   return { ...responseHeaders, ...trailersOf(status) }

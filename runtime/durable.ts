@@ -1,0 +1,41 @@
+// Files that are whole or not there: temporary file, fsync, rename, fsync of the folder.
+import { randomBytes } from 'node:crypto'
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+
+/** Replaces `path` by `content` in one step; survives a power cut on either side of it. */
+export function writeDurably(
+  path: string,
+  content: Uint8Array | string,
+  { mode }: { mode: number },
+): void {
+  const folder = dirname(path)
+  const aside = join(folder, `.${basename(path)}.${randomBytes(6).toString('hex')}`)
+  const bytes = typeof content === 'string' ? Buffer.from(content) : content
+  const file = openSync(aside, 'wx', mode)
+  try {
+    for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at)
+    fsyncSync(file)
+  } catch (error) {
+    rmSync(aside, { force: true })
+    throw error
+  } finally {
+    closeSync(file)
+  }
+  renameSync(aside, path)
+  syncFolder(folder)
+}
+
+export function syncFolder(folder: string): void {
+  const handle = openSync(folder, 'r')
+  try {
+    fsyncSync(handle)
+  } finally {
+    closeSync(handle)
+  }
+}
+
+/** Makes a folder that only its owner can enter; leaves an existing one as it is. */
+export function privateFolder(path: string): void {
+  mkdirSync(path, { recursive: true, mode: 0o700 })
+}

@@ -1,0 +1,6 @@
+// The declarations of @connectrpc/connect name this DOM type, which @types/node does not declare globally.
+declare global {
+  type HeadersInit = import('undici-types').HeadersInit
+}
+
+export {}

@@ -1,0 +1,169 @@
+// One call and its one answer: whoever is first (handler, deadline, caller, drain) gives it.
+
+import type { ServerHttp2Stream } from 'node:http2'
+import type { DescMessage } from '@bufbuild/protobuf'
+import type { Any } from '@bufbuild/protobuf/wkt'
+import type { IdentityError } from '../../spiffe/errors.ts'
+import type { Clock } from '../clock.ts'
+import type { Abortable } from './context.ts'
+import type { Deadline, Deadlines } from './deadline.ts'
+import { createReplies, type Replies } from './replies.ts'
+import type { Requests } from './requests.ts'
+import { type CallContext, encodeReply, methodName, type Reply, type Route } from './service.ts'
+import {
+  type Headers,
+  responseHeaders,
+  statusOf,
+  trailersOf,
+  trailersOnly,
+  whole,
+} from './status.ts'
+
+export interface CallEvent<P> {
+  /** `package.Service/Method`, or `unknown` */
+  readonly method: string
+  readonly code: number
+  readonly ms: number
+  readonly peer: P
+  readonly error?: unknown
+}
+
+/** What all calls of one server share. */
+export interface Rules<P> {
+  readonly clock: Clock
+  readonly deadlines: Deadlines
+  readonly messageBytes: number
+  readonly authorize: ((context: CallContext<P>) => void | Promise<void>) | undefined
+  readonly observe: ((event: CallEvent<P>) => void) | undefined
+  readonly details: ((error: IdentityError) => readonly Any[]) | undefined
+  /** Takes over a stream that was answered before its request was read to the end. */
+  readonly abandon: (stream: ServerHttp2Stream) => void
+}
+
+/** A connection's part in its calls: who calls, and the calls that are not answered yet. */
+export interface Caller<P> {
+  readonly peer: P
+  readonly calls: Set<Call<P>>
+}
+
+export interface Call<P> extends Abortable {
+  readonly stream: ServerHttp2Stream
+  readonly route: Route<P>
+  readonly caller: Caller<P>
+  readonly rules: Rules<P>
+  readonly started: number
+  deadline: Deadline | undefined
+  requests: Requests | undefined
+  replies: Replies | undefined
+  iterator: AsyncIterator<Reply<DescMessage>> | undefined
+  trailers: Headers
+  requestEnded: boolean
+  answered: boolean
+}
+
+const streamed = { waitForTrailers: true, sendDate: false } as const
+
+/** Ends the call's account; the caller of this writes the answer. */
+function settle<P>(call: Call<P>, code: number, error: unknown): void {
+  const { caller, deadline, rules, stream } = call
+  call.answered = true
+  caller.calls.delete(call)
+  if (deadline !== undefined) rules.deadlines.remove(deadline)
+  call.requests?.end()
+  call.replies?.release()
+  if (!call.requestEnded) rules.abandon(stream)
+  if (rules.observe === undefined) return
+  const ms = rules.clock.monotonic() - call.started
+  const method = methodName(call.route.method)
+  rules.observe({ method, code, ms, peer: caller.peer, ...(error === undefined ? {} : { error }) })
+}
+
+function isOpen(stream: ServerHttp2Stream): boolean {
+  return !stream.destroyed && !stream.closed
+}
+
+function sendHeaders<P>(call: Call<P>): void {
+  const { stream } = call
+  stream.on('wantTrailers', () => stream.sendTrailers(call.trailers))
+  stream.respond(responseHeaders, streamed)
+}
+
+export function fail<P>(call: Call<P>, error: unknown): void {
+  if (call.answered) return
+  const { rules, stream } = call
+  const status = statusOf(error, rules.details)
+  settle(call, status.code, error)
+  if (!isOpen(stream)) return
+  if (!stream.headersSent) {
+    stream.respond(trailersOnly(status), whole)
+    return
+  }
+  call.trailers = trailersOf(status)
+  call.replies?.flush()
+  stream.end()
+}
+
+function succeed<P>(call: Call<P>, last?: Uint8Array): void {
+  if (call.answered) return
+  const { stream } = call
+  settle(call, 0, undefined)
+  if (!isOpen(stream)) return
+  if (!stream.headersSent) sendHeaders(call)
+  call.replies?.flush()
+  if (last === undefined) stream.end()
+  else stream.end(last)
+}
+
+async function stop<P>(iterator: AsyncIterator<P>): Promise<void> {
+  try {
+    await iterator.return?.()
+  } catch {
+    // The call has its answer already; what the handler says while it ends reaches nobody.
+  }
+}
+
+/** Ends the call from outside its handler: its signal is aborted and `error` is the answer. */
+export function abort<P>(call: Call<P>, error: IdentityError): void {
+  if (call.answered) return
+  call.reason = error
+  call.requests?.fail(error)
+  fail(call, error)
+  call.control?.abort(error)
+  if (call.iterator !== undefined) void stop(call.iterator)
+}
+
+export async function answerOnce<P>(
+  call: Call<P>,
+  handle: () => Reply<DescMessage> | Promise<Reply<DescMessage>>,
+): Promise<void> {
+  try {
+    const reply = await handle()
+    if (!call.answered) succeed(call, encodeReply(call.route.method, reply))
+  } catch (error) {
+    fail(call, error)
+  }
+}
+
+export async function answerMany<P>(
+  call: Call<P>,
+  handle: () => AsyncIterable<Reply<DescMessage>>,
+): Promise<void> {
+  const { stream } = call
+  try {
+    const iterator = handle()[Symbol.asyncIterator]()
+    call.iterator = iterator
+    for (let next = await iterator.next(); !next.done; next = await iterator.next()) {
+      if (call.answered || !isOpen(stream)) return
+      const frame = encodeReply(call.route.method, next.value)
+      if (call.replies === undefined) {
+        call.replies = createReplies(stream)
+        sendHeaders(call)
+      }
+      if (!call.replies.write(frame)) await call.replies.drained()
+    }
+    succeed(call)
+  } catch (error) {
+    fail(call, error)
+    if (call.iterator !== undefined) void stop(call.iterator)
+  }
+}

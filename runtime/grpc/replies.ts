@@ -1,0 +1,53 @@
+// The messages of one streamed answer on their way out: coalesced, and held back by a slow reader.
+import type { ServerHttp2Stream } from 'node:http2'
+import { nextTick } from 'node:process'
+
+export interface Replies {
+  /** Takes one framed message; false asks the writer to wait for `drained`. */
+  write(frame: Uint8Array): boolean
+  drained(): Promise<void>
+  /** Writes what still waits. */
+  flush(): void
+  /** Lets a writer that waits go on, for a call that is over. */
+  release(): void
+}
+
+const batchBytes = 16 * 1024
+
+/**
+ * What a handler yields without waiting goes out as one write: the flush runs once the promises that
+ * are ready have all run, so nothing is held back while the handler sleeps.
+ */
+export function createReplies(stream: ServerHttp2Stream): Replies {
+  let batch: Uint8Array[] = []
+  let size = 0
+  let wake: (() => void) | undefined
+
+  function flush(): void {
+    if (size === 0) return
+    const [only] = batch
+    const data = batch.length === 1 && only !== undefined ? only : Buffer.concat(batch, size)
+    batch = []
+    size = 0
+    if (stream.writable) stream.write(data)
+  }
+
+  function release(): void {
+    wake?.()
+    wake = undefined
+  }
+
+  stream.on('drain', release)
+  return {
+    write(frame) {
+      if (size === 0) nextTick(flush)
+      batch.push(frame)
+      size += frame.length
+      if (size >= batchBytes) flush()
+      return !stream.writableNeedDrain
+    },
+    drained: () => new Promise<void>((resolve) => (wake = resolve)),
+    flush,
+    release,
+  }
+}
