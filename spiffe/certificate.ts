@@ -168,10 +168,11 @@ const emptyName = Buffer.of(tags.sequence, 0)
 // RFC 5280 §4.1.2.2. A negative one would share its Serial with a positive one.
 function positiveSerialOf(element: Element): Serial {
   const content = integerOf(element)
+  const serial = serialOf(content)
   const isNegative = content.some((byte, i) => i === 0 && byte >= 0x80)
-  if (isNegative || content.length > 21)
+  if (isNegative || serial.length > 40)
     return derError('a serial that is negative or longer than 20 bytes', element.start)
-  return serialOf(content)
+  return serial
 }
 
 function read(der: Uint8Array): Certificate {

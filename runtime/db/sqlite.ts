@@ -35,7 +35,7 @@ function storeError(cause: unknown): IdentityError {
 }
 
 function migrate(db: DatabaseSync, migrations: readonly string[]): void {
-  const version = Number(db.prepare('PRAGMA user_version').get()?.['user_version'] ?? 0)
+  const version = Number(db.prepare('PRAGMA user_version').get()?.user_version ?? 0)
   if (version > migrations.length) {
     throw new IdentityError(
       'ERR_STORE',
@@ -50,9 +50,12 @@ function migrate(db: DatabaseSync, migrations: readonly string[]): void {
 
 function open(path: string, migrations: readonly string[]): DatabaseSync {
   try {
-    const db = new DatabaseSync(path, { timeout: 5000 })
+    const db = new DatabaseSync(path, { timeout: 1000 })
     if (path !== ':memory:') chmodSync(path, 0o600)
-    db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON')
+    // exclusive: a second program on the same file is refused instead of taking turns
+    db.exec(
+      'PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON',
+    )
     migrate(db, migrations)
     return db
   } catch (cause) {

@@ -12,6 +12,7 @@ import type { Requests } from './requests.ts'
 import { type CallContext, encodeReply, methodName, type Reply, type Route } from './service.ts'
 import {
   type Headers,
+  ok,
   responseHeaders,
   statusOf,
   trailersOf,
@@ -63,8 +64,8 @@ export interface Call<P> extends Abortable {
 
 const streamed = { waitForTrailers: true, sendDate: false } as const
 
-/** Ends the call's account; the caller of this writes the answer. */
-function settle<P>(call: Call<P>, code: number, error: unknown): void {
+/** Ends the call's account; whoever calls this writes the answer, then reports. */
+function settle<P>(call: Call<P>): void {
   const { caller, deadline, rules, stream } = call
   call.answered = true
   caller.calls.delete(call)
@@ -72,10 +73,13 @@ function settle<P>(call: Call<P>, code: number, error: unknown): void {
   call.requests?.end()
   call.replies?.release()
   if (!call.requestEnded) rules.abandon(stream)
+}
+
+function report<P>({ caller, route, rules, started }: Call<P>, code: number, error?: unknown) {
   if (rules.observe === undefined) return
-  const ms = rules.clock.monotonic() - call.started
-  const method = methodName(call.route.method)
-  rules.observe({ method, code, ms, peer: caller.peer, ...(error === undefined ? {} : { error }) })
+  const ms = rules.clock.monotonic() - started
+  const event = { method: methodName(route.method), code, ms, peer: caller.peer }
+  rules.observe(error === undefined ? event : { ...event, error })
 }
 
 function isOpen(stream: ServerHttp2Stream): boolean {
@@ -92,26 +96,29 @@ export function fail<P>(call: Call<P>, error: unknown): void {
   if (call.answered) return
   const { rules, stream } = call
   const status = statusOf(error, rules.details)
-  settle(call, status.code, error)
-  if (!isOpen(stream)) return
-  if (!stream.headersSent) {
-    stream.respond(trailersOnly(status), whole)
-    return
+  settle(call)
+  if (isOpen(stream)) {
+    if (!stream.headersSent) stream.respond(trailersOnly(status), whole)
+    else {
+      call.trailers = trailersOf(status)
+      call.replies?.flush()
+      stream.end()
+    }
   }
-  call.trailers = trailersOf(status)
-  call.replies?.flush()
-  stream.end()
+  report(call, status.code, error)
 }
 
 function succeed<P>(call: Call<P>, last?: Uint8Array): void {
   if (call.answered) return
   const { stream } = call
-  settle(call, 0, undefined)
-  if (!isOpen(stream)) return
-  if (!stream.headersSent) sendHeaders(call)
-  call.replies?.flush()
-  if (last === undefined) stream.end()
-  else stream.end(last)
+  settle(call)
+  if (isOpen(stream)) {
+    if (!stream.headersSent) sendHeaders(call)
+    call.replies?.flush()
+    if (last === undefined) stream.end()
+    else stream.end(last)
+  }
+  report(call, ok)
 }
 
 async function stop<P>(iterator: AsyncIterator<P>): Promise<void> {

@@ -120,6 +120,7 @@ export const authorityVectors: readonly Vector[] = [
       },
     },
     undefined,
+    { openssl: 'reject', why: 'its purpose check looks at the leaf; ours is in verifySvid' },
   ),
   vector(
     'an intermediate without keyCertSign',

@@ -1,0 +1,62 @@
+// Which services the authority serves, and what goes into an error's details.
+import { create } from '@bufbuild/protobuf'
+import { type Any, anyPack } from '@bufbuild/protobuf/wkt'
+import {
+  PermissionDeniedDetailsSchema,
+  PermissionDeniedDetails_Reason as Reason,
+} from '../proto/gen/spire/api/types/status_pb.js'
+import { healthService } from '../runtime/grpc/health.ts'
+import { reflectionServices } from '../runtime/grpc/reflection.ts'
+import type { Service } from '../runtime/grpc/service.ts'
+import type { Log } from '../runtime/log.ts'
+import type { ErrorCode, IdentityError } from '../spiffe/errors.ts'
+import type { Authority } from './authority.ts'
+import type { Peer } from './callers.ts'
+import { agentService } from './services/agent.ts'
+import { bundleService } from './services/bundle.ts'
+import { type Acknowledgements, controlService } from './services/control.ts'
+import { entryService } from './services/entry.ts'
+import { policiesService } from './services/policies.ts'
+import { svidService } from './services/svid.ts'
+
+export function servicesOf(
+  authority: Authority,
+  {
+    log,
+    acknowledged,
+    notReady,
+  }: { log: Log; acknowledged: Acknowledgements; notReady: () => string | undefined },
+): readonly Service<Peer>[] {
+  const services = [
+    agentService(authority),
+    entryService(authority, log),
+    svidService(authority, log),
+    bundleService(authority),
+    controlService(authority, acknowledged),
+    policiesService(authority),
+  ]
+  const known = new Set(['', ...services.map(({ descriptor }) => descriptor.typeName)])
+  const health = healthService<Peer>((name) => {
+    if (!known.has(name)) return 'unknown'
+    return notReady() === undefined ? 'serving' : 'not serving'
+  })
+  return [
+    ...services,
+    health,
+    ...reflectionServices<Peer>(services.map(({ descriptor }) => descriptor)),
+  ]
+}
+
+/** What a stock SPIRE agent reads to know whether to re-attest, wipe or stop. */
+const reasons: Readonly<Partial<Record<ErrorCode, Reason>>> = {
+  ERR_AGENT_BANNED: Reason.AGENT_BANNED,
+  ERR_AGENT_EXPIRED: Reason.AGENT_EXPIRED,
+  ERR_AGENT_NOT_ACTIVE: Reason.AGENT_NOT_ACTIVE,
+  ERR_AGENT_NOT_ATTESTED: Reason.AGENT_NOT_ATTESTED,
+}
+
+export function detailsOf({ code }: IdentityError): readonly Any[] {
+  const reason = reasons[code]
+  if (reason === undefined) return []
+  return [anyPack(PermissionDeniedDetailsSchema, create(PermissionDeniedDetailsSchema, { reason }))]
+}

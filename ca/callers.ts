@@ -1,0 +1,165 @@
+// Who calls, and what each class of caller may do: one table, everything else is refused.
+import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
+import type { CallContext } from '../runtime/grpc/service.ts'
+import { methodName } from '../runtime/grpc/service.ts'
+import { peerChain } from '../runtime/tls-server.ts'
+import type { BundleSource } from '../spiffe/bundle.ts'
+import { parseCertificate, type Serial } from '../spiffe/certificate.ts'
+import { IdentityError } from '../spiffe/errors.ts'
+import { isBelow, type SpiffeId } from '../spiffe/id.ts'
+import { verifySvid } from '../spiffe/svid.ts'
+import { type Attested, vouch } from './attestors/attestor.ts'
+import type { Registry } from './registry.ts'
+import type { AgentRow, AgentTable } from './store/store.ts'
+
+/** What a connection proved when it was opened. */
+export type Peer =
+  | { readonly kind: 'local' }
+  | { readonly kind: 'anonymous'; readonly address: string }
+  | {
+      readonly kind: 'svid'
+      readonly id: SpiffeId
+      readonly serial: Serial
+      /** milliseconds since the epoch */
+      readonly notAfter: number
+      readonly address: string
+    }
+
+export type CallerClass = 'anyone' | 'local' | 'agent' | 'admin'
+
+const administration = ['local', 'admin'] as const
+
+/** Method → who may call it. A method without a row is refused to everybody. */
+export const callersOf: Readonly<Record<string, readonly CallerClass[]>> = {
+  'spire.api.server.agent.v1.Agent/AttestAgent': ['anyone'],
+  'spire.api.server.agent.v1.Agent/RenewAgent': ['agent'],
+  'spire.api.server.agent.v1.Agent/PostStatus': ['agent'],
+  'spire.api.server.agent.v1.Agent/CountAgents': administration,
+  'spire.api.server.agent.v1.Agent/ListAgents': administration,
+  'spire.api.server.agent.v1.Agent/GetAgent': administration,
+  'spire.api.server.agent.v1.Agent/DeleteAgent': administration,
+  'spire.api.server.agent.v1.Agent/BanAgent': administration,
+  'spire.api.server.agent.v1.Agent/CreateJoinToken': administration,
+  'spire.api.server.entry.v1.Entry/CountEntries': administration,
+  'spire.api.server.entry.v1.Entry/ListEntries': administration,
+  'spire.api.server.entry.v1.Entry/GetEntry': administration,
+  'spire.api.server.entry.v1.Entry/BatchCreateEntry': administration,
+  'spire.api.server.entry.v1.Entry/BatchUpdateEntry': administration,
+  'spire.api.server.entry.v1.Entry/BatchDeleteEntry': administration,
+  'spire.api.server.entry.v1.Entry/GetAuthorizedEntries': ['agent'],
+  'spire.api.server.entry.v1.Entry/SyncAuthorizedEntries': ['agent'],
+  'spire.api.server.svid.v1.SVID/MintX509SVID': administration,
+  'spire.api.server.svid.v1.SVID/BatchNewX509SVID': ['agent'],
+  'spire.api.server.bundle.v1.Bundle/GetBundle': ['anyone'],
+  'castellan.control.v1.Control/Subscribe': ['agent'],
+  'castellan.policy.v1.Policies/GetPolicies': administration,
+  'castellan.policy.v1.Policies/ApplyPolicies': administration,
+  'grpc.health.v1.Health/Check': ['anyone'],
+  'grpc.health.v1.Health/Watch': ['anyone'],
+  'grpc.health.v1.Health/List': ['anyone'],
+  'grpc.reflection.v1.ServerReflection/ServerReflectionInfo': administration,
+  'grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo': administration,
+}
+
+/**
+ * The peer of a new connection. Throws ERR_UNTRUSTED for a certificate that does not verify; one that has
+ * merely expired is let in, so that its agent can be told so.
+ */
+export function peerOf(socket: Socket, bundles: BundleSource, now: number): Peer {
+  if (!(socket instanceof TLSSocket)) return { kind: 'local' }
+  const address = socket.remoteAddress ?? ''
+  const chain = peerChain(socket)
+  const [first] = chain
+  if (first === undefined) return { kind: 'anonymous', address }
+  const { notAfter } = parseCertificate(first)
+  const svid = verifySvid(chain, bundles, { now: Math.min(now, notAfter) })
+  return { kind: 'svid', id: svid.id, serial: svid.leaf.serial, notAfter, address }
+}
+
+export interface Callers {
+  /** Refuses the call unless its table row holds a class of the caller. */
+  authorize(context: CallContext<Peer>): Promise<void>
+  /** The calling agent, vouched for. Throws the reason why it is none (ERR_AGENT_…). */
+  agent(context: CallContext<Peer>): { row: AgentRow; attested: Attested }
+  /** The calling administrator, vouched for. */
+  administrator(context: CallContext<Peer>): Attested
+}
+
+export interface CallersOptions {
+  readonly registry: Registry
+  readonly table: AgentTable
+  readonly now: () => number
+}
+
+export function nameOf(peer: Peer): string {
+  return peer.kind === 'svid' ? peer.id : peer.kind
+}
+
+export function createCallers({ registry, table, now }: CallersOptions): Callers {
+  const { agents, entries } = registry
+
+  /** The attested agent behind a connection; the first use of a renewed certificate makes it the current one. */
+  function agentOf(peer: Peer): AgentRow {
+    if (peer.kind !== 'svid' || !isBelow(peer.id, '/spire/agent')) {
+      throw new IdentityError('ERR_DENIED', `${nameOf(peer)} is no agent`)
+    }
+    const agent = agents.get(peer.id)
+    if (agent === undefined)
+      throw new IdentityError('ERR_AGENT_NOT_ATTESTED', `${peer.id} is not attested`)
+    if (agent.banned) throw new IdentityError('ERR_AGENT_BANNED', `${peer.id} is banned`)
+    if (peer.notAfter < now())
+      throw new IdentityError('ERR_AGENT_EXPIRED', `the certificate of ${peer.id} has expired`)
+    if (peer.serial === agent.serial || peer.serial === agent.pendingSerial) return agent
+    throw new IdentityError(
+      'ERR_AGENT_NOT_ACTIVE',
+      `certificate ${peer.serial} of ${peer.id} was replaced`,
+    )
+  }
+
+  async function promote(agent: AgentRow, serial: Serial): Promise<void> {
+    agents.set(agent.id, { ...agent, serial, pendingSerial: '' })
+    await table.promote(agent.id, serial)
+  }
+
+  const isAdmin = (peer: Peer) =>
+    peer.kind === 'svid' &&
+    peer.notAfter >= now() &&
+    entries.bySpiffeId(peer.id).some((entry) => entry.admin)
+
+  async function belongs(peer: Peer, to: CallerClass): Promise<boolean> {
+    switch (to) {
+      case 'anyone':
+        return true
+      case 'local':
+        return peer.kind === 'local'
+      case 'admin':
+        return isAdmin(peer)
+      case 'agent': {
+        const agent = agentOf(peer)
+        if (peer.kind === 'svid' && peer.serial === agent.pendingSerial)
+          await promote(agent, peer.serial)
+        return true
+      }
+    }
+  }
+
+  return {
+    async authorize({ method, peer }) {
+      const name = methodName(method)
+      const classes = Object.hasOwn(callersOf, name) ? (callersOf[name] ?? []) : []
+      for (const wanted of classes) if (await belongs(peer, wanted)) return
+      throw new IdentityError('ERR_DENIED', `${nameOf(peer)} may not call ${name}`)
+    },
+    agent({ peer }) {
+      const row = agentOf(peer)
+      return { row, attested: vouch({ kind: 'agent', agent: row }) }
+    },
+    administrator({ peer }) {
+      if (peer.kind !== 'local' && !isAdmin(peer)) {
+        throw new IdentityError('ERR_DENIED', `${nameOf(peer)} is no administrator`)
+      }
+      return vouch({ kind: 'administrator', name: nameOf(peer) })
+    },
+  }
+}

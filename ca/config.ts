@@ -1,0 +1,76 @@
+// ca.yaml, key by key. No default stands for a security decision.
+import { z } from 'zod'
+import { address, duration, loadConfig, pathRelativeTo } from '../runtime/config.ts'
+import { explain } from '../spiffe/errors.ts'
+import { parseTrustDomain } from '../spiffe/id.ts'
+
+const trustDomain = z.string().transform((text, context) => {
+  try {
+    return parseTrustDomain(text)
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: explain(error) })
+    return z.NEVER
+  }
+})
+
+const second = 1000
+const floors = { product: 300 * second, development: 2 * second } as const
+const longestLeaf = 86_400 * second
+
+function caConfig(file: string) {
+  const path = pathRelativeTo(file)
+  return z
+    .strictObject({
+      /** the trust domain this authority signs for, such as example.org */
+      trustDomain,
+      /** folder of the store and the sealed keys; made by `castellan ca init` */
+      state: path,
+      /** what opens the sealed keys: a file with a passphrase (a person or a credential store puts it there), or a key file that `ca init` makes */
+      unlock: z.union([
+        z.strictObject({ passphraseFile: path }),
+        z.strictObject({ keyFile: path }),
+      ]),
+      /** gRPC with TLS */
+      listen: address.default({ host: '0.0.0.0', port: 8081 }),
+      /** unix socket for local administration, mode 0600; ca.sock in the state folder when left out */
+      socket: path.optional(),
+      /** health and metrics, HTTP */
+      operations: address.default({ host: '127.0.0.1', port: 8080 }),
+      /** how long an X.509 authority lives; the next one is prepared at half of it, activated at 5/6 */
+      authorityLifetime: duration.default(7 * 86_400 * second),
+      /** how long SVIDs live whose entry does not say; 5 minutes to 24 hours */
+      svidLifetime: duration.default(3600 * second),
+      /** folder of policy files (*.yaml) that is watched and applied */
+      policies: path.optional(),
+      /** lowers the floor of lifetimes to 2 s; for demonstrations and tests */
+      development: z.boolean().default(false),
+      logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
+    })
+    .superRefine(({ svidLifetime, authorityLifetime, development }, context) => {
+      const floor = development ? floors.development : floors.product
+      if (svidLifetime < floor || svidLifetime > longestLeaf) {
+        const message = `is not between ${floor / second}s and 24h`
+        context.addIssue({ code: 'custom', path: ['svidLifetime'], message })
+      }
+      if (authorityLifetime < svidLifetime * 6) {
+        const message = 'is shorter than six times svidLifetime: leaves would be cut short'
+        context.addIssue({ code: 'custom', path: ['authorityLifetime'], message })
+      }
+    })
+}
+
+export type CaConfig = z.infer<ReturnType<typeof caConfig>>
+
+/** Reads ca.yaml; paths in it are relative to its folder. Throws ERR_CONFIG. */
+export function loadCaConfig(file: string): CaConfig {
+  return loadConfig(file, caConfig(file))
+}
+
+/** Milliseconds: what an entry may ask for lies between floor and cap. */
+export function lifetimesOf({ svidLifetime, development }: CaConfig) {
+  return {
+    default: svidLifetime,
+    floor: development ? floors.development : floors.product,
+    cap: longestLeaf,
+  }
+}

@@ -1,0 +1,129 @@
+// Step 3 of issuance: what each kind of caller may have. Default deny: a combination without a row in
+// this file does not exist.
+import { IdentityError } from '../spiffe/errors.ts'
+import { isMemberOf, pathOf, type SpiffeId, spiffeIdOf, type TrustDomain } from '../spiffe/id.ts'
+import type { Attested } from './attestors/attestor.ts'
+import type { GrantTerms } from './issue.ts'
+import type { Registry } from './registry.ts'
+import type { AgentRow } from './store/store.ts'
+
+/** What is asked for, beside the key. */
+export type Wanted =
+  | { readonly kind: 'agent' }
+  | { readonly kind: 'entry'; readonly entryId: string }
+  | {
+      readonly kind: 'mint'
+      readonly id: SpiffeId
+      readonly dnsNames: readonly string[]
+      /** milliseconds, 0 for the default */
+      readonly lifetime: number
+    }
+  | { readonly kind: 'server' }
+
+export interface GrantRules {
+  readonly trustDomain: TrustDomain
+  readonly registry: Registry
+  readonly now: () => number
+  /** milliseconds */
+  readonly lifetimes: { readonly default: number; readonly floor: number; readonly cap: number }
+}
+
+function denied(message: string): never {
+  throw new IdentityError('ERR_DENIED', message)
+}
+
+function clamp(wanted: number, { lifetimes }: GrantRules): number {
+  return Math.min(
+    Math.max(wanted === 0 ? lifetimes.default : wanted, lifetimes.floor),
+    lifetimes.cap,
+  )
+}
+
+function joined(facts: Extract<Attested, { kind: 'node' }>, rules: GrantRules): GrantTerms {
+  const known = rules.registry.agents.get(facts.agentId)
+  if (known?.banned === true) throw new IdentityError('ERR_AGENT_BANNED', `${known.id} is banned`)
+  if (known !== undefined && !facts.canReattest)
+    denied(`${known.id} is attested already and cannot attest again`)
+  const { token } = facts
+  const agentOf = (serial: AgentRow['serial'], notAfter: number): AgentRow => ({
+    id: facts.agentId,
+    attestationType: facts.attestationType,
+    serial,
+    pendingSerial: '',
+    notAfter,
+    banned: false,
+    canReattest: facts.canReattest,
+    selectors: facts.selectors,
+    version: '',
+    attestedAt: rules.now(),
+  })
+  return {
+    spiffeId: facts.agentId,
+    dnsNames: [],
+    lifetime: clamp(0, rules),
+    entryId: '',
+    requester: facts.agentId,
+    ...(token === undefined ? {} : { token }),
+    change: ({ serial, notAfter }) => ({
+      kind: 'attested',
+      agent: agentOf(serial, notAfter),
+      token: token?.hash,
+    }),
+  }
+}
+
+function renewed({ id }: AgentRow, rules: GrantRules): GrantTerms {
+  return {
+    spiffeId: id,
+    dnsNames: [],
+    lifetime: clamp(0, rules),
+    entryId: '',
+    requester: id,
+    change: ({ serial, notAfter }) => ({ kind: 'renewed', id, serial, notAfter }),
+  }
+}
+
+function ofEntry(agent: AgentRow, entryId: string, rules: GrantRules): GrantTerms {
+  const entry = rules.registry.entries.get(entryId)
+  if (entry === undefined) throw new IdentityError('ERR_NOT_FOUND', `entry ${entryId} not found`)
+  if (!rules.registry.entries.isAuthorized(agent, entry, rules.now())) {
+    denied(`entry ${entryId} is not below agent ${agent.id}`)
+  }
+  return {
+    spiffeId: entry.spiffeId,
+    dnsNames: entry.dnsNames,
+    lifetime: clamp(entry.x509SvidTtl * 1000, rules),
+    entryId,
+    requester: agent.id,
+  }
+}
+
+function minted(
+  name: string,
+  wanted: Extract<Wanted, { kind: 'mint' }>,
+  rules: GrantRules,
+): GrantTerms {
+  const { id, dnsNames, lifetime } = wanted
+  if (!isMemberOf(id, rules.trustDomain))
+    denied(`${id} is not of trust domain ${rules.trustDomain}`)
+  const path = pathOf(id)
+  if (path === '' || path === '/spire' || path.startsWith('/spire/'))
+    denied(`${id} cannot be minted`)
+  return { spiffeId: id, dnsNames, lifetime: clamp(lifetime, rules), entryId: '', requester: name }
+}
+
+/** The terms of a certificate for `attested`. Throws ERR_DENIED, ERR_NOT_FOUND or ERR_AGENT_BANNED. */
+export function termsFor(attested: Attested, wanted: Wanted, rules: GrantRules): GrantTerms {
+  const { kind } = attested
+  if (kind === 'node' && wanted.kind === 'agent') return joined(attested, rules)
+  if (kind === 'agent' && wanted.kind === 'agent') return renewed(attested.agent, rules)
+  if (kind === 'agent' && wanted.kind === 'entry')
+    return ofEntry(attested.agent, wanted.entryId, rules)
+  if (kind === 'administrator' && wanted.kind === 'mint')
+    return minted(attested.name, wanted, rules)
+  if (kind === 'self' && wanted.kind === 'server') {
+    const spiffeId = spiffeIdOf(rules.trustDomain, '/spire/server')
+    return { spiffeId, dnsNames: [], lifetime: clamp(0, rules), entryId: '', requester: spiffeId }
+  }
+  return denied(`a caller of kind ${kind} may not have a certificate of kind ${wanted.kind}`)
+}

@@ -1,0 +1,154 @@
+// The authority, running: listeners and loops, disposed in reverse order.
+import { rmSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { join } from 'node:path'
+import { type Clock, systemClock } from '../runtime/clock.ts'
+import { type CallEvent, type GrpcServer, startGrpcServer } from '../runtime/grpc/server.ts'
+import { startOperations } from '../runtime/http.ts'
+import { every } from '../runtime/lifecycle.ts'
+import type { Log } from '../runtime/log.ts'
+import { selfTest } from '../runtime/self-test.ts'
+import { secureContext, serverTls } from '../runtime/tls-server.ts'
+import { bundleSourceOf } from '../spiffe/bundle.ts'
+import { hasCode } from '../spiffe/errors.ts'
+import { detailsOf, servicesOf } from './app.ts'
+import type { Authority } from './authority.ts'
+import { nameOf, type Peer, peerOf } from './callers.ts'
+import type { CaConfig } from './config.ts'
+import type { IssueSteps } from './issue.ts'
+import { type CaMetrics, createMetrics } from './metrics.ts'
+import { openAuthority } from './open.ts'
+import { followPolicies } from './policies-folder.ts'
+import { newServerSvid, renewServerSvid, type ServerSvid } from './server-svid.ts'
+import type { Acknowledgements } from './services/control.ts'
+
+export interface RunningAuthority extends AsyncDisposable {
+  /** of the TLS listener */
+  readonly port: number
+  /** path of the local socket */
+  readonly socket: string
+  readonly operationsPort: number
+}
+
+export interface RunOptions {
+  readonly log: Log
+  readonly clock?: Clock
+  readonly between?: NonNullable<IssueSteps['between']>
+}
+
+// Grows with the lifetime, so that demonstrations of minutes rotate as production of days does.
+const slowestTick = 10_000
+
+/** Warnings for what operators act on, debug for what clients do all day. */
+function logCall(log: Log, method: string, code: number, peer: Peer, error: unknown): void {
+  const fields = {
+    method,
+    code,
+    caller: nameOf(peer),
+    ...(error === undefined ? {} : { err: error }),
+  }
+  if (code === 0 || hasCode(error, 'ERR_CANCELLED', 'ERR_UNAVAILABLE')) log.debug(fields, 'call')
+  else log.warn(fields, 'call refused')
+}
+
+function rotation({ authorities }: Authority, config: CaConfig, log: Log, clock: Clock) {
+  const tick = Math.min(slowestTick, config.authorityLifetime / 60)
+  return every(clock, tick, async () => {
+    try {
+      for (const what of await authorities.advance()) {
+        log.info({ active: authorities.active().id, authorities: authorities.all().length }, what)
+      }
+    } catch (error) {
+      log.error({ err: error }, 'the rotation of authorities failed; tried again')
+    }
+  })
+}
+
+/** What both listeners share: the services, who calls, who may. */
+function servingOf(authority: Authority, metrics: CaMetrics, log: Log) {
+  const { clock, authorities, callers } = authority
+  const acknowledged: Acknowledgements = { of: new Map() }
+  const notReady = () => reasonNotReady(authority)
+  return {
+    services: servicesOf(authority, { log, acknowledged, notReady }),
+    peer: (socket: Socket) => peerOf(socket, bundleSourceOf(authorities.bundle()), clock.now()),
+    authorize: callers.authorize,
+    details: detailsOf,
+    clock,
+    observe({ method, code, ms, peer, error }: CallEvent<Peer>) {
+      metrics.call(method, code, ms)
+      logCall(log, method, code, peer, error)
+    },
+  }
+}
+
+/** Starts the authority of `config`, which `ca init` has prepared. Throws IdentityError with what to do. */
+export async function runAuthority(
+  config: CaConfig,
+  options: RunOptions,
+): Promise<RunningAuthority> {
+  const { log, clock = systemClock, between } = options
+  await selfTest()
+  await using starting = new AsyncDisposableStack()
+  const onIssued = (kind: string) => metrics.issued(kind)
+  const seams = between === undefined ? {} : { between }
+  const authority = starting.use(await openAuthority(config, { log, clock, onIssued, ...seams }))
+  const servers: GrpcServer<Peer>[] = []
+  const metrics = createMetrics(authority.registry, authority.authorities, () =>
+    servers.reduce((sum, { openStreams }) => sum + openStreams, 0),
+  )
+  const svid = await newServerSvid(authority)
+  const serving = servingOf(authority, metrics, log)
+  const socket = config.socket ?? join(config.state, 'ca.sock')
+  const local = await startGrpcServer<Peer>({ ...serving, listen: { path: socket, mode: 0o600 } })
+  starting.use(local)
+  const tls = serverTls(svid)
+  const server = starting.use(
+    await startGrpcServer<Peer>({ ...serving, listen: config.listen, tls }),
+  )
+  servers.push(local, server)
+  const use = (next: ServerSvid) => server.setTls(secureContext(next))
+  starting.use(renewServerSvid(svid, authority, { clock, log, use }))
+  starting.use(rotation(authority, config, log, clock))
+  starting.use(watchPeers(server, authority, clock))
+  if (config.policies !== undefined) {
+    starting.use(followPolicies(config.policies, authority, { log, clock }))
+  }
+  const notReady = () => reasonNotReady(authority)
+  const operations = starting.use(
+    await startOperations({ listen: config.operations, notReady, metrics: metrics.registry }),
+  )
+  const { port } = server
+  log.info({ trustDomain: config.trustDomain, port, socket, operations: operations.port }, 'ready')
+  const running = starting.move()
+  return {
+    port,
+    socket,
+    operationsPort: operations.port,
+    async [Symbol.asyncDispose]() {
+      await running.disposeAsync()
+      rmSync(socket, { force: true })
+      log.info('stopped')
+    },
+  }
+}
+
+function reasonNotReady({ authorities }: Authority): string | undefined {
+  try {
+    authorities.active()
+    return undefined
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
+}
+
+/** Invariant 1 on live connections: what has expired or was banned is cut off. */
+function watchPeers(server: GrpcServer<Peer>, { registry, clock }: Authority, ticking: Clock) {
+  return every(ticking, 1000, () => {
+    const now = clock.now()
+    server.disconnect((peer) => {
+      if (peer.kind !== 'svid') return false
+      return peer.notAfter < now || registry.agents.get(peer.id)?.banned === true
+    })
+  })
+}

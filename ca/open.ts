@@ -1,0 +1,115 @@
+// Opens an authority's state: store, keys, registry, rules. No listener yet.
+import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Clock, systemClock } from '../runtime/clock.ts'
+import { privateFolder, writeDurably } from '../runtime/durable.ts'
+import type { Log } from '../runtime/log.ts'
+import { readSecret, type SealingSecret } from '../runtime/sealed.ts'
+import { IdentityError } from '../spiffe/errors.ts'
+import { joinTokenAttestor } from './attestors/join-token.ts'
+import { openKeyFolder } from './authorities/keys.ts'
+import { openAuthorities } from './authorities/slots.ts'
+import type { Authority } from './authority.ts'
+import { createCallers } from './callers.ts'
+import { type CaConfig, lifetimesOf } from './config.ts'
+import { termsFor } from './grants.ts'
+import { type IssueSteps, issue } from './issue.ts'
+import { openRegistry } from './registry.ts'
+import { openSqliteStore } from './store/sqlite/store.ts'
+
+export interface OpenOptions {
+  readonly log: Log
+  readonly clock?: Clock
+  /** see IssueSteps */
+  readonly between?: NonNullable<IssueSteps['between']>
+  /** told of each delivered certificate */
+  readonly onIssued?: (kind: string) => void
+}
+
+const storeFile = 'castellan.db'
+
+function unlockingSecret({ unlock }: CaConfig): SealingSecret {
+  return readSecret('keyFile' in unlock ? unlock.keyFile : unlock.passphraseFile)
+}
+
+/** Whether `castellan ca init` was run for this configuration. */
+export function isInitialised({ state }: CaConfig): boolean {
+  return existsSync(join(state, storeFile))
+}
+
+/**
+ * Prepares a first start: the state folder, and the key file when the configuration names one that is
+ * missing. A passphrase file is never made up: it has to be there.
+ */
+export function prepareState({ state, unlock }: CaConfig): void {
+  privateFolder(state)
+  if ('keyFile' in unlock && !existsSync(unlock.keyFile)) {
+    writeDurably(unlock.keyFile, `${randomBytes(32).toString('base64url')}\n`, { mode: 0o600 })
+  }
+}
+
+/** Opens what `prepareState` laid out; makes the first X.509 authority when there is none. */
+export async function openAuthority(
+  config: CaConfig,
+  options: OpenOptions,
+): Promise<Authority & AsyncDisposable> {
+  const { log, clock = systemClock, between, onIssued } = options
+  const { trustDomain, state, authorityLifetime: lifetime } = config
+  const secret = unlockingSecret(config)
+  await using undo = new AsyncDisposableStack()
+  const store = undo.use(await openSqliteStore(join(state, storeFile), trustDomain))
+  const keys = openKeyFolder(join(state, 'keys'), secret)
+  const authorities = await openAuthorities({
+    trustDomain,
+    table: store.authorities,
+    keys,
+    clock,
+    lifetime,
+  })
+  const registry = undo.use(openRegistry(store, trustDomain))
+  const now = () => clock.now()
+  const rules = { trustDomain, registry, now, lifetimes: lifetimesOf(config) }
+  const audit = log.child({ audit: true })
+  const opened = undo.move()
+  return {
+    trustDomain,
+    clock,
+    store,
+    registry,
+    authorities,
+    callers: createCallers({ registry, table: store.agents, now }),
+    attestors: new Map([['join_token', joinTokenAttestor(trustDomain, clock)]]),
+    async issue(csr, attested, wanted) {
+      try {
+        return await issue(csr, attested, {
+          clock,
+          table: store.issuance,
+          signer: authorities.active,
+          decide: (who) => termsFor(who, wanted, rules),
+          audit({ spiffeId, serial, notAfter, requester, entryId }) {
+            audit.info(
+              { spiffeId, serial, notAfter: new Date(notAfter).toISOString(), requester, entryId },
+              'issued',
+            )
+            onIssued?.(wanted.kind)
+          },
+          ...(between === undefined ? {} : { between }),
+        })
+      } catch (error) {
+        audit.warn({ err: error, kind: wanted.kind }, 'not issued')
+        throw error
+      }
+    },
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
+  }
+}
+
+/** Throws ERR_CONFIG with the next step when there is no state yet. */
+export function demandInitialised(config: CaConfig, file: string): void {
+  if (isInitialised(config)) return
+  throw new IdentityError(
+    'ERR_CONFIG',
+    `${config.state} holds no authority yet; run: castellan ca init --config ${file}`,
+  )
+}

@@ -1,0 +1,81 @@
+// The folder of policy files: what stands there is applied; a broken edit changes nothing and is named.
+import { readdirSync, readFileSync, statSync, watch } from 'node:fs'
+import { join } from 'node:path'
+import type { Clock } from '../runtime/clock.ts'
+import { createLatest, type Running, run } from '../runtime/lifecycle.ts'
+import type { Log } from '../runtime/log.ts'
+import { hasCode } from '../spiffe/errors.ts'
+import type { Authority } from './authority.ts'
+import { applyPolicies } from './services/policies.ts'
+import type { StoredPolicies } from './store/store.ts'
+
+const largestFile = 1024 * 1024
+const settle = 50
+const look = 2000
+
+/** All `*.yaml` and `*.yml` directly in the folder, by name. */
+function readFolder(folder: string): StoredPolicies['files'] {
+  return readdirSync(folder)
+    .filter((name) => /\.ya?ml$/.test(name))
+    .sort()
+    .map((name) => {
+      const path = join(folder, name)
+      const text = statSync(path).size > largestFile ? 'too large' : readFileSync(path, 'utf8')
+      return { name: path, text }
+    })
+}
+
+/**
+ * Applies the folder now and after each change of it. File events wake it at once; a look every two
+ * seconds finds what they missed (an editor that replaces the folder's files, a network file system).
+ */
+export function followPolicies(
+  folder: string,
+  authority: Authority,
+  { log, clock }: { log: Log; clock: Clock },
+): Running {
+  let refused = ''
+
+  async function apply(): Promise<void> {
+    const files = readFolder(folder)
+    const text = JSON.stringify(files)
+    if (text === refused) return
+    try {
+      const before = authority.registry.policies().version
+      const { version } = await applyPolicies(authority, files)
+      refused = ''
+      if (version !== before) log.info({ version, files: files.length }, 'policies applied')
+    } catch (error) {
+      if (!hasCode(error, 'ERR_POLICY', 'ERR_BAD_REQUEST')) throw error
+      refused = text
+      const version = authority.registry.policies().version
+      log.error({ problems: error.fields, version }, 'policies refused; the version in force stays')
+    }
+  }
+
+  return run(async (signal) => {
+    using wake = createLatest<true>(signal)
+    using _ = watchFolder(folder, () => wake.push(true))
+    const ticking = run(async (stop) => {
+      while (!stop.aborted) {
+        await clock.sleep(look, { signal: stop })
+        wake.push(true)
+      }
+    })
+    await using __ = ticking
+    wake.push(true)
+    for await (const ___ of wake) {
+      await apply().catch((error: unknown) =>
+        log.error({ err: error }, 'the policy folder cannot be read'),
+      )
+      // several events of one save are one reading
+      await clock.sleep(settle, { signal })
+    }
+  })
+}
+
+function watchFolder(folder: string, changed: () => void): Disposable {
+  const watcher = watch(folder, changed)
+  watcher.on('error', changed)
+  return { [Symbol.dispose]: () => watcher.close() }
+}

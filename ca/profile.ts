@@ -1,0 +1,92 @@
+// The leaf's profile: from what was granted to the bytes that are signed (X509-SVID §4, Appendix A).
+import { createHash } from 'node:crypto'
+import { extensionOids, keyUsages } from '../spiffe/certificate.ts'
+import { childrenOf, parseDer, wholeBitsOf } from '../spiffe/der.ts'
+import * as der from '../spiffe/der-writer.ts'
+import { clientAuth, serverAuth } from '../spiffe/svid.ts'
+
+export interface LeafFields {
+  /** 16 random bytes, the highest bit of the first never set */
+  readonly serial: Uint8Array
+  /** Name of the signing authority, DER */
+  readonly issuer: Uint8Array
+  readonly authorityKeyId: Uint8Array
+  readonly spiffeId: string
+  readonly dnsNames: readonly string[]
+  /** milliseconds since the epoch; certificates carry seconds */
+  readonly notBefore: number
+  readonly notAfter: number
+  /** SubjectPublicKeyInfo, DER */
+  readonly publicKey: Uint8Array
+}
+
+export const ecdsaWithSha256 = der.sequence(der.oid('1.2.840.10045.4.3.2'))
+
+const version3 = der.element(0xa0, der.integer(Buffer.of(2)))
+const emptyName = der.sequence()
+const leafUsage = der.extension(
+  extensionOids.keyUsage,
+  der.namedBits([keyUsages.digitalSignature]),
+  {
+    critical: true,
+  },
+)
+const purposes = der.extension(
+  extensionOids.extendedKeyUsage,
+  der.sequence(der.oid(serverAuth), der.oid(clientAuth)),
+  { critical: false },
+)
+const noAuthority = der.extension(extensionOids.basicConstraints, der.sequence(), {
+  critical: true,
+})
+
+/** SHA-1 over the bits of the key: RFC 5280 §4.2.1.2 (1); an identifier, not a security measure. */
+export function keyIdOf(spki: Uint8Array): Buffer {
+  const [, bits] = childrenOf(parseDer(spki))
+  return createHash('sha1').update(wholeBitsOf(bits)).digest()
+}
+
+function subjectAltName(fields: LeafFields): Buffer {
+  const names = [
+    der.element(0x86, Buffer.from(fields.spiffeId, 'latin1')),
+    ...fields.dnsNames.map((name) => der.element(0x82, Buffer.from(name, 'latin1'))),
+  ]
+  // critical because the subject is empty (RFC 5280 §4.2.1.6)
+  return der.extension(extensionOids.subjectAltName, der.sequence(...names), { critical: true })
+}
+
+/** The to-be-signed bytes of a leaf. */
+export function leafTbs(fields: LeafFields): Buffer {
+  return der.sequence(
+    version3,
+    der.integer(fields.serial),
+    ecdsaWithSha256,
+    fields.issuer,
+    der.sequence(der.time(fields.notBefore), der.time(fields.notAfter)),
+    emptyName,
+    fields.publicKey,
+    der.element(
+      0xa3,
+      der.sequence(
+        leafUsage,
+        purposes,
+        noAuthority,
+        der.extension(
+          extensionOids.subjectKeyIdentifier,
+          der.octetString(keyIdOf(fields.publicKey)),
+          { critical: false },
+        ),
+        der.extension(
+          extensionOids.authorityKeyIdentifier,
+          der.sequence(der.element(0x80, fields.authorityKeyId)),
+          { critical: false },
+        ),
+        subjectAltName(fields),
+      ),
+    ),
+  )
+}
+
+export function wrapSigned(tbs: Uint8Array, signature: Uint8Array): Buffer {
+  return der.sequence(tbs, ecdsaWithSha256, der.bitString(signature))
+}

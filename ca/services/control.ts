@@ -1,0 +1,160 @@
+// castellan.control.v1.Control: pushes what concerns an agent, after a cursor, and hears what it has put
+// to use. A live stream gets differences; an agent that was away gets what changed, whole.
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import {
+  type AgentMessage,
+  type AuthorityMessageSchema,
+  Control,
+  type Hello,
+} from '../../proto/gen/castellan/control/v1/control_pb.js'
+import { type Service, service } from '../../runtime/grpc/service.ts'
+import { createLatest } from '../../runtime/lifecycle.ts'
+import type { SpiffeId } from '../../spiffe/id.ts'
+import type { Authority } from '../authority.ts'
+import type { Peer } from '../callers.ts'
+import type { Change } from '../registry.ts'
+import type { AgentRow } from '../store/store.ts'
+import { badRequest, bundleToWire, entryToWire } from '../wire.ts'
+import { policiesToWire } from './policies.ts'
+
+type Message = MessageInitShape<typeof AuthorityMessageSchema>
+
+/** What is out of date on the agent's side. */
+interface Dirty {
+  entries: boolean
+  bundle: boolean
+  policies: boolean
+}
+
+/** Which events the agent missed; a cursor of another store, or one that is too old, is all of them. */
+const mostMissed = 10_000
+
+export interface Acknowledgements {
+  /** the cursor that each agent has put to use, and when it said so (ms since the epoch) */
+  readonly of: Map<SpiffeId, { cursor: number; at: number }>
+}
+
+async function helloOf(requests: AsyncIterator<AgentMessage>): Promise<Hello> {
+  const { value, done } = await requests.next()
+  if (done === true || value.message.case !== 'hello') {
+    return badRequest([{ field: 'hello', problem: 'has to come first' }])
+  }
+  return value.message.value
+}
+
+function missedSince({ cursor, epoch }: Hello, { store }: Authority): Dirty | 'everything' {
+  const at = Number(cursor)
+  if (at === 0 || epoch !== store.epoch || at > store.events.last()) return 'everything'
+  const events = store.events.after(at, mostMissed)
+  if (events.length === mostMissed) return 'everything'
+  const kinds = new Set(events.map(({ kind }) => kind))
+  // whether an entry that went away was this agent's cannot be told any more
+  if (kinds.has('entry')) return 'everything'
+  return { entries: false, bundle: kinds.has('bundle'), policies: kinds.has('policies') }
+}
+
+/** Composes messages for one agent and remembers what it was sent. */
+function createFeed(authority: Authority, agent: AgentRow) {
+  const { registry, clock, trustDomain, authorities, store } = authority
+  const sent = new Map<string, number>()
+  const parents = new Set<SpiffeId>()
+
+  function entries(): Pick<Message & object, 'entries' | 'deletedEntries'> {
+    const now = registry.entries.authorized(agent, clock.now())
+    parents.clear()
+    parents.add(agent.id)
+    for (const { spiffeId } of now) parents.add(spiffeId)
+    const changed = now.filter(({ id, revision }) => sent.get(id) !== revision)
+    const present = new Set(now.map(({ id }) => id))
+    const deletedEntries = [...sent.keys()].filter((id) => !present.has(id))
+    sent.clear()
+    for (const { id, revision } of now) sent.set(id, revision)
+    return { entries: changed.map((entry) => entryToWire(entry)), deletedEntries }
+  }
+
+  return {
+    message(dirty: Dirty, snapshot: boolean): Message {
+      // taken first: what happens while the message is made will be told again, never lost
+      const cursor = BigInt(store.events.last())
+      return {
+        cursor,
+        epoch: store.epoch,
+        snapshot,
+        ...(dirty.entries ? entries() : {}),
+        ...(dirty.bundle ? { bundle: bundleToWire(trustDomain, authorities) } : {}),
+        ...(dirty.policies ? { policies: policiesToWire(registry.policies()) } : {}),
+      }
+    },
+    /** Without sending: the agent has these already. */
+    assumeKnown: () => void entries(),
+    concerns(change: Extract<Change, { kind: 'entry' }>): boolean {
+      const rows = [change.before, change.after].filter((row) => row !== undefined)
+      return rows.some(
+        ({ parentId }) => parents.has(parentId) || parentId.endsWith('/spire/server'),
+      )
+    },
+  }
+}
+
+export function controlService(
+  authority: Authority,
+  acknowledged: Acknowledgements,
+): Service<Peer> {
+  const { registry, callers, clock } = authority
+
+  async function hear(requests: AsyncIterable<AgentMessage>, agent: SpiffeId): Promise<void> {
+    for await (const { message } of requests) {
+      if (message.case !== 'acknowledged')
+        badRequest([{ field: 'message', problem: 'is not an acknowledgement' }])
+      acknowledged.of.set(agent, { cursor: Number(message.value.cursor), at: clock.now() })
+    }
+  }
+
+  return service<typeof Control, Peer>(Control, {
+    async *subscribe(requests, context) {
+      const { row: agent } = callers.agent(context)
+      const iterator = requests[Symbol.asyncIterator]()
+      const hello = await helloOf(iterator)
+      const feed = createFeed(authority, agent)
+      using wake = createLatest<true>(context.signal)
+      let dirty: Dirty = { entries: false, bundle: false, policies: false }
+      let failure: { error: unknown } | undefined
+      using _ = registry.subscribe((change) => {
+        if (change.kind === 'agent' && change.id !== agent.id) return
+        if (change.kind === 'entry' && !feed.concerns(change)) return
+        dirty = mark(dirty, change.kind)
+        wake.push(true)
+      })
+      hear({ [Symbol.asyncIterator]: () => iterator }, agent.id).catch((error: unknown) => {
+        failure = { error }
+        wake.push(true)
+      })
+      const missed = missedSince(hello, authority)
+      if (missed !== 'everything') feed.assumeKnown()
+      yield missed === 'everything'
+        ? feed.message({ entries: true, bundle: true, policies: true }, true)
+        : feed.message(missed, false)
+      for await (const __ of wake) {
+        if (failure !== undefined) throw failure.error
+        // banned, deleted or renewed meanwhile: the stream ends with the reason
+        callers.agent(context)
+        const now = dirty
+        dirty = { entries: false, bundle: false, policies: false }
+        if (now.entries || now.bundle || now.policies) yield feed.message(now, false)
+      }
+    },
+  })
+}
+
+function mark(dirty: Dirty, kind: Change['kind']): Dirty {
+  switch (kind) {
+    case 'entry':
+      return { ...dirty, entries: true }
+    case 'bundle':
+      return { ...dirty, bundle: true }
+    case 'policies':
+      return { ...dirty, policies: true }
+    case 'agent':
+      return dirty
+  }
+}

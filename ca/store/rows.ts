@@ -1,0 +1,116 @@
+// Between rows of the database and our types: what was written by us is still parsed, never believed.
+import { z } from 'zod'
+import { type Serial, serialOf } from '../../spiffe/certificate.ts'
+import { isSpiffeId, type SpiffeId } from '../../spiffe/id.ts'
+import type { AgentRow, AuthorityRow, EntryRow, Event, IssuedRow } from './store.ts'
+
+const spiffeId = z.custom<SpiffeId>((value) => typeof value === 'string' && isSpiffeId(value))
+const serial = z.custom<Serial | ''>(
+  (value) => typeof value === 'string' && /^([0-9a-f]{2})*$/.test(value),
+)
+const flag = z.union([z.literal(0), z.literal(1)]).transform((value) => value === 1)
+const bytes = z.instanceof(Uint8Array)
+const selectors = z.array(z.strictObject({ type: z.string(), value: z.string() }))
+
+function json<T extends z.ZodType>(schema: T) {
+  return z
+    .string()
+    .transform((text): unknown => JSON.parse(text))
+    .pipe(schema)
+}
+
+export const agentRow: z.ZodType<AgentRow> = z
+  .object({
+    id: spiffeId,
+    attestation_type: z.string(),
+    serial,
+    pending_serial: serial,
+    not_after: z.number(),
+    banned: flag,
+    can_reattest: flag,
+    selectors: json(selectors),
+    version: z.string(),
+    attested_at: z.number(),
+  })
+  .transform((row) => ({
+    id: row.id,
+    attestationType: row.attestation_type,
+    serial: row.serial,
+    pendingSerial: row.pending_serial,
+    notAfter: row.not_after,
+    banned: row.banned,
+    canReattest: row.can_reattest,
+    selectors: row.selectors,
+    version: row.version,
+    attestedAt: row.attested_at,
+  }))
+
+const entryBody: z.ZodType<EntryRow> = z.strictObject({
+  id: z.string(),
+  spiffeId,
+  parentId: spiffeId,
+  selectors,
+  x509SvidTtl: z.number(),
+  jwtSvidTtl: z.number(),
+  federatesWith: z.array(z.string()),
+  admin: z.boolean(),
+  downstream: z.boolean(),
+  expiresAt: z.number(),
+  dnsNames: z.array(z.string()),
+  storeSvid: z.boolean(),
+  hint: z.string(),
+  disablePrefetch: z.boolean(),
+  includeJti: z.boolean(),
+  revision: z.number(),
+  createdAt: z.number(),
+})
+
+export const entryRow = z.object({ body: json(entryBody) }).transform((row) => row.body)
+
+export const issuedRow: z.ZodType<IssuedRow> = z
+  .object({
+    serial: bytes.transform((value): Serial => serialOf(value)),
+    spiffe_id: spiffeId,
+    authority_id: z.string(),
+    requester: z.string(),
+    entry_id: z.string(),
+    not_before: z.number(),
+    not_after: z.number(),
+    certificate: bytes,
+  })
+  .transform((row) => ({
+    serial: row.serial,
+    spiffeId: row.spiffe_id,
+    authorityId: row.authority_id,
+    requester: row.requester,
+    entryId: row.entry_id,
+    notBefore: row.not_before,
+    notAfter: row.not_after,
+    certificate: row.certificate,
+  }))
+
+export const authorityRow: z.ZodType<AuthorityRow> = z
+  .object({
+    id: z.string(),
+    state: z.enum(['prepared', 'active', 'old']),
+    certificate: bytes,
+    prepared_at: z.number(),
+  })
+  .transform(({ prepared_at, ...row }) => ({ ...row, preparedAt: prepared_at }))
+
+export const eventRow: z.ZodType<Event> = z.object({
+  cursor: z.number(),
+  kind: z.enum(['entry', 'bundle', 'policies', 'agent']),
+  key: z.string(),
+})
+
+export const policiesRow = z.object({
+  version: z.number(),
+  files: json(z.array(z.strictObject({ name: z.string(), text: z.string() }))),
+})
+
+/** What makes an entry the same as another one: its ID, parent and set of selectors. */
+export function identityOf(entry: EntryRow): string {
+  const set = entry.selectors.map(({ type, value }) => `${type}:${value}`).sort()
+  return JSON.stringify([entry.spiffeId, entry.parentId, set])
+}

@@ -1,0 +1,65 @@
+// The tables, as migrations: each is applied once, in order, and never edited after a release.
+
+const first = `
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+-- One row for all that one turn of the event loop reserved: JSON of intents. What is here and not in
+-- issued was never delivered.
+CREATE TABLE reservations (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, intents TEXT NOT NULL) STRICT;
+
+CREATE TABLE issued (
+  serial BLOB PRIMARY KEY,
+  spiffe_id TEXT NOT NULL,
+  authority_id TEXT NOT NULL,
+  requester TEXT NOT NULL,
+  entry_id TEXT NOT NULL,
+  not_before INTEGER NOT NULL,
+  not_after INTEGER NOT NULL,
+  certificate BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX issued_by_id ON issued (spiffe_id, not_after);
+
+CREATE TABLE agents (
+  id TEXT PRIMARY KEY,
+  attestation_type TEXT NOT NULL,
+  serial TEXT NOT NULL,
+  pending_serial TEXT NOT NULL,
+  not_after INTEGER NOT NULL,
+  banned INTEGER NOT NULL,
+  can_reattest INTEGER NOT NULL,
+  selectors TEXT NOT NULL,
+  version TEXT NOT NULL,
+  attested_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Only hashes: a stolen database joins nobody. reserved_by is the serial that is using the token up.
+CREATE TABLE join_tokens (
+  hash BLOB PRIMARY KEY,
+  expires_at INTEGER NOT NULL,
+  reserved_by TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE entries (
+  id TEXT PRIMARY KEY,
+  identity TEXT NOT NULL UNIQUE,
+  body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE authorities (
+  id TEXT PRIMARY KEY,
+  state TEXT NOT NULL CHECK (state IN ('prepared', 'active', 'old')),
+  certificate BLOB NOT NULL,
+  prepared_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX one_active ON authorities (state) WHERE state = 'active';
+
+CREATE TABLE policies (version INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, files TEXT NOT NULL) STRICT;
+
+CREATE TABLE events (
+  cursor INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL,
+  key TEXT NOT NULL
+) STRICT;
+`
+
+export const migrations: readonly string[] = [first]

@@ -1,0 +1,48 @@
+// Registration entries: who may have which identity.
+import type { Transaction } from '../../../runtime/db/sqlite.ts'
+import { IdentityError } from '../../../spiffe/errors.ts'
+import { entryRow, identityOf } from '../rows.ts'
+import type { EntryRow, EntryTable } from '../store.ts'
+import type { Session } from './session.ts'
+
+function put(tx: Transaction, entry: EntryRow, sql: string): number {
+  const twin = tx.get('SELECT id FROM entries WHERE identity = ?', identityOf(entry))
+  if (twin !== undefined && twin.id !== entry.id) {
+    throw new IdentityError(
+      'ERR_ALREADY_EXISTS',
+      `entry ${twin.id} has the same SPIFFE ID, parent and selectors`,
+    )
+  }
+  return tx.run(sql, identityOf(entry), JSON.stringify(entry), entry.id).changes
+}
+
+export function entryTable({ db, change }: Session): EntryTable {
+  return {
+    list: () => db.read.all('SELECT body FROM entries').map((row) => entryRow.parse(row)),
+    get(id) {
+      const row = db.read.get('SELECT body FROM entries WHERE id = ?', id)
+      return row === undefined ? undefined : entryRow.parse(row)
+    },
+    create: (entry) =>
+      change((tx, emit) => {
+        if (tx.get('SELECT 1 FROM entries WHERE id = ?', entry.id) !== undefined) {
+          throw new IdentityError('ERR_ALREADY_EXISTS', `entry ${entry.id} exists already`)
+        }
+        put(tx, entry, 'INSERT INTO entries (identity, body, id) VALUES (?, ?, ?)')
+        emit('entry', entry.id)
+      }),
+    update: (entry) =>
+      change((tx, emit) => {
+        if (put(tx, entry, 'UPDATE entries SET identity = ?, body = ? WHERE id = ?') !== 1) {
+          throw new IdentityError('ERR_NOT_FOUND', `entry ${entry.id} not found`)
+        }
+        emit('entry', entry.id)
+      }),
+    delete: (id) =>
+      change((tx, emit) => {
+        const isKnown = tx.run('DELETE FROM entries WHERE id = ?', id).changes === 1
+        if (isKnown) emit('entry', id)
+        return isKnown
+      }),
+  }
+}

@@ -1,0 +1,119 @@
+// Reservations, issued certificates, and join tokens, which are used up with a reservation.
+import type { Transaction } from '../../../runtime/db/sqlite.ts'
+import { IdentityError } from '../../../spiffe/errors.ts'
+import { createBatch } from '../batch.ts'
+import { issuedRow } from '../rows.ts'
+import type { AgentChange, Intent, IssuanceTable, IssuedRow, TokenUse } from '../store.ts'
+import { putAgent } from './agents.ts'
+import type { Session } from './session.ts'
+
+function insertIssued(tx: Transaction, row: IssuedRow): void {
+  tx.run(
+    'INSERT INTO issued VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+    Buffer.from(row.serial, 'hex'),
+    row.spiffeId,
+    row.authorityId,
+    row.requester,
+    row.entryId,
+    row.notBefore,
+    row.notAfter,
+    row.certificate,
+  )
+}
+
+function insertIntents(tx: Transaction, intents: readonly Intent[]): void {
+  tx.run(
+    'INSERT INTO reservations (at, intents) VALUES (?, ?)',
+    intents[0]?.at ?? 0,
+    JSON.stringify(intents),
+  )
+}
+
+function applyChange(tx: Transaction, change: AgentChange): void {
+  if (change.kind === 'attested') {
+    putAgent(tx, change.agent)
+    if (change.token !== undefined) tx.run('DELETE FROM join_tokens WHERE hash = ?', change.token)
+    return
+  }
+  const { changes } = tx.run(
+    'UPDATE agents SET pending_serial = ?, not_after = ? WHERE id = ? AND banned = 0',
+    change.serial,
+    change.notAfter,
+    change.id,
+  )
+  if (changes !== 1) {
+    throw new IdentityError('ERR_AGENT_BANNED', `${change.id} was banned or deleted meanwhile`)
+  }
+}
+
+function useToken(tx: Transaction, { hash, now }: TokenUse, serial: string): void {
+  const { changes } = tx.run(
+    'UPDATE join_tokens SET reserved_by = ? WHERE hash = ? AND reserved_by IS NULL AND expires_at > ?',
+    serial,
+    hash,
+    now,
+  )
+  if (changes !== 1) {
+    throw new IdentityError(
+      'ERR_JOIN_TOKEN',
+      'join token does not exist, has expired or has already been used',
+    )
+  }
+}
+
+/** What a crash left between reserve and record: nothing was delivered, so the token is good again. */
+export function recoverTokens(tx: Transaction): void {
+  tx.run('UPDATE join_tokens SET reserved_by = NULL WHERE reserved_by IS NOT NULL')
+}
+
+export function issuanceTable({ db, change }: Session): IssuanceTable {
+  const reservations = createBatch<Intent>((intents) =>
+    db.write((tx) => insertIntents(tx, intents)),
+  )
+  const records = createBatch<IssuedRow>((rows) =>
+    db.write((tx) => {
+      for (const row of rows) insertIssued(tx, row)
+    }),
+  )
+  return {
+    reserve(intent, token) {
+      if (token === undefined) return reservations(intent)
+      return db.write((tx) => {
+        useToken(tx, token, intent.serial)
+        insertIntents(tx, [intent])
+      })
+    },
+    record(row, agentChange) {
+      if (agentChange === undefined) return records(row)
+      return change((tx, emit) => {
+        insertIssued(tx, row)
+        applyChange(tx, agentChange)
+        emit('agent', agentChange.kind === 'attested' ? agentChange.agent.id : agentChange.id)
+      })
+    },
+    async release(hash) {
+      await db.write((tx) =>
+        tx.run('UPDATE join_tokens SET reserved_by = NULL WHERE hash = ?', hash),
+      )
+    },
+    find({ serial, spiffeId, limit }) {
+      const rows =
+        serial !== undefined
+          ? db.read.all('SELECT * FROM issued WHERE serial = ?', Buffer.from(serial, 'hex'))
+          : db.read.all(
+              'SELECT * FROM issued WHERE spiffe_id = ? ORDER BY not_after DESC LIMIT ?',
+              spiffeId ?? '',
+              limit,
+            )
+      return rows.map((row) => issuedRow.parse(row))
+    },
+    async createToken({ hash, expiresAt }) {
+      await db.write((tx) => {
+        const known = tx.get('SELECT 1 FROM join_tokens WHERE hash = ?', hash)
+        if (known !== undefined)
+          throw new IdentityError('ERR_ALREADY_EXISTS', 'this join token exists already')
+        tx.run('INSERT INTO join_tokens (hash, expires_at) VALUES (?, ?)', hash, expiresAt)
+      })
+    },
+  }
+}

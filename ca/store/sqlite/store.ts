@@ -1,0 +1,104 @@
+// The store on node:sqlite.
+import { randomBytes } from 'node:crypto'
+import { type Database, openDatabase } from '../../../runtime/db/sqlite.ts'
+import { IdentityError } from '../../../spiffe/errors.ts'
+import { authorityRow, eventRow, policiesRow } from '../rows.ts'
+import { migrations } from '../schema.ts'
+import type { AuthorityTable, EventTable, PolicyTable, Store } from '../store.ts'
+import { agentTable } from './agents.ts'
+import { entryTable } from './entries.ts'
+import { issuanceTable, recoverTokens } from './issuance.ts'
+import { createSession, type Session } from './session.ts'
+
+function authorityTable({ db, change }: Session): AuthorityTable {
+  return {
+    list: () =>
+      db.read
+        .all('SELECT * FROM authorities ORDER BY prepared_at')
+        .map((row) => authorityRow.parse(row)),
+    set: (rows, removed) =>
+      change((tx, emit) => {
+        for (const id of removed) tx.run('DELETE FROM authorities WHERE id = ?', id)
+        // the active one last: at no statement are there two
+        const ordered = [...rows].sort(
+          (a, b) => Number(a.state === 'active') - Number(b.state === 'active'),
+        )
+        for (const { id, state, certificate, preparedAt } of ordered) {
+          tx.run(
+            'INSERT OR REPLACE INTO authorities VALUES (?, ?, ?, ?)',
+            id,
+            state,
+            certificate,
+            preparedAt,
+          )
+        }
+        emit('bundle', '')
+      }),
+  }
+}
+
+function policyTable({ db, change }: Session): PolicyTable {
+  return {
+    current() {
+      const row = db.read.get('SELECT version, files FROM policies ORDER BY version DESC LIMIT 1')
+      return row === undefined ? { version: 0, files: [] } : policiesRow.parse(row)
+    },
+    set: (files, at) =>
+      change((tx, emit) => {
+        const { id } = tx.run(
+          'INSERT INTO policies (at, files) VALUES (?, ?)',
+          at,
+          JSON.stringify(files),
+        )
+        emit('policies', String(id))
+        return { version: id, files }
+      }),
+  }
+}
+
+function eventTable({ db, topic }: Session): EventTable {
+  return {
+    after: (cursor, limit) =>
+      db.read
+        .all('SELECT * FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?', cursor, limit)
+        .map((row) => eventRow.parse(row)),
+    last: () => Number(db.read.get('SELECT max(cursor) AS last FROM events')?.last ?? 0),
+    subscribe: (listener) => topic.subscribe(listener),
+  }
+}
+
+/** Reads a fact about this store, writing it first when it is new. */
+async function fact(db: Database, name: string, initial: string): Promise<string> {
+  return db.write((tx) => {
+    const row = tx.get('SELECT value FROM meta WHERE name = ?', name)
+    if (row !== undefined) return String(row.value)
+    tx.run('INSERT INTO meta VALUES (?, ?)', name, initial)
+    return initial
+  })
+}
+
+/** Opens or creates the store at `path` (`:memory:` for none). Throws ERR_STORE, also for another trust domain's. */
+export async function openSqliteStore(path: string, trustDomain: string): Promise<Store> {
+  const db = openDatabase(path, migrations)
+  const stored = await fact(db, 'trust domain', trustDomain)
+  if (stored !== trustDomain) {
+    db[Symbol.dispose]()
+    throw new IdentityError(
+      'ERR_STORE',
+      `${path} is the store of trust domain ${stored}, not of ${trustDomain}`,
+    )
+  }
+  const epoch = await fact(db, 'epoch', randomBytes(8).toString('hex'))
+  await db.write(recoverTokens)
+  const session = createSession(db)
+  return {
+    epoch,
+    issuance: issuanceTable(session),
+    agents: agentTable(session),
+    entries: entryTable(session),
+    authorities: authorityTable(session),
+    policies: policyTable(session),
+    events: eventTable(session),
+    [Symbol.dispose]: () => db[Symbol.dispose](),
+  }
+}

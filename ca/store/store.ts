@@ -1,0 +1,174 @@
+// What the authority remembers, as one interface for every engine. Writes resolve once they are durable;
+// those of one turn of the event loop share a commit.
+import type { Serial } from '../../spiffe/certificate.ts'
+import type { SpiffeId } from '../../spiffe/id.ts'
+
+/** What is about to be signed, durable before the key is touched. */
+export interface Intent {
+  readonly serial: Serial
+  readonly spiffeId: SpiffeId
+  readonly authorityId: string
+  /** milliseconds since the epoch */
+  readonly at: number
+}
+
+/** Uses up a join token together with the reservation: of a hundred attempts exactly one succeeds. */
+export interface TokenUse {
+  readonly hash: Uint8Array
+  readonly now: number
+}
+
+export interface IssuedRow {
+  readonly serial: Serial
+  readonly spiffeId: SpiffeId
+  readonly authorityId: string
+  /** who asked: an agent's ID, `local`, or the authority's own ID */
+  readonly requester: string
+  /** the entry that granted it; empty for agents, the authority and minted SVIDs */
+  readonly entryId: string
+  readonly notBefore: number
+  readonly notAfter: number
+  readonly certificate: Uint8Array
+}
+
+export interface SelectorRow {
+  readonly type: string
+  readonly value: string
+}
+
+export interface AgentRow {
+  readonly id: SpiffeId
+  readonly attestationType: string
+  /** of the certificate in use; empty when banned */
+  readonly serial: Serial | ''
+  /** of a renewed certificate that was not seen yet; the one in use stays valid until then */
+  readonly pendingSerial: Serial | ''
+  readonly notAfter: number
+  readonly banned: boolean
+  readonly canReattest: boolean
+  readonly selectors: readonly SelectorRow[]
+  readonly version: string
+  readonly attestedAt: number
+}
+
+/** What changes about an agent together with the record of its certificate. */
+export type AgentChange =
+  | { readonly kind: 'attested'; readonly agent: AgentRow; readonly token: Uint8Array | undefined }
+  | {
+      readonly kind: 'renewed'
+      readonly id: SpiffeId
+      readonly serial: Serial
+      readonly notAfter: number
+    }
+
+export interface EntryRow {
+  readonly id: string
+  readonly spiffeId: SpiffeId
+  readonly parentId: SpiffeId
+  readonly selectors: readonly SelectorRow[]
+  /** seconds, 0 for the default */
+  readonly x509SvidTtl: number
+  readonly jwtSvidTtl: number
+  readonly federatesWith: readonly string[]
+  readonly admin: boolean
+  readonly downstream: boolean
+  /** seconds since the epoch, 0 for never */
+  readonly expiresAt: number
+  readonly dnsNames: readonly string[]
+  readonly storeSvid: boolean
+  readonly hint: string
+  readonly disablePrefetch: boolean
+  readonly includeJti: boolean
+  readonly revision: number
+  /** seconds since the epoch */
+  readonly createdAt: number
+}
+
+export type AuthorityState = 'prepared' | 'active' | 'old'
+
+export interface AuthorityRow {
+  /** lower-case hex of the subject key identifier */
+  readonly id: string
+  readonly state: AuthorityState
+  readonly certificate: Uint8Array
+  readonly preparedAt: number
+}
+
+export interface TokenRow {
+  readonly hash: Uint8Array
+  readonly expiresAt: number
+}
+
+export interface StoredPolicies {
+  readonly version: number
+  readonly files: readonly { readonly name: string; readonly text: string }[]
+}
+
+/** One line of the event table: what changed, never how. */
+export interface Event {
+  readonly cursor: number
+  readonly kind: 'entry' | 'bundle' | 'policies' | 'agent'
+  readonly key: string
+}
+
+export interface IssuanceTable {
+  /** Throws ERR_JOIN_TOKEN when the token is unknown, expired or used. */
+  reserve(intent: Intent, token?: TokenUse): Promise<void>
+  /** Writes the certificate and what changes with it; only then may it leave the process. */
+  record(row: IssuedRow, change?: AgentChange): Promise<void>
+  /** Gives a token back whose certificate was reserved but will not be recorded. */
+  release(token: Uint8Array): Promise<void>
+  find(filter: { serial?: Serial; spiffeId?: SpiffeId; limit: number }): IssuedRow[]
+  createToken(token: TokenRow): Promise<void>
+}
+
+export interface AgentTable {
+  list(): AgentRow[]
+  get(id: string): AgentRow | undefined
+  /** The pending certificate was seen: it becomes the one in use. */
+  promote(id: SpiffeId, serial: Serial): Promise<void>
+  /** False when there is no such agent. */
+  ban(id: SpiffeId): Promise<boolean>
+  delete(id: SpiffeId): Promise<boolean>
+  setVersion(id: SpiffeId, version: string): Promise<void>
+}
+
+export interface EntryTable {
+  list(): EntryRow[]
+  get(id: string): EntryRow | undefined
+  /** ERR_ALREADY_EXISTS for a second entry of the same ID, parent and selectors, or of the same id. */
+  create(entry: EntryRow): Promise<void>
+  update(entry: EntryRow): Promise<void>
+  delete(id: string): Promise<boolean>
+}
+
+export interface AuthorityTable {
+  list(): AuthorityRow[]
+  /** Writes all rows as one change; `removed` are taken out. */
+  set(rows: readonly AuthorityRow[], removed: readonly string[]): Promise<void>
+}
+
+export interface PolicyTable {
+  current(): StoredPolicies
+  /** `at` in milliseconds since the epoch. */
+  set(files: StoredPolicies['files'], at: number): Promise<StoredPolicies>
+}
+
+export interface EventTable {
+  /** Events after `cursor`, oldest first. */
+  after(cursor: number, limit: number): Event[]
+  last(): number
+  /** Called after each commit with the events that it holds. */
+  subscribe(listener: (events: readonly Event[]) => void): Disposable
+}
+
+export interface Store extends Disposable {
+  /** Names this store: a restored or new one has another epoch, so cursors are never mixed up. */
+  readonly epoch: string
+  readonly issuance: IssuanceTable
+  readonly agents: AgentTable
+  readonly entries: EntryTable
+  readonly authorities: AuthorityTable
+  readonly policies: PolicyTable
+  readonly events: EventTable
+}

@@ -1,0 +1,177 @@
+// The live mutual TLS connections: registered before anything is decided about them, looked at again
+// when bundles, identity or policies change, and when a certificate or an age comes to its end.
+import type { TLSSocket } from 'node:tls'
+import type { Request } from '../policies/request.ts'
+import type { Clock } from '../runtime/clock.ts'
+import { every } from '../runtime/lifecycle.ts'
+import type { Log } from '../runtime/log.ts'
+import { peerChain } from '../runtime/tls-server.ts'
+import { explain, IdentityError } from '../spiffe/errors.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
+import { type Matcher, matchAny } from '../spiffe/match.ts'
+import type { Identities, Identity } from './identity.ts'
+import type { Limits } from './limits.ts'
+import type { Mesh } from './mesh.ts'
+import type { Tally } from './tally.ts'
+import type { VerifiedPeer } from './verifier.ts'
+
+/** Something in flight that was allowed, and how to end it once it is not any more. */
+export interface Exchange {
+  readonly request: Request
+  end(): void
+}
+
+export interface Connection {
+  /** The peer, verified now or a moment ago. Throws ERR_UNTRUSTED. */
+  peer(): SpiffeId
+  /** Keeps `exchange` under watch until the returned function is called. */
+  begin(exchange: Exchange): () => void
+  readonly busy: boolean
+  /** asked to end as soon as nothing is in flight */
+  readonly retired: boolean
+}
+
+export type Retirement = 'age' | 'shutdown'
+
+export interface ConnectionOptions {
+  /** whom to accept besides being verified */
+  readonly match?: Matcher
+  /** milliseconds */
+  readonly maxAge: number
+  /** Called once, to end the connection gracefully. */
+  readonly onRetire?: (why: Retirement, connection: Connection) => void
+}
+
+export interface Connections extends AsyncDisposable {
+  add(socket: TLSSocket, options: ConnectionOptions): Connection
+  readonly size: number
+}
+
+export interface ConnectionsOptions {
+  readonly identities: Identities
+  readonly mesh: Mesh
+  readonly tally: Tally
+  readonly clock: Clock
+  readonly log: Log
+  readonly limits: Limits
+}
+
+interface Entry extends Connection {
+  /** once a second, and when the identity or the bundles changed */
+  recheck(): void
+  /** when the policies changed */
+  reconsider(): void
+  retire(why: Retirement): void
+  destroy(): void
+}
+
+/** Verifies again only when the answer of before says nothing any more. */
+function peerOf(socket: TLSSocket, match: Matcher, options: ConnectionsOptions): () => SpiffeId {
+  const { identities, clock } = options
+  const chain = peerChain(socket)
+  let seen: { identity: Identity; peer: VerifiedPeer } | undefined
+  return () => {
+    const identity = identities.current()
+    if (identity === undefined) {
+      throw new IdentityError('ERR_UNTRUSTED', 'this side has no identity at present')
+    }
+    if (seen?.identity !== identity || clock.now() >= seen.peer.until) {
+      const peer = identity.verify(chain)
+      const mismatch = match(peer.id)
+      if (mismatch !== undefined) throw new IdentityError('ERR_UNTRUSTED', mismatch)
+      seen = { identity, peer }
+    }
+    return seen.peer.id
+  }
+}
+
+function entryOf(socket: TLSSocket, its: ConnectionOptions, options: ConnectionsOptions): Entry {
+  const { match = matchAny, maxAge, onRetire = () => {} } = its
+  const { mesh, tally, clock, log } = options
+  const exchanges = new Set<Exchange>()
+  const born = clock.monotonic()
+  const peer = peerOf(socket, match, options)
+  let retired = false
+
+  const entry: Entry = {
+    peer,
+    begin(exchange) {
+      exchanges.add(exchange)
+      return () => void exchanges.delete(exchange)
+    },
+    get busy() {
+      return exchanges.size > 0
+    },
+    get retired() {
+      return retired
+    },
+    recheck() {
+      try {
+        peer()
+      } catch (error) {
+        log.warn({ reason: explain(error) }, 'connection ended: peer not trusted any more')
+        return entry.destroy()
+      }
+      if (clock.monotonic() - born >= maxAge) entry.retire('age')
+    },
+    reconsider() {
+      const { policies } = mesh.current()
+      for (const exchange of [...exchanges]) {
+        if (!tally.stillAllows(policies, exchange.request)) exchange.end()
+      }
+    },
+    retire(why) {
+      if (retired && why === 'age') return
+      retired = true
+      onRetire(why, entry)
+    },
+    destroy: () => void socket.destroy(),
+  }
+  return entry
+}
+
+/** Disposing it drains: everything is retired, and destroyed when it does not end in time. */
+export function createConnections(options: ConnectionsOptions): Connections {
+  const { identities, mesh, clock, limits } = options
+  const live = new Set<Entry>()
+  let emptied = () => {}
+  const each = (step: (entry: Entry) => void) => {
+    for (const entry of [...live]) step(entry)
+  }
+  const recheckAll = () => each((entry) => entry.recheck())
+  const stack = new AsyncDisposableStack()
+  stack.use(every(clock, limits.recheck, recheckAll))
+  stack.use(identities.subscribe(recheckAll))
+  stack.use(mesh.subscribe(() => each((entry) => entry.reconsider())))
+  stack.defer(() => each((entry) => entry.destroy()))
+
+  async function drain(): Promise<void> {
+    each((entry) => entry.retire('shutdown'))
+    const empty = Promise.withResolvers<void>()
+    emptied = empty.resolve
+    if (live.size === 0) return
+    const patience = new AbortController()
+    const late = clock.sleep(limits.drain, { signal: patience.signal }).catch(() => {})
+    await Promise.race([empty.promise, late])
+    patience.abort()
+  }
+
+  return {
+    add(socket, its) {
+      const entry = entryOf(socket, its, options)
+      live.add(entry)
+      socket.once('close', () => {
+        live.delete(entry)
+        if (live.size === 0) emptied()
+      })
+      return entry
+    },
+    get size() {
+      return live.size
+    },
+    async [Symbol.asyncDispose]() {
+      await drain()
+      await stack.disposeAsync()
+    },
+  }
+}

@@ -1,0 +1,29 @@
+// What all listeners of one sidecar share.
+import type { Clock } from '../runtime/clock.ts'
+import type { Log } from '../runtime/log.ts'
+import type { Connections } from './connections.ts'
+import type { Identities } from './identity.ts'
+import type { Limits } from './limits.ts'
+import type { Mesh } from './mesh.ts'
+import type { Tally } from './tally.ts'
+
+export interface Core {
+  readonly identities: Identities
+  readonly mesh: Mesh
+  readonly connections: Connections
+  readonly tally: Tally
+  readonly log: Log
+  readonly clock: Clock
+  readonly limits: Limits
+}
+
+/** A listener that was started. */
+export interface Listener {
+  readonly name: string
+  readonly address: string
+  readonly port: number
+  /** Accepts nothing more and lets what is in flight finish. */
+  stop(): void
+  /** Ends what is left. */
+  close(): Promise<void>
+}

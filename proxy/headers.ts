@@ -1,0 +1,83 @@
+// Which header fields pass from one side to the other. Raw lists of names and values throughout: an
+// object would fold what the other side might read differently.
+
+/** Who the peer is, as its verified certificate says: set by this proxy alone, on both sides. */
+export const peerIdHeader = 'x-spiffe-peer-id'
+
+// RFC 9110 §7.6.1 and its older relatives; framing and host are set by who forwards
+const hopByHop: ReadonlySet<string> = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+  'http2-settings',
+])
+
+// what a peer could claim about itself or its way here
+const claims: ReadonlySet<string> = new Set([
+  'x-forwarded-client-cert',
+  'x-forwarded-for',
+  peerIdHeader,
+])
+
+// set by who forwards a request, from what the parser has understood
+const ownInRequests: ReadonlySet<string> = new Set(['host', 'content-length', 'expect'])
+
+// applications that fold `_` and `-` (CGI) would take x_spiffe_peer_id for ours
+const isClaim = (name: string) =>
+  claims.has(name) || name.startsWith('x-envoy-') || name.includes('_')
+
+const none: ReadonlySet<string> = new Set()
+
+/** Header names that the sender declares to be for this hop only. */
+function namedInConnection(raw: readonly string[]): ReadonlySet<string> {
+  let named = none
+  for (let i = 0; i < raw.length; i += 2) {
+    if (raw[i]?.toLowerCase() !== 'connection') continue
+    const names = (raw[i + 1] ?? '').split(',').map((name) => name.trim().toLowerCase())
+    named = named.union(new Set(names))
+  }
+  return named
+}
+
+function passing(raw: readonly string[], drops: (name: string) => boolean): string[] {
+  const named = namedInConnection(raw)
+  const kept: string[] = []
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const name = raw[i] ?? ''
+    const lower = name.toLowerCase()
+    if (lower.startsWith(':') || hopByHop.has(lower) || named.has(lower) || drops(lower)) continue
+    kept.push(name, raw[i + 1] ?? '')
+  }
+  return kept
+}
+
+/** Fields of a request as they are forwarded, without host and framing. */
+export function passingRequest(raw: readonly string[]): string[] {
+  return passing(raw, (name) => isClaim(name) || ownInRequests.has(name))
+}
+
+/** Fields of a response as they are passed back. */
+export function passingResponse(raw: readonly string[]): string[] {
+  return passing(raw, (name) => name === peerIdHeader)
+}
+
+/** How many fields of a name there are. */
+export function countOf(raw: readonly string[], name: string): number {
+  let count = 0
+  for (let i = 0; i < raw.length; i += 2) if (raw[i]?.toLowerCase() === name) count++
+  return count
+}
+
+/** The value of the first field of a name (lower case). */
+export function fieldOf(raw: readonly string[], name: string): string | undefined {
+  for (let i = 0; i < raw.length; i += 2) {
+    if (raw[i]?.toLowerCase() === name) return raw[i + 1]
+  }
+  return undefined
+}

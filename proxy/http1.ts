@@ -1,0 +1,163 @@
+// HTTP/1.1 as it comes in, from peers and from local programs: read strictly, decided, passed on.
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { Core } from './core.ts'
+import { type Doors, isRefusal, type Passage, type Refusal, unreachable } from './door.ts'
+import { type Framing, forward } from './forward.ts'
+import { countOf, fieldOf, passingRequest, passingResponse, peerIdHeader } from './headers.ts'
+import { passUpgrade } from './upgrade.ts'
+
+const hostGrammar = /^[A-Za-z0-9._~!$&'()*+,;=:%[\]-]*$/
+const malformed: Refusal = { status: 400, text: 'bad request' }
+// a body of at most this size is read to its end, so that the connection can be kept after a refusal
+const drainable = 64 * 1024
+
+/** What the parser lets pass and two programs could understand differently. */
+function problemOf(request: IncomingMessage, mostHeaders: number): Refusal | undefined {
+  const { rawHeaders, httpVersion } = request
+  if (rawHeaders.length / 2 > mostHeaders) return { status: 431, text: 'too many header fields' }
+  if (countOf(rawHeaders, 'host') !== 1) return malformed
+  if (!hostGrammar.test(fieldOf(rawHeaders, 'host') ?? '')) return malformed
+  const encodings = countOf(rawHeaders, 'transfer-encoding')
+  if (encodings === 0) return undefined
+  if (encodings > 1 || httpVersion !== '1.1') return malformed
+  if (countOf(rawHeaders, 'content-length') > 0) return malformed
+  return fieldOf(rawHeaders, 'transfer-encoding')?.toLowerCase() === 'chunked'
+    ? undefined
+    : malformed
+}
+
+function framingOf({ headers }: IncomingMessage): Framing {
+  if (headers['transfer-encoding'] !== undefined) return { kind: 'chunked' }
+  const length = headers['content-length']
+  return length === undefined || length === '0' ? { kind: 'none' } : { kind: 'length', length }
+}
+
+function refuse(request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
+  if (response.headersSent) return void response.destroy()
+  const framing = framingOf(request)
+  const isShort = framing.kind === 'length' && Number(framing.length) <= drainable
+  const keeps = framing.kind === 'none' || (isShort && request.headers.expect === undefined)
+  const body = `${refusal.text}\n`
+  response.writeHead(refusal.status, {
+    'content-type': 'text/plain',
+    'content-length': body.length,
+    ...(keeps ? {} : { connection: 'close' }),
+  })
+  response.end(body)
+  request.resume()
+}
+
+function passBack(incoming: IncomingMessage, response: ServerResponse, passage: Passage): void {
+  const headers = passingResponse(incoming.rawHeaders)
+  const peer = passage.route.peerOf(incoming.socket)
+  if (peer !== undefined) headers.push(peerIdHeader, peer)
+  if (passage.isLast()) headers.push('connection', 'close')
+  response.writeHead(incoming.statusCode ?? 502, headers)
+  incoming.on('error', () => response.destroy())
+  incoming.pipe(response)
+}
+
+function pass(
+  core: Core,
+  request: IncomingMessage,
+  response: ServerResponse,
+  passage: Passage,
+): void {
+  const { method = '', rawHeaders } = request
+  const done = passage.begin(() => response.destroy())
+  if (request.headers.expect !== undefined) response.writeContinue()
+  const sent = forward(
+    {
+      route: passage.route,
+      method,
+      path: passage.path,
+      headers: [
+        'host',
+        fieldOf(rawHeaders, 'host') ?? '',
+        ...passingRequest(rawHeaders),
+        ...passage.added,
+      ],
+      framing: framingOf(request),
+      body: request,
+    },
+    {
+      response: (incoming) => passBack(incoming, response, passage),
+      failed(error) {
+        core.tally.failed()
+        core.log.warn({ err: error, port: passage.route.port }, 'request failed')
+        refuse(request, response, unreachable)
+      },
+    },
+  )
+  response.once('close', () => {
+    done()
+    if (!response.writableFinished) sent.abort()
+  })
+}
+
+function isWebsocket({ method, headers }: IncomingMessage): boolean {
+  return method === 'GET' && headers.upgrade?.toLowerCase() === 'websocket'
+}
+
+const reasons: Readonly<Record<string, string>> = {
+  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
+  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
+}
+
+function hangUp(socket: Duplex, status: string): void {
+  if (!socket.writable) return void socket.destroy()
+  socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`, () =>
+    socket.destroy(),
+  )
+}
+
+/** A server for sockets that are handed to it by `emit('connection')`, or that listens itself. */
+export function http1Server(core: Core, doors: Doors): Server {
+  const { limits } = core
+  const server = createServer({
+    maxHeaderSize: limits.headerBytes,
+    headersTimeout: limits.requestHeaders,
+    requestTimeout: 0,
+    keepAliveTimeout: limits.idle,
+    connectionsCheckingInterval: Math.min(1000, limits.requestHeaders),
+    noDelay: true,
+    shouldUpgradeCallback: isWebsocket,
+  })
+  // 0 = none are cut off silently; problemOf() counts them
+  server.maxHeadersCount = 0
+  // the responses under way: between or inside them an error cannot be told any more
+  const open = new WeakMap<Duplex, Set<ServerResponse>>()
+
+  function serve(request: IncomingMessage, response: ServerResponse): void {
+    const responses = open.get(request.socket) ?? new Set()
+    open.set(request.socket, responses.add(response))
+    response.once('close', () => responses.delete(response))
+    const { method = '', url: target = '' } = request
+    try {
+      const problem = problemOf(request, limits.headers)
+      const answer = problem ?? doors(request.socket)?.open({ method, target })
+      if (answer === undefined) request.socket.destroy()
+      else if (isRefusal(answer)) refuse(request, response, answer)
+      else pass(core, request, response, answer)
+    } catch (error) {
+      core.log.warn({ err: error }, 'request ended')
+      request.socket.destroy()
+    }
+  }
+
+  server.on('request', serve)
+  server.on('checkContinue', serve)
+  server.on('connect', (_, socket) => hangUp(socket, '400 Bad Request'))
+  server.on('upgrade', (request, socket, head) => {
+    const problem = problemOf(request, limits.headers)
+    if (problem === undefined) passUpgrade(core, { request, socket, head }, doors)
+    else hangUp(socket, `${problem.status} Bad Request`)
+  })
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    const [first, ...others] = open.get(socket) ?? []
+    if (others.length > 0 || first?.headersSent) socket.destroy()
+    else hangUp(socket, reasons[error.code ?? ''] ?? '400 Bad Request')
+  })
+  return server
+}

@@ -1,0 +1,179 @@
+// One inbound listener: mutual TLS in, verified and decided before a byte is read, plain to the workload.
+import { connect, type Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import { addressText } from '../runtime/config.ts'
+import { explain } from '../spiffe/errors.ts'
+import type { Connection, Retirement } from './connections.ts'
+import type { Core, Listener } from './core.ts'
+import type { Door } from './door.ts'
+import { peerIdHeader } from './headers.ts'
+import { http1Server } from './http1.ts'
+import { http2Server } from './http2.ts'
+import type { Identity } from './identity.ts'
+import { judge, judgeTcp } from './judge.ts'
+import { listen } from './listen.ts'
+import { pipeBoth } from './pipe.ts'
+import type { InboundSpec } from './spec.ts'
+import { contextOptions, inboundTls } from './tls.ts'
+import { type OwnedRoute, workloadRoute } from './workload-route.ts'
+
+/** Takes over a connection whose peer was verified. */
+type Serve = (socket: TLSSocket, connection: Connection) => void
+type Retire = (why: Retirement, socket: TLSSocket, connection: Connection) => void
+
+interface Protocol extends Disposable {
+  readonly alpn: readonly string[]
+  readonly serve: Serve
+  readonly retire: Retire
+}
+
+function tcpProtocol(core: Core, { forwardTo }: InboundSpec): Protocol {
+  function serve(socket: TLSSocket, connection: Connection): void {
+    const request = judgeTcp(core, connection, forwardTo.port)
+    if (request === undefined) return void socket.destroy()
+    const end = () => void socket.destroy()
+    socket.once('close', connection.begin({ request, end }))
+    const workload = connect({ ...forwardTo, allowHalfOpen: true, noDelay: true })
+    workload.setTimeout(core.limits.connect, () => workload.destroy())
+    workload.once('connect', () => workload.setTimeout(0))
+    workload.once('error', (error) => {
+      core.tally.failed()
+      core.log.warn({ err: error, workload: addressText(forwardTo) }, 'connection failed')
+    })
+    pipeBoth(socket, workload)
+  }
+  return {
+    alpn: [],
+    serve,
+    retire(why, socket) {
+      // at shutdown it may finish; of age it ends here, for bytes have no better moment
+      if (why === 'age') socket.destroy()
+    },
+    [Symbol.dispose]() {},
+  }
+}
+
+function doorOf(
+  core: Core,
+  { forwardTo }: InboundSpec,
+  { route, socket, connection }: { route: OwnedRoute; socket: TLSSocket; connection: Connection },
+): Door {
+  return {
+    open({ method, target }) {
+      const verdict = judge(core, connection, { method, target, port: forwardTo.port })
+      if (verdict.kind === 'malformed') return { status: 400, text: 'bad request' }
+      if (verdict.kind === 'denied') return { status: 403, text: 'access denied' }
+      const { peer, http, request } = verdict
+      return {
+        route,
+        path: http.path + http.query,
+        added: [peerIdHeader, peer],
+        isLast: () => connection.retired,
+        begin(end) {
+          const done = connection.begin({ request, end })
+          return () => {
+            done()
+            if (connection.retired && !connection.busy) socket.destroySoon()
+          }
+        },
+      }
+    },
+  }
+}
+
+function httpProtocol(core: Core, spec: InboundSpec): Protocol {
+  const route = workloadRoute(spec.forwardTo)
+  const doors = new WeakMap<object, Door>()
+  const sessions = new WeakMap<TLSSocket, { close(): void }>()
+  const find = (connection: object) => doors.get(connection)
+  const http1 = http1Server(core, find)
+  const http2 = http2Server(core, find)
+  // it never listens itself, but its timers for slow headers start with this event
+  http1.emit('listening')
+  return {
+    alpn: ['h2', 'http/1.1'],
+    serve(socket, connection) {
+      const door = doorOf(core, spec, { route, socket, connection })
+      doors.set(socket, door)
+      if (socket.alpnProtocol !== 'h2') return void http1.emit('connection', socket)
+      http2.once('session', (session) => {
+        doors.set(session, door)
+        sessions.set(socket, session)
+      })
+      http2.emit('connection', socket)
+    },
+    retire(why, socket, connection) {
+      const session = sessions.get(socket)
+      if (session !== undefined) session.close()
+      else if (why === 'shutdown' && !connection.busy) socket.destroySoon()
+    },
+    [Symbol.dispose]() {
+      http1.close()
+      http2.close()
+      route[Symbol.dispose]()
+    },
+  }
+}
+
+function maxAgeOf(spec: InboundSpec, identity: Identity): number {
+  return Math.min(spec.maxConnectionAge ?? Infinity, identity.life / 2)
+}
+
+/** `identity` is the one in use now; later ones are followed. */
+export async function startInbound(
+  core: Core,
+  identity: Identity,
+  { spec, name }: { readonly spec: InboundSpec; readonly name: string },
+): Promise<Listener> {
+  const { identities, connections, limits, tally } = core
+  const log = core.log.child({ listener: name })
+  const protocol = (spec.protocol === 'tcp' ? tcpProtocol : httpProtocol)({ ...core, log }, spec)
+  const shaking = new Set<Socket>()
+
+  function refuse(error: unknown, from: Socket): void {
+    tally.failed()
+    log.warn({ reason: explain(error), from: from.remoteAddress }, 'connection refused')
+  }
+
+  function admit(socket: TLSSocket): void {
+    socket.on('error', (error) => log.debug({ err: error }, 'connection failed'))
+    const current = identities.current() ?? identity
+    const connection = connections.add(socket, {
+      maxAge: maxAgeOf(spec, current),
+      onRetire: (why, it) => protocol.retire(why, socket, it),
+    })
+    try {
+      connection.peer()
+      protocol.serve(socket, connection)
+    } catch (error) {
+      refuse(error, socket)
+      socket.destroy()
+    }
+  }
+
+  const server = inboundTls(identity, protocol.alpn, { limits, admit })
+  server.on('tlsClientError', refuse)
+  const subscription = identities.subscribe((next) => {
+    if (next !== undefined) server.setSecureContext(contextOptions(next))
+  })
+
+  const accepting = await listen(spec.listen, limits, (socket) => {
+    if (identities.current() === undefined) {
+      refuse('no identity at present', socket)
+      return void socket.destroy()
+    }
+    shaking.add(socket)
+    server.emit('connection', socket)
+  })
+  return {
+    name,
+    address: spec.listen.host,
+    port: accepting.port,
+    stop: accepting.stop,
+    async close() {
+      subscription[Symbol.dispose]()
+      for (const socket of accepting.sockets) socket.destroy()
+      protocol[Symbol.dispose]()
+    },
+  }
+}

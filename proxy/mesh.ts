@@ -1,0 +1,31 @@
+// What the agent says about the mesh: policies and endpoints, replaced whole, never mixed.
+import { noPolicies, type PolicySet } from '../policies/compile.ts'
+import type { Address } from '../runtime/config.ts'
+import { createTopic } from '../runtime/lifecycle.ts'
+
+export interface MeshState {
+  readonly policies: PolicySet
+  /** addresses by the name of the service */
+  readonly endpoints: ReadonlyMap<string, readonly Address[]>
+}
+
+export interface Mesh {
+  /** before the first state there are no policies, and so everything is denied */
+  current(): MeshState
+  put(state: MeshState): void
+  /** called after each change */
+  subscribe(listener: (state: MeshState) => void): Disposable
+}
+
+export function createMesh(): Mesh {
+  const topic = createTopic<MeshState>()
+  let current: MeshState = { policies: noPolicies, endpoints: new Map() }
+  return {
+    current: () => current,
+    put(state) {
+      current = state
+      topic.publish(state)
+    },
+    subscribe: (listener) => topic.subscribe(listener),
+  }
+}

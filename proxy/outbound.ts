@@ -1,0 +1,138 @@
+// One outbound listener: plain from local programs, mutual TLS to peers that have to be the expected.
+import type { Socket } from 'node:net'
+import type { Address } from '../runtime/config.ts'
+import { IdentityError } from '../spiffe/errors.ts'
+import { matchOneOf } from '../spiffe/match.ts'
+import type { Core, Listener } from './core.ts'
+import type { Door } from './door.ts'
+import { http1Server } from './http1.ts'
+import { http2Server } from './http2.ts'
+import { listen } from './listen.ts'
+import { createPeerRoutes, type PeerRoutes, reachPeer } from './peer-route.ts'
+import { pipeBoth } from './pipe.ts'
+import type { OutboundSpec } from './spec.ts'
+
+interface Protocol extends Disposable {
+  serve(socket: Socket): void
+  stop(): void
+}
+
+/** Where the spec leads to now; undefined for a service that the agent does not know. */
+function addressOf(
+  { mesh }: Core,
+  { destination, service = '' }: OutboundSpec,
+): Address | undefined {
+  if (destination !== undefined) return destination
+  const [first] = mesh.current().endpoints.get(service) ?? []
+  return first
+}
+
+function tcpProtocol(core: Core, spec: OutboundSpec): Protocol {
+  const expect = matchOneOf(spec.expect)
+  async function reach(): Promise<Socket> {
+    const address = addressOf(core, spec)
+    const identity = core.identities.current()
+    if (address === undefined) {
+      throw new IdentityError('ERR_NOT_FOUND', `no endpoint of service ${spec.service}`)
+    }
+    if (identity === undefined) throw new IdentityError('ERR_NO_IDENTITY', 'no identity at present')
+    const { socket } = await reachPeer(core, identity, { address, expect }, [])
+    return socket
+  }
+  return {
+    serve(socket) {
+      reach().then(
+        (peer) => {
+          if (socket.destroyed) peer.destroy()
+          else pipeBoth(socket, peer)
+        },
+        (error: unknown) => {
+          core.tally.failed()
+          core.log.warn({ err: error }, 'connection failed')
+          socket.resetAndDestroy()
+        },
+      )
+    },
+    stop() {},
+    [Symbol.dispose]() {},
+  }
+}
+
+function doorOf(
+  core: Core,
+  spec: OutboundSpec,
+  { routes, isStopped }: { readonly routes: PeerRoutes; readonly isStopped: () => boolean },
+): Door {
+  return {
+    open({ target }) {
+      if (!target.startsWith('/')) return { status: 400, text: 'bad request' }
+      const address = addressOf(core, spec)
+      const route = address && routes.to(address)
+      if (route === undefined) {
+        core.tally.failed()
+        const text = address === undefined ? 'unknown service' : 'no identity at present'
+        core.log.warn({ service: spec.service, reason: text }, 'request failed')
+        return { status: 502, text }
+      }
+      return { route, path: target, added: [], begin: () => () => {}, isLast: isStopped }
+    },
+  }
+}
+
+const preface = Buffer.from('PRI')
+
+function httpProtocol(core: Core, spec: OutboundSpec): Protocol {
+  const routes = createPeerRoutes(core, spec.expect)
+  let isStopped = false
+  const door = doorOf(core, spec, { routes, isStopped: () => isStopped })
+  const http1 = http1Server(core, () => door)
+  const http2 = http2Server(core, () => door)
+  http1.emit('listening')
+  const sessions = new Set<{ close(): void }>()
+  http2.on('session', (session) => {
+    sessions.add(session)
+    session.once('close', () => sessions.delete(session))
+  })
+  return {
+    serve(socket) {
+      // HTTP/2 begins with `PRI *`, which no HTTP/1.1 method does
+      socket.once('data', (first) => {
+        socket.unshift(first)
+        const isHttp2 = preface.equals(Buffer.from(first).subarray(0, preface.length))
+        ;(isHttp2 ? http2 : http1).emit('connection', socket)
+      })
+    },
+    stop() {
+      isStopped = true
+      http1.closeIdleConnections()
+      for (const session of sessions) session.close()
+      routes[Symbol.dispose]()
+    },
+    [Symbol.dispose]() {
+      http1.close()
+      http2.close()
+    },
+  }
+}
+
+export async function startOutbound(
+  core: Core,
+  { spec, name }: { readonly spec: OutboundSpec; readonly name: string },
+): Promise<Listener> {
+  const log = core.log.child({ listener: name })
+  const protocol = (spec.protocol === 'tcp' ? tcpProtocol : httpProtocol)({ ...core, log }, spec)
+  const accepting = await listen(spec.listen, core.limits, protocol.serve)
+  return {
+    name,
+    address: spec.listen.host,
+    port: accepting.port,
+    stop() {
+      accepting.stop()
+      protocol.stop()
+    },
+    async close() {
+      for (const socket of accepting.sockets) socket.destroySoon()
+      protocol[Symbol.dispose]()
+    },
+  }
+}

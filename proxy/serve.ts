@@ -1,0 +1,80 @@
+// The data path of one sidecar: all listeners of a spec, from an identity source and what the mesh says.
+import type { X509Source } from '../client/x509-source.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { Log } from '../runtime/log.ts'
+import { IdentityError } from '../spiffe/errors.ts'
+import { createConnections } from './connections.ts'
+import type { Core, Listener } from './core.ts'
+import { followIdentity, type Identities } from './identity.ts'
+import { startInbound } from './inbound.ts'
+import { defaultLimits, type Limits } from './limits.ts'
+import type { Mesh } from './mesh.ts'
+import { startOutbound } from './outbound.ts'
+import type { ProxySpec } from './spec.ts'
+import type { Tally } from './tally.ts'
+
+export interface ServeOptions {
+  /** its first context has to be there */
+  readonly source: Pick<X509Source, 'current' | 'subscribe'>
+  readonly mesh: Mesh
+  readonly tally: Tally
+  readonly log: Log
+  readonly clock: Clock
+  readonly limits?: Partial<Limits>
+}
+
+/** Disposing it drains. */
+export interface Serving extends AsyncDisposable {
+  readonly listeners: readonly Listener[]
+  readonly identities: Identities
+  /** live mutual TLS connections, both directions */
+  readonly connections: { readonly size: number }
+}
+
+async function startListeners(core: Core, spec: ProxySpec, started: Listener[]): Promise<void> {
+  const identity = core.identities.current()
+  if (identity === undefined) {
+    throw new IdentityError('ERR_NO_IDENTITY', 'the workload has no usable SVID of that identity')
+  }
+  for (const [i, it] of spec.inbound.entries()) {
+    started.push(await startInbound(core, identity, { spec: it, name: it.name ?? `inbound-${i}` }))
+  }
+  for (const [i, it] of spec.outbound.entries()) {
+    started.push(await startOutbound(core, { spec: it, name: it.name ?? `outbound-${i}` }))
+  }
+}
+
+export async function serve(spec: ProxySpec, options: ServeOptions): Promise<Serving> {
+  const { source, mesh, tally, log, clock } = options
+  const limits = { ...defaultLimits, ...options.limits }
+  const identities = followIdentity(source, { wanted: spec.identity, log, clock })
+  const connections = createConnections({ identities, mesh, tally, clock, log, limits })
+  const core: Core = { identities, mesh, connections, tally, log, clock, limits }
+  const listeners: Listener[] = []
+
+  async function close(): Promise<void> {
+    // 1. accept nothing more  2. let what is in flight finish  3. end the rest
+    for (const listener of listeners) listener.stop()
+    await connections[Symbol.asyncDispose]()
+    for (const listener of listeners) await listener.close()
+    identities[Symbol.dispose]()
+  }
+
+  try {
+    await startListeners(core, spec, listeners)
+  } catch (error) {
+    await close()
+    throw error
+  }
+  for (const { name, address, port } of listeners) log.info({ name, address, port }, 'listening')
+  let closing: Promise<void> | undefined
+  return {
+    listeners,
+    identities,
+    connections,
+    [Symbol.asyncDispose]() {
+      closing ??= close()
+      return closing
+    },
+  }
+}

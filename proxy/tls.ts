@@ -1,0 +1,117 @@
+// Mutual TLS to and from peers. `rejectUnauthorized: false` and the empty `checkServerIdentity` stand
+// here because OpenSSL can neither choose roots by trust domain nor match a SPIFFE ID: each is beside
+// the check that replaces it.
+import { connect as connectTcp, isIP } from 'node:net'
+import {
+  connect,
+  createSecureContext,
+  createServer,
+  type SecureContext,
+  type SecureContextOptions,
+  type Server,
+  type TLSSocket,
+} from 'node:tls'
+import type { Address } from '../runtime/config.ts'
+import { secureContext } from '../runtime/tls-server.ts'
+import { IdentityError } from '../spiffe/errors.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
+import type { Connection } from './connections.ts'
+import type { Identity } from './identity.ts'
+import type { Limits } from './limits.ts'
+
+/**
+ * Everything a context is made of, passed again at each rotation. No roots: OpenSSL has no part in the
+ * decision, and a list of them in the request would keep federated clients from answering.
+ */
+export function contextOptions({ svid }: Identity): SecureContextOptions {
+  return { ...secureContext(svid), ca: [] }
+}
+
+/**
+ * A server that is handed accepted sockets by `emit('connection')`. Whoever finishes the handshake is
+ * given to `admit`, which has to verify the peer before a byte of it is read; a throw ends the
+ * connection.
+ */
+export function inboundTls(
+  identity: Identity,
+  protocols: readonly string[],
+  { limits, admit }: { readonly limits: Limits; readonly admit: (socket: TLSSocket) => void },
+): Server {
+  const server = createServer({
+    ...contextOptions(identity),
+    requestCert: true,
+    // replaced by admit(), which verifies the chain against the bundle of the peer's trust domain
+    rejectUnauthorized: false,
+    handshakeTimeout: limits.handshake,
+    ...(protocols.length === 0 ? {} : { ALPNProtocols: [...protocols] }),
+  })
+  server.on('secureConnection', admit)
+  return server
+}
+
+const contexts = new WeakMap<Identity, SecureContext>()
+
+function clientContext(identity: Identity): SecureContext {
+  const known = contexts.get(identity)
+  if (known !== undefined) return known
+  const context = createSecureContext(contextOptions(identity))
+  contexts.set(identity, context)
+  return context
+}
+
+export interface OutboundOptions {
+  readonly identity: Identity
+  readonly protocols: readonly string[]
+  readonly limits: Limits
+  /** Registers the connection; its `peer()` verifies chain and expected ID. */
+  readonly register: (socket: TLSSocket) => Connection
+}
+
+export interface VerifiedSocket {
+  readonly socket: TLSSocket
+  readonly id: SpiffeId
+}
+
+/**
+ * A connection to a peer that has proven to be one of the expected: nothing was sent on it yet. Rejects
+ * with ERR_UNTRUSTED or ERR_UNAVAILABLE.
+ */
+export function connectPeer(
+  address: Address,
+  { identity, protocols, limits, register }: OutboundOptions,
+): Promise<VerifiedSocket> {
+  const { promise, resolve, reject } = Promise.withResolvers<VerifiedSocket>()
+  const tcp = connectTcp({ ...address, allowHalfOpen: true, noDelay: true, keepAlive: true })
+  const socket = connect({
+    socket: tcp,
+    servername: isIP(address.host) === 0 ? address.host : '',
+    secureContext: clientContext(identity),
+    // both replaced by register(socket).peer() below, before the socket is given to anyone
+    rejectUnauthorized: false,
+    checkServerIdentity: () => undefined,
+    ...(protocols.length === 0 ? {} : { ALPNProtocols: [...protocols] }),
+  })
+  const fail = (error: unknown) => {
+    socket.destroy()
+    reject(error)
+  }
+  const where = `${address.host}:${address.port}`
+  socket.setTimeout(limits.connect, () =>
+    fail(new IdentityError('ERR_UNAVAILABLE', `no answer from ${where} in time`)),
+  )
+  socket.on('error', (cause) =>
+    fail(new IdentityError('ERR_UNAVAILABLE', `cannot reach ${where}`, { cause })),
+  )
+  socket.once('close', () => fail(new IdentityError('ERR_UNAVAILABLE', `${where} hung up`)))
+  socket.once('secureConnect', () => {
+    try {
+      const id = register(socket).peer()
+      socket.setTimeout(0)
+      socket.removeAllListeners('timeout')
+      resolve({ socket, id })
+    } catch (error) {
+      fail(error)
+    }
+  })
+  return promise
+}

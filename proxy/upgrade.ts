@@ -1,0 +1,93 @@
+// WebSocket: decided like any request, and opened only by the other side's own 101. Until then not one
+// byte behind the request is passed on.
+import { type IncomingMessage, STATUS_CODES, request as send } from 'node:http'
+import { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { Core } from './core.ts'
+import { type Doors, isRefusal, type Passage } from './door.ts'
+import { fieldOf, passingRequest, passingResponse, peerIdHeader } from './headers.ts'
+import { pipeBoth } from './pipe.ts'
+
+export interface Upgrade {
+  readonly request: IncomingMessage
+  readonly socket: Duplex
+  /** what the client sent behind its request */
+  readonly head: Buffer
+}
+
+function head(status: number, headers: readonly string[]): string {
+  let text = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n`
+  for (let i = 0; i + 1 < headers.length; i += 2) text += `${headers[i]}: ${headers[i + 1]}\r\n`
+  return `${text}\r\n`
+}
+
+function refuse(socket: Duplex, status: number, text: string): void {
+  const body = `${text}\n`
+  const headers = ['content-type', 'text/plain', 'content-length', String(body.length)]
+  socket.end(head(status, [...headers, 'connection', 'close']) + body, () => socket.destroy())
+}
+
+function fields(incoming: IncomingMessage, { route }: Passage): string[] {
+  const peer = route.peerOf(incoming.socket)
+  const kept = passingResponse(incoming.rawHeaders)
+  return peer === undefined ? kept : [...kept, peerIdHeader, peer]
+}
+
+/** The other side declined: its answer is passed on, and the connection ends. */
+function decline({ socket }: Upgrade, incoming: IncomingMessage, passage: Passage): void {
+  socket.write(
+    head(incoming.statusCode ?? 502, [...fields(incoming, passage), 'connection', 'close']),
+  )
+  incoming.on('error', () => socket.destroy())
+  incoming.pipe(socket)
+}
+
+function pass(core: Core, upgrade: Upgrade, passage: Passage): void {
+  const { request, socket, head: early } = upgrade
+  const { route, path } = passage
+  const { rawHeaders } = request
+  const done = passage.begin(() => socket.destroy())
+  const host = ['host', fieldOf(rawHeaders, 'host') ?? '']
+  const hop = ['connection', 'Upgrade', 'upgrade', 'websocket']
+  const sent = send({
+    agent: route.single,
+    host: route.host,
+    port: route.port,
+    method: 'GET',
+    path,
+    headers: [...host, ...passingRequest(rawHeaders), ...passage.added, ...hop],
+    setHost: false,
+  })
+  socket.once('close', () => {
+    done()
+    sent.destroy()
+  })
+  sent.on('error', (error) => {
+    core.tally.failed()
+    core.log.warn({ err: error, port: route.port }, 'upgrade failed')
+    refuse(socket, 502, 'the other side cannot be reached')
+  })
+  sent.once('response', (incoming) => decline(upgrade, incoming, passage))
+  sent.once('upgrade', (incoming, other, late) => {
+    if (!(socket instanceof Socket && other instanceof Socket)) return void other.destroy()
+    socket.write(head(101, [...fields(incoming, passage), ...hop]))
+    if (late.length > 0) socket.write(late)
+    if (early.length > 0) other.write(early)
+    pipeBoth(socket, other)
+  })
+  sent.end()
+}
+
+export function passUpgrade(core: Core, upgrade: Upgrade, doors: Doors): void {
+  const { request, socket } = upgrade
+  socket.on('error', () => socket.destroy())
+  try {
+    const answer = doors(socket)?.open({ method: 'GET', target: request.url ?? '' })
+    if (answer === undefined) socket.destroy()
+    else if (isRefusal(answer)) refuse(socket, answer.status, answer.text)
+    else pass(core, upgrade, answer)
+  } catch (error) {
+    core.log.warn({ err: error }, 'upgrade ended')
+    socket.destroy()
+  }
+}
