@@ -1,6 +1,6 @@
 // How a certificate is born. Seven steps, each a function whose result is the only thing that the next
 // one takes; the tokens between them can be made nowhere else and be used once (design.md §3).
-import { type KeyObject, randomBytes, sign as signBytes } from 'node:crypto'
+import { type KeyObject, sign as signBytes } from 'node:crypto'
 import type { Clock } from '../runtime/clock.ts'
 import { type Serial, serialOf } from '../spiffe/certificate.ts'
 import { IdentityError } from '../spiffe/errors.ts'
@@ -12,6 +12,7 @@ import { lintLeaf } from './lint.ts'
 import { createMint, type Minted } from './mint.ts'
 import { type LeafFields, leafTbs, wrapSigned } from './profile.ts'
 import { readBack } from './read-back.ts'
+import { createSerials } from './serials.ts'
 import type { AgentChange, IssuanceTable, TokenUse } from './store/store.ts'
 
 /** What authorization decided; how the words of the grant become bytes is the profile's business. */
@@ -55,6 +56,8 @@ const reservations = createMint<'reservation', ReservedBody>('reservation')
 const signatures = createMint<'issued certificate', IssuedBody>('issued certificate')
 const records = createMint<'recorded certificate', IssuedBody>('recorded certificate')
 
+const nextSerial = createSerials()
+
 /** What leaves the process. */
 export interface Delivered {
   readonly spiffeId: SpiffeId
@@ -96,9 +99,7 @@ async function reserve(grant: Grant, { clock, table, signer }: IssueSteps): Prom
   const { terms, publicKey } = grant
   const authority = signer()
   const now = clock.now()
-  const random = randomBytes(16)
-  // 128 bits with the highest clear and the next set: positive, and always 16 bytes long
-  random[0] = ((random[0] ?? 0) & 0x7f) | 0x40
+  const random = nextSerial()
   const serial = serialOf(random)
   const fields: LeafFields = {
     serial: random,

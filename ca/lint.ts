@@ -1,6 +1,6 @@
 // Reads the to-be-signed bytes of a leaf as a stranger would and compares them with what was granted.
 // What fails here was our own mistake, and is never signed.
-import { extensionOids, keyUsages } from '../spiffe/certificate.ts'
+import { hash } from 'node:crypto'
 import {
   childrenOf,
   contentOf,
@@ -8,121 +8,154 @@ import {
   encodedOf,
   expectTag,
   integerOf,
-  namedBitsOf,
-  oidOf,
   parseDer,
   tags,
   timeOf,
+  wholeBitsOf,
 } from '../spiffe/der.ts'
 import { IdentityError } from '../spiffe/errors.ts'
-import { type GeneralName, generalNamesOf } from '../spiffe/general-name.ts'
-import { clientAuth, serverAuth } from '../spiffe/svid.ts'
+import { generalNamesOf } from '../spiffe/general-name.ts'
 import type { LeafFields } from './profile.ts'
 
+interface Extension {
+  readonly id: string
+  readonly isCritical: boolean
+  readonly value: Uint8Array
+}
+
 interface Read {
+  readonly version: Element
   readonly serial: Uint8Array
-  readonly issuer: Uint8Array
+  readonly algorithm: Element
+  readonly issuer: Element
   readonly notBefore: number
   readonly notAfter: number
   readonly subject: Element
-  readonly publicKey: Uint8Array
-  readonly extensions: ReadonlyMap<string, { critical: boolean; value: Uint8Array }>
+  readonly publicKey: Element
+  readonly extensions: readonly Extension[]
 }
 
-function extensionsOf(wrapper: Element | undefined): Read['extensions'] {
-  const [list] = childrenOf(expectTag(wrapper, 0xa3), 1)
-  return new Map(
-    childrenOf(expectTag(list, tags.sequence)).map((child) => {
-      const parts = childrenOf(child, 3)
-      const value = contentOf(expectTag(parts[parts.length - 1], tags.octetString))
-      return [oidOf(parts[0]), { critical: parts.length === 3, value }]
-    }),
-  )
-}
-
-function read(tbs: Uint8Array): Read {
-  const [, serial, , issuer, validity, subject, publicKey, extensions] = childrenOf(
-    parseDer(tbs),
-    8,
-  )
-  const [notBefore, notAfter] = childrenOf(expectTag(validity, tags.sequence), 2)
-  return {
-    serial: integerOf(serial),
-    issuer: encodedOf(expectTag(issuer, tags.sequence)),
-    notBefore: timeOf(notBefore),
-    notAfter: timeOf(notAfter),
-    subject: expectTag(subject, tags.sequence),
-    publicKey: encodedOf(expectTag(publicKey, tags.sequence)),
-    extensions: extensionsOf(extensions),
-  }
-}
-
+const hex = (bytes: Uint8Array) =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex')
 const same = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0
 const seconds = (ms: number) => Math.floor(ms / 1000)
 
-const expectedExtensions = [
-  extensionOids.keyUsage,
-  extensionOids.extendedKeyUsage,
-  extensionOids.basicConstraints,
-  extensionOids.subjectKeyIdentifier,
-  extensionOids.authorityKeyIdentifier,
-  extensionOids.subjectAltName,
-].sort()
-
-function namesIn(it: Read): readonly GeneralName[] {
-  const san = it.extensions.get(extensionOids.subjectAltName)
-  return san === undefined ? [] : generalNamesOf(parseDer(san.value))
+function extensionOf(child: Element): Extension {
+  const parts = childrenOf(expectTag(child, tags.sequence), 3)
+  return {
+    id: hex(contentOf(expectTag(parts[0], tags.oid))),
+    isCritical:
+      parts.length === 3 && hex(encodedOf(expectTag(parts[1], tags.boolean))) === '0101ff',
+    value: contentOf(expectTag(parts.at(-1), tags.octetString)),
+  }
 }
 
-function extensionValue(it: Read, id: string): Uint8Array {
-  return it.extensions.get(id)?.value ?? new Uint8Array()
+function read(tbs: Uint8Array): Read {
+  const parts = childrenOf(parseDer(tbs), 8)
+  const [version, serial, algorithm, issuer, validity, subject, publicKey, extensions] = parts
+  const [notBefore, notAfter] = childrenOf(expectTag(validity, tags.sequence), 2)
+  const [list] = childrenOf(expectTag(extensions, 0xa3), 1)
+  return {
+    version: expectTag(version, 0xa0),
+    serial: integerOf(serial),
+    algorithm: expectTag(algorithm, tags.sequence),
+    issuer: expectTag(issuer, tags.sequence),
+    notBefore: timeOf(notBefore),
+    notAfter: timeOf(notAfter),
+    subject: expectTag(subject, tags.sequence),
+    publicKey: expectTag(publicKey, tags.sequence),
+    extensions: childrenOf(expectTag(list, tags.sequence)).map(extensionOf),
+  }
 }
+
+// Encodings in hex, written down from the standards and not made by the writer that they judge.
+const version3 = 'a003020102'
+const ecdsaWithSha256 = '300a06082a8648ce3d040302'
+const digitalSignatureAlone = '03020780'
+const serverAuthAndClientAuth = '301406082b0601050507030106082b06010505070302'
+const emptySequence = '3000'
+
+const ids = {
+  subjectKeyIdentifier: '551d0e',
+  keyUsage: '551d0f',
+  subjectAltName: '551d11',
+  basicConstraints: '551d13',
+  authorityKeyIdentifier: '551d23',
+  extendedKeyUsage: '551d25',
+} as const
+const expectedIds = Object.values(ids).sort().join()
+
+const extensionIn = ({ extensions }: Read, id: string) => extensions.find((it) => it.id === id)
+
+function holdsValue(it: Read, id: string, value: string): boolean {
+  const found = extensionIn(it, id)
+  return found !== undefined && hex(found.value) === value
+}
+
+/** The SHA-1 of the key's bits, as the key identifier of RFC 5280 §4.2.1.2 (1). */
+function keyIdIn({ publicKey }: Read): string {
+  return hash('sha1', wholeBitsOf(childrenOf(publicKey, 2)[1]), 'hex')
+}
+
+type Rule = (it: Read, granted: LeafFields) => boolean
 
 /** Each rule by name; true means that it holds. */
-const rules: Readonly<Record<string, (it: Read, granted: LeafFields) => boolean>> = {
+const rules: Readonly<Record<string, Rule>> = {
+  'version 3, signed by the algorithm of the profile': ({ version, algorithm }) =>
+    hex(encodedOf(version)) === version3 && hex(encodedOf(algorithm)) === ecdsaWithSha256,
   'serial as reserved, positive, at least 64 bits': (it, { serial }) =>
     it.serial.length >= 8 && (it.serial[0] ?? 0x80) < 0x80 && same(it.serial, serial),
-  'issuer of the active authority': (it, { issuer }) => same(it.issuer, issuer),
+  'issuer of the active authority': (it, { issuer }) => same(encodedOf(it.issuer), issuer),
   'validity as granted, not reversed': (it, { notBefore, notAfter }) =>
     seconds(it.notBefore) === seconds(notBefore) &&
     seconds(it.notAfter) === seconds(notAfter) &&
     it.notBefore < it.notAfter,
   'empty subject': ({ subject }) => subject.end === subject.body,
-  'public key as proven': (it, { publicKey }) => same(it.publicKey, publicKey),
+  'public key as proven': (it, { publicKey }) => same(encodedOf(it.publicKey), publicKey),
   'the extensions of a leaf and no other': ({ extensions }) =>
-    [...extensions.keys()].sort().join() === expectedExtensions.join(),
-  'critical key usage digitalSignature alone': (it) => {
-    const usage = it.extensions.get(extensionOids.keyUsage)
-    const bits = usage && namedBitsOf(parseDer(usage.value, tags.bitString))
-    return usage?.critical === true && bits === 1 << keyUsages.digitalSignature
-  },
+    extensions
+      .map(({ id }) => id)
+      .sort()
+      .join() === expectedIds,
+  'critical key usage digitalSignature alone': (it) =>
+    extensionIn(it, ids.keyUsage)?.isCritical === true &&
+    holdsValue(it, ids.keyUsage, digitalSignatureAlone),
   'server and client purpose': (it) =>
-    childrenOf(parseDer(extensionValue(it, extensionOids.extendedKeyUsage)))
-      .map(oidOf)
-      .join() === [serverAuth, clientAuth].join(),
-  'no CA': (it) =>
-    childrenOf(parseDer(extensionValue(it, extensionOids.basicConstraints))).length === 0,
-  'critical SAN with the granted names and no other': (it, granted) => {
-    const names = namesIn(it).map((name) =>
-      name.kind === 'uri' || name.kind === 'dns' ? `${name.kind}:${name.value}` : name.kind,
-    )
-    const expected = [`uri:${granted.spiffeId}`, ...granted.dnsNames.map((name) => `dns:${name}`)]
+    holdsValue(it, ids.extendedKeyUsage, serverAuthAndClientAuth),
+  'no CA': (it) => holdsValue(it, ids.basicConstraints, emptySequence),
+  'key identifiers of the key and of the authority': (it, { authorityKeyId }) =>
+    holdsValue(it, ids.subjectKeyIdentifier, `0414${keyIdIn(it)}`) &&
+    holdsValue(it, ids.authorityKeyIdentifier, `30168014${hex(authorityKeyId)}`),
+  'critical SAN with the granted names and no other': (it, { spiffeId, dnsNames }) => {
+    const san = extensionIn(it, ids.subjectAltName)
+    if (san === undefined || !san.isCritical) return false
+    const [id, ...others] = generalNamesOf(parseDer(san.value))
     return (
-      it.extensions.get(extensionOids.subjectAltName)?.critical === true &&
-      names.join() === expected.join()
+      id?.kind === 'uri' &&
+      id.value === spiffeId &&
+      others.length === dnsNames.length &&
+      others.every((name, i) => name.kind === 'dns' && name.value === dnsNames[i])
     )
   },
+}
+const rulesInOrder = Object.entries(rules)
+
+function brokenRule(tbs: Uint8Array, granted: LeafFields): string | undefined {
+  const it = read(tbs)
+  return rulesInOrder.find(([, holds]) => !holds(it, granted))?.[0]
 }
 
 /** Throws ERR_LINT naming the broken rule. */
 export function lintLeaf(tbs: Uint8Array, granted: LeafFields): void {
-  const it = read(tbs)
-  for (const [name, holds] of Object.entries(rules)) {
-    if (!holds(it, granted)) {
-      throw new IdentityError(
-        'ERR_LINT',
-        `a leaf for ${granted.spiffeId} was not signed: broken rule "${name}"`,
-      )
-    }
+  const refuse = (rule: string, cause?: unknown) => {
+    const message = `a leaf for ${granted.spiffeId} was not signed: broken rule "${rule}"`
+    throw new IdentityError('ERR_LINT', message, { cause })
   }
+  let rule: string | undefined
+  try {
+    rule = brokenRule(tbs, granted)
+  } catch (cause) {
+    refuse('well-formed DER', cause)
+  }
+  if (rule !== undefined) refuse(rule)
 }

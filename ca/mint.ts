@@ -18,7 +18,8 @@ export function createMint<Name extends string, T extends object>(name: Name): M
   const fresh = new WeakSet<object>()
   return {
     mint(value) {
-      const token = Object.freeze({ ...value })
+      // frozen, not copied: whoever minted it has no other name for it
+      const token = Object.freeze(value)
       fresh.add(token)
       return token as Minted<Name, T>
     },

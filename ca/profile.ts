@@ -1,7 +1,7 @@
 // The leaf's profile: from what was granted to the bytes that are signed (X509-SVID §4, Appendix A).
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { extensionOids, keyUsages } from '../spiffe/certificate.ts'
-import { childrenOf, parseDer, wholeBitsOf } from '../spiffe/der.ts'
+import { childrenOf, parseDer, tags, wholeBitsOf } from '../spiffe/der.ts'
 import * as der from '../spiffe/der-writer.ts'
 import { clientAuth, serverAuth } from '../spiffe/svid.ts'
 
@@ -24,35 +24,45 @@ export const ecdsaWithSha256 = der.sequence(der.oid('1.2.840.10045.4.3.2'))
 
 const version3 = der.element(0xa0, der.integer(Buffer.of(2)))
 const emptyName = der.sequence()
-const leafUsage = der.extension(
-  extensionOids.keyUsage,
-  der.namedBits([keyUsages.digitalSignature]),
-  {
-    critical: true,
-  },
-)
-const purposes = der.extension(
-  extensionOids.extendedKeyUsage,
-  der.sequence(der.oid(serverAuth), der.oid(clientAuth)),
-  { critical: false },
-)
-const noAuthority = der.extension(extensionOids.basicConstraints, der.sequence(), {
-  critical: true,
-})
+const critical = { critical: true } as const
+// what is the same in every leaf is encoded once
+const constant = Buffer.concat([
+  der.extension(extensionOids.keyUsage, der.namedBits([keyUsages.digitalSignature]), critical),
+  der.extension(
+    extensionOids.extendedKeyUsage,
+    der.sequence(der.oid(serverAuth), der.oid(clientAuth)),
+    { critical: false },
+  ),
+  der.extension(extensionOids.basicConstraints, der.sequence(), critical),
+])
+const subjectKeyIdentifier = der.oid(extensionOids.subjectKeyIdentifier)
+const authorityKeyIdentifier = der.oid(extensionOids.authorityKeyIdentifier)
+const subjectAltNameCritical = Buffer.concat([
+  der.oid(extensionOids.subjectAltName),
+  der.element(tags.boolean, Buffer.of(0xff)),
+])
 
 /** SHA-1 over the bits of the key: RFC 5280 §4.2.1.2 (1); an identifier, not a security measure. */
 export function keyIdOf(spki: Uint8Array): Buffer {
   const [, bits] = childrenOf(parseDer(spki))
-  return createHash('sha1').update(wholeBitsOf(bits)).digest()
+  return hash('sha1', wholeBitsOf(bits), 'buffer')
 }
 
-function subjectAltName(fields: LeafFields): Buffer {
+function subjectAltName({ spiffeId, dnsNames }: LeafFields): Buffer {
   const names = [
-    der.element(0x86, Buffer.from(fields.spiffeId, 'latin1')),
-    ...fields.dnsNames.map((name) => der.element(0x82, Buffer.from(name, 'latin1'))),
+    der.element(0x86, Buffer.from(spiffeId, 'latin1')),
+    ...dnsNames.map((name) => der.element(0x82, Buffer.from(name, 'latin1'))),
   ]
-  // critical because the subject is empty (RFC 5280 §4.2.1.6)
-  return der.extension(extensionOids.subjectAltName, der.sequence(...names), { critical: true })
+  // critical because the subject is empty (RFC 5280 §4.1.2.6)
+  return der.sequence(subjectAltNameCritical, der.octetString(der.sequence(...names)))
+}
+
+function keyIdentifiers({ publicKey, authorityKeyId }: LeafFields): Buffer[] {
+  const authority = der.sequence(der.element(0x80, authorityKeyId))
+  return [
+    der.sequence(subjectKeyIdentifier, der.octetString(der.octetString(keyIdOf(publicKey)))),
+    der.sequence(authorityKeyIdentifier, der.octetString(authority)),
+  ]
 }
 
 /** The to-be-signed bytes of a leaf. */
@@ -65,25 +75,7 @@ export function leafTbs(fields: LeafFields): Buffer {
     der.sequence(der.time(fields.notBefore), der.time(fields.notAfter)),
     emptyName,
     fields.publicKey,
-    der.element(
-      0xa3,
-      der.sequence(
-        leafUsage,
-        purposes,
-        noAuthority,
-        der.extension(
-          extensionOids.subjectKeyIdentifier,
-          der.octetString(keyIdOf(fields.publicKey)),
-          { critical: false },
-        ),
-        der.extension(
-          extensionOids.authorityKeyIdentifier,
-          der.sequence(der.element(0x80, fields.authorityKeyId)),
-          { critical: false },
-        ),
-        subjectAltName(fields),
-      ),
-    ),
+    der.element(0xa3, der.sequence(constant, ...keyIdentifiers(fields), subjectAltName(fields))),
   )
 }
 

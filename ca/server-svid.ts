@@ -1,25 +1,14 @@
 // The authority's own SVID, `spiffe://TD/spire/server`, issued by the same procedure as all others.
-import { createHash, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
+import { generateKeyPairSync } from 'node:crypto'
 import type { Clock } from '../runtime/clock.ts'
 import { sleepUntil } from '../runtime/clock.ts'
 import { type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import type { ServerCredential } from '../runtime/tls-server.ts'
-import * as der from '../spiffe/der-writer.ts'
+import { bareCsr } from '../spiffe/csr.ts'
+import { renewalPoint } from '../spiffe/renewal.ts'
 import { vouch } from './attestors/attestor.ts'
 import type { Authority } from './authority.ts'
-import { ecdsaWithSha256 } from './profile.ts'
-
-/** A CSR for `keys` that asks for nothing: names come from the grant. */
-export function bareCsr(publicKey: KeyObject, privateKey: KeyObject): Buffer {
-  const info = der.sequence(
-    der.integer(Buffer.of(0)),
-    der.sequence(),
-    publicKey.export({ format: 'der', type: 'spki' }),
-    der.element(0xa0),
-  )
-  return der.sequence(info, ecdsaWithSha256, der.bitString(sign('sha256', info, privateKey)))
-}
 
 export interface ServerSvid extends ServerCredential {
   /** milliseconds since the epoch */
@@ -29,19 +18,13 @@ export interface ServerSvid extends ServerCredential {
 
 /** The chain ends in the root itself, so that an agent that only knows its fingerprint can find it. */
 export async function newServerSvid(authority: Authority): Promise<ServerSvid> {
-  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
+  const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
   const signer = authority.authorities.active()
-  const svid = await authority.issue(bareCsr(publicKey, privateKey), vouch({ kind: 'self' }), {
+  const svid = await authority.issue(bareCsr(keys), vouch({ kind: 'self' }), {
     kind: 'server',
   })
   const chain = [...svid.chain, signer.certificate.der]
-  return { chain, key: privateKey, notAfter: svid.notAfter, receivedAt: authority.clock.now() }
-}
-
-/** When to renew: a point in 40 to 60 % of what is left at receipt, fixed by the certificate itself. */
-export function renewalPoint(leaf: Uint8Array, receivedAt: number, notAfter: number): number {
-  const spread = createHash('sha256').update(leaf).digest().readUInt32BE(0) / 2 ** 32
-  return receivedAt + (notAfter - receivedAt) * (0.4 + 0.2 * spread)
+  return { chain, key: keys.privateKey, notAfter: svid.notAfter, receivedAt: authority.clock.now() }
 }
 
 /** Keeps the server's SVID fresh; `use` is told of each new one. Failures are retried within its life. */

@@ -38,6 +38,8 @@ export interface ConnectionOptions {
   readonly match?: Matcher
   /** milliseconds */
   readonly maxAge: number
+  /** Ends the connection at once. */
+  readonly end?: () => void
   /** Called once, to end the connection gracefully. */
   readonly onRetire?: (why: Retirement, connection: Connection) => void
 }
@@ -86,7 +88,8 @@ function peerOf(socket: TLSSocket, match: Matcher, options: ConnectionsOptions):
 }
 
 function entryOf(socket: TLSSocket, its: ConnectionOptions, options: ConnectionsOptions): Entry {
-  const { match = matchAny, maxAge, onRetire = () => {} } = its
+  const { match = matchAny, maxAge, end = () => void socket.destroy() } = its
+  const { onRetire = () => {} } = its
   const { mesh, tally, clock, log } = options
   const exchanges = new Set<Exchange>()
   const born = clock.monotonic()
@@ -125,7 +128,7 @@ function entryOf(socket: TLSSocket, its: ConnectionOptions, options: Connections
       retired = true
       onRetire(why, entry)
     },
-    destroy: () => void socket.destroy(),
+    destroy: end,
   }
   return entry
 }

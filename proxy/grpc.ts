@@ -131,6 +131,7 @@ export async function passGrpc(
     })
     upstream.on('error', (error) => {
       if (!stream.headersSent && !stream.destroyed) fail(error)
+      else core.log.debug({ err: error }, 'gRPC call ended early')
     })
     stream.once('close', () => {
       if (!upstream.closed) upstream.close(constants.NGHTTP2_CANCEL)

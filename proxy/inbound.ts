@@ -6,20 +6,21 @@ import { explain } from '../spiffe/errors.ts'
 import type { Connection, Retirement } from './connections.ts'
 import type { Core, Listener } from './core.ts'
 import type { Door } from './door.ts'
+import { createHandshakes } from './handshakes.ts'
 import { peerIdHeader } from './headers.ts'
 import { http1Server } from './http1.ts'
 import { http2Server } from './http2.ts'
 import type { Identity } from './identity.ts'
 import { judge, judgeTcp } from './judge.ts'
 import { listen } from './listen.ts'
-import { pipeBoth } from './pipe.ts'
+import { pipeBoth, plainSide, type TlsSide, tlsSide } from './pipe.ts'
 import type { InboundSpec } from './spec.ts'
 import { contextOptions, inboundTls } from './tls.ts'
 import { type OwnedRoute, workloadRoute } from './workload-route.ts'
 
 /** Takes over a connection whose peer was verified. */
-type Serve = (socket: TLSSocket, connection: Connection) => void
-type Retire = (why: Retirement, socket: TLSSocket, connection: Connection) => void
+type Serve = (side: TlsSide, connection: Connection) => void
+type Retire = (why: Retirement, side: TlsSide, connection: Connection) => void
 
 interface Protocol extends Disposable {
   readonly alpn: readonly string[]
@@ -28,11 +29,10 @@ interface Protocol extends Disposable {
 }
 
 function tcpProtocol(core: Core, { forwardTo }: InboundSpec): Protocol {
-  function serve(socket: TLSSocket, connection: Connection): void {
+  function serve(side: TlsSide, connection: Connection): void {
     const request = judgeTcp(core, connection, forwardTo.port)
-    if (request === undefined) return void socket.destroy()
-    const end = () => void socket.destroy()
-    socket.once('close', connection.begin({ request, end }))
+    if (request === undefined) return side.break()
+    side.socket.once('close', connection.begin({ request, end: side.break }))
     const workload = connect({ ...forwardTo, allowHalfOpen: true, noDelay: true })
     workload.setTimeout(core.limits.connect, () => workload.destroy())
     workload.once('connect', () => workload.setTimeout(0))
@@ -40,14 +40,14 @@ function tcpProtocol(core: Core, { forwardTo }: InboundSpec): Protocol {
       core.tally.failed()
       core.log.warn({ err: error, workload: addressText(forwardTo) }, 'connection failed')
     })
-    pipeBoth(socket, workload)
+    pipeBoth(side, plainSide(workload))
   }
   return {
     alpn: [],
     serve,
-    retire(why, socket) {
+    retire(why, side) {
       // at shutdown it may finish; of age it ends here, for bytes have no better moment
-      if (why === 'age') socket.destroy()
+      if (why === 'age') side.break()
     },
     [Symbol.dispose]() {},
   }
@@ -92,7 +92,7 @@ function httpProtocol(core: Core, spec: InboundSpec): Protocol {
   http1.emit('listening')
   return {
     alpn: ['h2', 'http/1.1'],
-    serve(socket, connection) {
+    serve({ socket }, connection) {
       const door = doorOf(core, spec, { route, socket, connection })
       doors.set(socket, door)
       if (socket.alpnProtocol !== 'h2') return void http1.emit('connection', socket)
@@ -102,7 +102,7 @@ function httpProtocol(core: Core, spec: InboundSpec): Protocol {
       })
       http2.emit('connection', socket)
     },
-    retire(why, socket, connection) {
+    retire(why, { socket }, connection) {
       const session = sessions.get(socket)
       if (session !== undefined) session.close()
       else if (why === 'shutdown' && !connection.busy) socket.destroySoon()
@@ -115,65 +115,83 @@ function httpProtocol(core: Core, spec: InboundSpec): Protocol {
   }
 }
 
-function maxAgeOf(spec: InboundSpec, identity: Identity): number {
-  return Math.min(spec.maxConnectionAge ?? Infinity, identity.life / 2)
+function maxAgeOf(spec: InboundSpec, identity: Identity | undefined): number {
+  return Math.min(spec.maxConnectionAge ?? Infinity, (identity?.life ?? 0) / 2)
 }
 
-/** `identity` is the one in use now; later ones are followed. */
-export async function startInbound(
-  core: Core,
-  identity: Identity,
-  { spec, name }: { readonly spec: InboundSpec; readonly name: string },
-): Promise<Listener> {
-  const { identities, connections, limits, tally } = core
-  const log = core.log.child({ listener: name })
-  const protocol = (spec.protocol === 'tcp' ? tcpProtocol : httpProtocol)({ ...core, log }, spec)
-  const shaking = new Set<Socket>()
+/** What becomes of a connection whose handshake is done: registered, verified, served, or ended. */
+function admission(core: Core, spec: InboundSpec, protocol: Protocol) {
+  const { identities, connections, tally, log } = core
 
   function refuse(error: unknown, from: Socket): void {
     tally.failed()
     log.warn({ reason: explain(error), from: from.remoteAddress }, 'connection refused')
   }
 
-  function admit(socket: TLSSocket): void {
+  function admit(side: TlsSide): void {
+    const { socket } = side
     socket.on('error', (error) => log.debug({ err: error }, 'connection failed'))
-    const current = identities.current() ?? identity
     const connection = connections.add(socket, {
-      maxAge: maxAgeOf(spec, current),
-      onRetire: (why, it) => protocol.retire(why, socket, it),
+      maxAge: maxAgeOf(spec, identities.current()),
+      end: side.break,
+      onRetire: (why, it) => protocol.retire(why, side, it),
     })
     try {
       connection.peer()
-      protocol.serve(socket, connection)
+      protocol.serve(side, connection)
     } catch (error) {
       refuse(error, socket)
-      socket.destroy()
+      side.break()
     }
   }
 
-  const server = inboundTls(identity, protocol.alpn, { limits, admit })
-  server.on('tlsClientError', refuse)
-  const subscription = identities.subscribe((next) => {
-    if (next !== undefined) server.setSecureContext(contextOptions(next))
-  })
+  return { refuse, admit }
+}
 
+/** `identity` is the one in use now; later ones are followed. */
+export async function startInbound(
+  shared: Core,
+  identity: Identity,
+  { spec, name }: { readonly spec: InboundSpec; readonly name: string },
+): Promise<Listener> {
+  const { identities, limits, clock } = shared
+  const core = { ...shared, log: shared.log.child({ listener: name }) }
+  const protocol = (spec.protocol === 'tcp' ? tcpProtocol : httpProtocol)(core, spec)
+  const { refuse, admit } = admission(core, spec, protocol)
+  await using starting = new AsyncDisposableStack()
+  starting.use(protocol)
+  const handshakes = starting.use(createHandshakes(limits, clock))
+  const server = inboundTls(identity, protocol.alpn, {
+    limits,
+    admit(socket) {
+      const tcp = handshakes.end(socket)
+      if (tcp === undefined) socket.destroy()
+      else admit(tlsSide(socket, tcp))
+    },
+  })
+  server.on('tlsClientError', refuse)
+  const follow = (next: Identity | undefined) => {
+    if (next !== undefined) server.setSecureContext(contextOptions(next))
+  }
+  starting.use(identities.subscribe(follow))
   const accepting = await listen(spec.listen, limits, (socket) => {
     if (identities.current() === undefined) {
       refuse('no identity at present', socket)
-      return void socket.destroy()
+      socket.destroy()
+      return
     }
-    shaking.add(socket)
+    handshakes.begin(socket)
     server.emit('connection', socket)
   })
+  const started = starting.move()
   return {
     name,
     address: spec.listen.host,
     port: accepting.port,
     stop: accepting.stop,
     async close() {
-      subscription[Symbol.dispose]()
       for (const socket of accepting.sockets) socket.destroy()
-      protocol[Symbol.dispose]()
+      await started.disposeAsync()
     },
   }
 }

@@ -9,7 +9,7 @@ import { http1Server } from './http1.ts'
 import { http2Server } from './http2.ts'
 import { listen } from './listen.ts'
 import { createPeerRoutes, type PeerRoutes, reachPeer } from './peer-route.ts'
-import { pipeBoth } from './pipe.ts'
+import { pipeBoth, plainSide, type Side } from './pipe.ts'
 import type { OutboundSpec } from './spec.ts'
 
 interface Protocol extends Disposable {
@@ -29,22 +29,22 @@ function addressOf(
 
 function tcpProtocol(core: Core, spec: OutboundSpec): Protocol {
   const expect = matchOneOf(spec.expect)
-  async function reach(): Promise<Socket> {
+  async function reach(): Promise<Side> {
     const address = addressOf(core, spec)
     const identity = core.identities.current()
     if (address === undefined) {
       throw new IdentityError('ERR_NOT_FOUND', `no endpoint of service ${spec.service}`)
     }
     if (identity === undefined) throw new IdentityError('ERR_NO_IDENTITY', 'no identity at present')
-    const { socket } = await reachPeer(core, identity, { address, expect }, [])
-    return socket
+    const { side } = await reachPeer(core, identity, { address, expect }, [])
+    return side
   }
   return {
     serve(socket) {
       reach().then(
         (peer) => {
-          if (socket.destroyed) peer.destroy()
-          else pipeBoth(socket, peer)
+          if (socket.destroyed) peer.break()
+          else pipeBoth(plainSide(socket), peer)
         },
         (error: unknown) => {
           core.tally.failed()
@@ -97,9 +97,11 @@ function httpProtocol(core: Core, spec: OutboundSpec): Protocol {
     serve(socket) {
       // HTTP/2 begins with `PRI *`, which no HTTP/1.1 method does
       socket.once('data', (first) => {
+        socket.pause()
         socket.unshift(first)
         const isHttp2 = preface.equals(Buffer.from(first).subarray(0, preface.length))
         ;(isHttp2 ? http2 : http1).emit('connection', socket)
+        if (!isHttp2) socket.resume()
       })
     },
     stop() {

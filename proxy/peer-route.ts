@@ -2,7 +2,6 @@
 // rotation idle ones are dropped and busy ones finish.
 import { Agent } from 'node:http'
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2'
-import type { TLSSocket } from 'node:tls'
 import { type Address, addressText } from '../runtime/config.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
@@ -10,7 +9,8 @@ import { type Matcher, matchOneOf } from '../spiffe/match.ts'
 import type { Core } from './core.ts'
 import type { Route } from './door.ts'
 import type { Identity } from './identity.ts'
-import { connectPeer } from './tls.ts'
+import type { TlsSide } from './pipe.ts'
+import { connectPeer, type VerifiedPeer } from './tls.ts'
 
 export interface PeerRoute extends Route {
   /** No connection is used for another request; what is in flight finishes. */
@@ -28,9 +28,10 @@ export async function reachPeer(
   identity: Identity,
   { address, expect }: Destination,
   protocols: readonly string[],
-): Promise<{ readonly socket: TLSSocket; readonly id: SpiffeId }> {
+): Promise<VerifiedPeer> {
   const { connections, limits } = core
-  const register = (it: TLSSocket) => connections.add(it, { match: expect, maxAge: Infinity })
+  const register = (side: TlsSide) =>
+    connections.add(side.socket, { match: expect, maxAge: Infinity, end: side.break })
   return await connectPeer(address, { identity, protocols, limits, register })
 }
 
@@ -43,7 +44,7 @@ export function peerRoute(core: Core, identity: Identity, destination: Destinati
     const agent = new Agent({ keepAlive })
     agent.createConnection = (_, connected) => {
       reachPeer(core, identity, destination, ['http/1.1']).then(
-        ({ socket, id }) => {
+        ({ side: { socket }, id }) => {
           peers.set(socket, id)
           connected?.(null, socket)
         },
@@ -56,7 +57,8 @@ export function peerRoute(core: Core, identity: Identity, destination: Destinati
   }
 
   async function openSession(): Promise<ClientHttp2Session> {
-    const { socket, id } = await reachPeer(core, identity, destination, ['h2'])
+    const { side, id } = await reachPeer(core, identity, destination, ['h2'])
+    const { socket } = side
     if (socket.alpnProtocol !== 'h2') {
       socket.destroy()
       throw new IdentityError('ERR_UNAVAILABLE', `${addressText(address)} does not speak HTTP/2`)

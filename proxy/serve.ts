@@ -66,7 +66,9 @@ export async function serve(spec: ProxySpec, options: ServeOptions): Promise<Ser
     await close()
     throw error
   }
-  for (const { name, address, port } of listeners) log.info({ name, address, port }, 'listening')
+  for (const { name: listener, address, port } of listeners) {
+    log.info({ listener, address, port }, 'listening')
+  }
   let closing: Promise<void> | undefined
   return {
     listeners,

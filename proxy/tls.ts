@@ -18,6 +18,7 @@ import type { SpiffeId } from '../spiffe/id.ts'
 import type { Connection } from './connections.ts'
 import type { Identity } from './identity.ts'
 import type { Limits } from './limits.ts'
+import { type TlsSide, tlsSide } from './pipe.ts'
 
 /**
  * Everything a context is made of, passed again at each rotation. No roots: OpenSSL has no part in the
@@ -64,11 +65,11 @@ export interface OutboundOptions {
   readonly protocols: readonly string[]
   readonly limits: Limits
   /** Registers the connection; its `peer()` verifies chain and expected ID. */
-  readonly register: (socket: TLSSocket) => Connection
+  readonly register: (side: TlsSide) => Connection
 }
 
-export interface VerifiedSocket {
-  readonly socket: TLSSocket
+export interface VerifiedPeer {
+  readonly side: TlsSide
   readonly id: SpiffeId
 }
 
@@ -79,36 +80,39 @@ export interface VerifiedSocket {
 export function connectPeer(
   address: Address,
   { identity, protocols, limits, register }: OutboundOptions,
-): Promise<VerifiedSocket> {
-  const { promise, resolve, reject } = Promise.withResolvers<VerifiedSocket>()
+): Promise<VerifiedPeer> {
+  const { promise, resolve, reject } = Promise.withResolvers<VerifiedPeer>()
   const tcp = connectTcp({ ...address, allowHalfOpen: true, noDelay: true, keepAlive: true })
   const socket = connect({
     socket: tcp,
     servername: isIP(address.host) === 0 ? address.host : '',
     secureContext: clientContext(identity),
-    // both replaced by register(socket).peer() below, before the socket is given to anyone
+    // both replaced by register(side).peer() below, before the socket is given to anyone
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
     ...(protocols.length === 0 ? {} : { ALPNProtocols: [...protocols] }),
   })
+  const side = tlsSide(socket, tcp)
   const fail = (error: unknown) => {
-    socket.destroy()
+    side.break()
     reject(error)
   }
   const where = `${address.host}:${address.port}`
   socket.setTimeout(limits.connect, () =>
     fail(new IdentityError('ERR_UNAVAILABLE', `no answer from ${where} in time`)),
   )
-  socket.on('error', (cause) =>
-    fail(new IdentityError('ERR_UNAVAILABLE', `cannot reach ${where}`, { cause })),
-  )
+  for (const it of [tcp, socket]) {
+    it.on('error', (cause) =>
+      fail(new IdentityError('ERR_UNAVAILABLE', `cannot reach ${where}`, { cause })),
+    )
+  }
   socket.once('close', () => fail(new IdentityError('ERR_UNAVAILABLE', `${where} hung up`)))
   socket.once('secureConnect', () => {
     try {
-      const id = register(socket).peer()
+      const id = register(side).peer()
       socket.setTimeout(0)
       socket.removeAllListeners('timeout')
-      resolve({ socket, id })
+      resolve({ side, id })
     } catch (error) {
       fail(error)
     }

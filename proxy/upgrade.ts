@@ -6,7 +6,7 @@ import type { Duplex } from 'node:stream'
 import type { Core } from './core.ts'
 import { type Doors, isRefusal, type Passage } from './door.ts'
 import { fieldOf, passingRequest, passingResponse, peerIdHeader } from './headers.ts'
-import { pipeBoth } from './pipe.ts'
+import { pipeBoth, type Side } from './pipe.ts'
 
 export interface Upgrade {
   readonly request: IncomingMessage
@@ -42,6 +42,9 @@ function decline({ socket }: Upgrade, incoming: IncomingMessage, passage: Passag
   incoming.pipe(socket)
 }
 
+// a websocket has an end of its own, so a plain close is enough of a break
+const sideOf = (socket: Socket): Side => ({ socket, break: () => void socket.destroy() })
+
 function pass(core: Core, upgrade: Upgrade, passage: Passage): void {
   const { request, socket, head: early } = upgrade
   const { route, path } = passage
@@ -73,7 +76,7 @@ function pass(core: Core, upgrade: Upgrade, passage: Passage): void {
     socket.write(head(101, [...fields(incoming, passage), ...hop]))
     if (late.length > 0) socket.write(late)
     if (early.length > 0) other.write(early)
-    pipeBoth(socket, other)
+    pipeBoth(sideOf(socket), sideOf(other))
   })
   sent.end()
 }

@@ -1,5 +1,6 @@
 // Which signatures on certificates and CSRs are believed: one table, by AlgorithmIdentifier.
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
+import { childrenOf, type Element, expectTag, parseDer, tags } from './der.ts'
 import { IdentityError } from './errors.ts'
 import { toPem } from './pem.ts'
 
@@ -28,11 +29,12 @@ const curves = new Set(['prime256v1', 'secp384r1', 'secp521r1'])
 export function keyProblem(key: KeyObject): string | undefined {
   const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key
   if (type === 'rsa') {
-    const bits = details?.modulusLength ?? 0
-    return bits < 2048 || bits > 8192 ? `an RSA key of ${bits} bits (2048 to 8192)` : undefined
+    const bits = Number(details?.modulusLength)
+    return bits >= 2048 && bits <= 8192 ? undefined : `an RSA key of ${bits} bits (2048 to 8192)`
   }
   if (type === 'ec') {
-    const curve = details?.namedCurve ?? 'unknown'
+    // undefined for a curve that the key itself spells out
+    const curve = String(details?.namedCurve)
     return curves.has(curve) ? undefined : `an EC key on ${curve}`
   }
   return type === 'ed25519' ? undefined : `a key of type ${type ?? 'unknown'}`
@@ -41,13 +43,18 @@ export function keyProblem(key: KeyObject): string | undefined {
 /** The key of a SubjectPublicKeyInfo. Throws ERR_CERTIFICATE for what is malformed or too weak. */
 export function importPublicKey(spki: Uint8Array): KeyObject {
   let key: KeyObject
+  let parameters: Element | undefined
   try {
+    const [algorithm] = childrenOf(parseDer(spki), 2)
+    parameters = childrenOf(expectTag(algorithm, tags.sequence), 2)[1]
     // the same bytes as PEM import in less than half the time that DER takes
     key = createPublicKey(toPem(spki, 'PUBLIC KEY'))
   } catch (cause) {
     throw new IdentityError('ERR_CERTIFICATE', 'unreadable public key', { cause })
   }
-  const problem = keyProblem(key)
+  // RFC 5480 §2.1.1: a curve has a name, its numbers are nobody's to choose
+  const isSpelledOut = parameters?.tag === tags.sequence
+  const problem = isSpelledOut ? 'a key that spells out its parameters' : keyProblem(key)
   if (problem !== undefined)
     throw new IdentityError('ERR_CERTIFICATE', `${problem} is not accepted`)
   return key

@@ -8,7 +8,7 @@ import {
   type Hello,
 } from '../../proto/gen/castellan/control/v1/control_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
-import { createLatest } from '../../runtime/lifecycle.ts'
+import { createLatest, every } from '../../runtime/lifecycle.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
 import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
@@ -28,6 +28,9 @@ interface Dirty {
 
 /** Which events the agent missed; a cursor of another store, or one that is too old, is all of them. */
 const mostMissed = 10_000
+
+/** milliseconds between messages of an idle stream; agents give up after three without one */
+const heartbeat = 20_000
 
 export interface Acknowledgements {
   /** the cursor that each agent has put to use, and when it said so (ms since the epoch) */
@@ -129,6 +132,7 @@ export function controlService(
         failure = { error }
         wake.push(true)
       })
+      await using __beat = every(clock, heartbeat, () => wake.push(true))
       const missed = missedSince(hello, authority)
       if (missed !== 'everything') feed.assumeKnown()
       yield missed === 'everything'
@@ -140,7 +144,8 @@ export function controlService(
         callers.agent(context)
         const now = dirty
         dirty = { entries: false, bundle: false, policies: false }
-        if (now.entries || now.bundle || now.policies) yield feed.message(now, false)
+        // with nothing out of date it is the heartbeat that both ends rely on
+        yield feed.message(now, false)
       }
     },
   })

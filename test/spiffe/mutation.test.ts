@@ -70,18 +70,19 @@ describe('mutations of a valid chain', () => {
         // edits can undo each other; then nothing changed and the chain stays good
         expect(accepted).toBe(same(changed, original))
       }),
-      { numRuns: 3000 },
+      { numRuns: 1000 },
     )
   })
 
-  it('of each single bit of the leaf are refused', () => {
+  it('of the first and the last bit of each byte of the leaf are refused', () => {
     const [original = Buffer.alloc(0), ...rest] = chain
-    const believed: number[] = []
-    for (let bit = 0; bit < original.length * 8; bit++) {
-      const changed = Buffer.from(original)
-      changed.writeUInt8(changed.readUInt8(bit >> 3) ^ (1 << (bit & 7)), bit >> 3)
-      if (isAccepted([changed, ...rest])) believed.push(bit)
-    }
+    const believed = [...original.keys()].filter((at) =>
+      [0x01, 0x80].some((mask) => {
+        const changed = Buffer.from(original)
+        changed.writeUInt8(changed.readUInt8(at) ^ mask, at)
+        return isAccepted([changed, ...rest])
+      }),
+    )
     expect(believed).toEqual([])
   })
 
@@ -95,7 +96,7 @@ describe('mutations of a valid chain', () => {
           expect(error).toMatchObject({ name: 'IdentityError', code: 'ERR_CERTIFICATE' })
         }
       }),
-      { numRuns: 3000 },
+      { numRuns: 1000 },
     )
   })
 

@@ -55,6 +55,14 @@ describe('keys', () => {
     expect(keyProblem(key)).toBe('an RSA key of 8256 bits (2048 to 8192)')
   })
 
+  it('refuses a curve that the key spells out, even when it is a known one', () => {
+    const explicit = { namedCurve: 'prime256v1', paramEncoding: 'explicit' } as const
+    expect(refusalOf(() => importPublicKey(spkiOf(generateKeyPairSync('ec', explicit))))).toEqual({
+      code: 'ERR_CERTIFICATE',
+      message: 'a key that spells out its parameters is not accepted',
+    })
+  })
+
   it('refuses a secret key, and what is no key', () => {
     expect(keyProblem(createSecretKey(Buffer.alloc(32)))).toBe('a key of type unknown')
     const refusal = refusalOf(() => importPublicKey(Buffer.of(0x30, 0)))

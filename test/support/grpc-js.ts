@@ -16,7 +16,7 @@ const decode = (bytes: Buffer) => fromBinary(EchoReplySchema, bytes)
 const path = (name: string) => `/${Echo.typeName}/${name}`
 
 export interface EchoClient extends Disposable {
-  unary(ask: Ask, options?: grpc.CallOptions): Promise<EchoReply>
+  unary(ask: Ask, options?: grpc.CallOptions, metadata?: grpc.Metadata): Promise<EchoReply>
   /** a unary call that can be cancelled, and its result */
   start(ask: Ask): { call: grpc.ClientUnaryCall; reply: Promise<EchoReply> }
   expand(ask: Ask, options?: grpc.CallOptions): grpc.ClientReadableStream<EchoReply>
@@ -35,13 +35,14 @@ export function echoClient(
     ...options,
   })
 
-  function start(ask: Ask, callOptions: grpc.CallOptions = {}) {
+  function start(ask: Ask, callOptions: grpc.CallOptions = {}, metadata = new grpc.Metadata()) {
     const { promise: reply, resolve, reject } = Promise.withResolvers<EchoReply>()
     const call = client.makeUnaryRequest(
       path('Unary'),
       encode,
       decode,
       ask,
+      metadata,
       callOptions,
       (error, value) => (value === undefined ? reject(error) : resolve(value)),
     )
@@ -49,8 +50,8 @@ export function echoClient(
   }
 
   return {
-    start,
-    unary: (ask, callOptions) => start(ask, callOptions).reply,
+    start: (ask) => start(ask),
+    unary: (ask, callOptions, metadata) => start(ask, callOptions, metadata).reply,
     expand: (ask, callOptions = {}) =>
       client.makeServerStreamRequest(path('Expand'), encode, decode, ask, callOptions),
     collect(asks) {

@@ -33,7 +33,10 @@ describe.each(Object.entries(ways))('over %s, grpc-js', (_name, { options, crede
     await using echo = await startEcho(options)
     using client = echoClient(echo.server.address, credentials)
     const payload = new Uint8Array(300_000).fill(7)
-    expect(await client.unary({ text: 'grüße', payload })).toMatchObject({ text: 'grüße', payload })
+    const reply = await client.unary({ text: 'grüße', payload })
+    expect(reply.text).toBe('grüße')
+    // vitest compares byte by byte, for minutes
+    expect(Buffer.compare(reply.payload, payload)).toBe(0)
   })
 
   test('reads a stream in order, however long', async () => {

@@ -10,6 +10,10 @@ const rsa2048 = generateKeyPairSync('rsa', { modulusLength: 2048 })
 const p384 = generateKeyPairSync('ec', { namedCurve: 'secp384r1' })
 const p521 = generateKeyPairSync('ec', { namedCurve: 'secp521r1' })
 const k256 = generateKeyPairSync('ec', { namedCurve: 'secp256k1' })
+const explicit = generateKeyPairSync('ec', {
+  namedCurve: 'prime256v1',
+  paramEncoding: 'explicit',
+})
 const ed25519 = generateKeyPairSync('ed25519')
 const ed448 = generateKeyPairSync('ed448')
 
@@ -76,6 +80,16 @@ export const signatureVectors: readonly Vector[] = [
     { intermediate: { keys: k256 } },
     'an EC key on secp256k1',
     notOnOurList,
+  ),
+  vector(
+    'a leaf whose curve is spelled out',
+    { leaf: { keys: explicit } },
+    'a key that spells out its parameters',
+  ),
+  vector(
+    'a CA whose curve is spelled out',
+    { intermediate: { keys: explicit } },
+    'a key that spells out its parameters',
   ),
   vector('a leaf with Ed448', { leaf: { keys: ed448 } }, 'a key of type ed448', notOnOurList),
   ...(['ecdsaSha384', 'ecdsaSha512'] as const).map((name) =>

@@ -1,0 +1,70 @@
+// agent.yaml, key by key.
+import { z } from 'zod'
+import { address, loadConfig, pathRelativeTo } from '../runtime/config.ts'
+import { explain } from '../spiffe/errors.ts'
+import { parseTrustDomain } from '../spiffe/id.ts'
+
+const trustDomain = z.string().transform((text, context) => {
+  try {
+    return parseTrustDomain(text)
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: explain(error) })
+    return z.NEVER
+  }
+})
+
+const pin = z
+  .string()
+  .regex(
+    /^sha256:[0-9a-fA-F]{64}$/,
+    'a pin is sha256: and 64 hex digits, as `castellan bundle show` prints it',
+  )
+  .transform((text) => text.slice('sha256:'.length).toLowerCase())
+
+function agentConfig(file: string) {
+  const path = pathRelativeTo(file)
+  return z
+    .strictObject({
+      /** the trust domain that the authority has to be of */
+      trustDomain,
+      authority: z
+        .strictObject({
+          /** host:port of the authority's gRPC listener */
+          address,
+          /** PEM file of the trust bundle to believe at the first start */
+          bundle: path.optional(),
+          /** or the fingerprint of one of its certificates */
+          pin: pin.optional(),
+        })
+        .refine(
+          (it) => (it.bundle === undefined) !== (it.pin === undefined),
+          'give either bundle or pin: the authority is never trusted unseen',
+        ),
+      /** file with the join token; read only as long as the agent has no identity */
+      joinTokenFile: path.optional(),
+      /** folder of the agent's own SVID, key and bundle */
+      state: path,
+      /** Workload API and sidecar socket, mode 0777 */
+      socket: path,
+      /** administration socket, mode 0600; in another folder than `socket` */
+      adminSocket: path,
+      /** addresses of services, by the names that proxy specs use */
+      services: z.record(z.string(), z.array(z.string()).min(1)).default({}),
+      logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
+    })
+    .superRefine(({ socket, adminSocket }, context) => {
+      const folder = (of: string) => of.slice(0, of.lastIndexOf('/'))
+      if (`${folder(adminSocket)}/`.startsWith(`${folder(socket)}/`)) {
+        const message =
+          'lies in the folder of the public socket, or below it: who can reach one could reach the other'
+        context.addIssue({ code: 'custom', path: ['adminSocket'], message })
+      }
+    })
+}
+
+export type AgentConfig = z.infer<ReturnType<typeof agentConfig>>
+
+/** Reads agent.yaml; paths in it are relative to its folder. Throws ERR_CONFIG. */
+export function loadAgentConfig(file: string): AgentConfig {
+  return loadConfig(file, agentConfig(file))
+}

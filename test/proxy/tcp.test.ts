@@ -1,0 +1,242 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { connect, createServer, type Socket } from 'node:net'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Address } from '../../runtime/config.ts'
+import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import {
+  type App,
+  dial,
+  listening,
+  peerOptions,
+  type Sidecar,
+  startSidecar,
+  untilClosed,
+} from '../support/sidecar.ts'
+
+const payments = 'spiffe://td.example/ns/shop/sa/payments'
+const web = 'spiffe://td.example/ns/shop/sa/web'
+const authority = makeTestAuthority('td.example')
+const webSource = createTestSource(contextFor(authority.issue(web), authority.bundle))
+const paymentsSource = createTestSource(contextFor(authority.issue(payments), authority.bundle))
+
+let app: App
+let onConnection: (socket: Socket) => void
+let inbound: Sidecar
+let outbound: Sidecar
+const endpoints = new Map<string, Address[]>()
+
+beforeAll(async () => {
+  app = await listening(createServer({ allowHalfOpen: true }, (socket) => onConnection(socket)))
+  inbound = await startSidecar(
+    { inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }] },
+    {
+      source: paymentsSource,
+      state: stateOf(`[{ to: [{ operation: { ports: ["${app.port}"] } }] }]`),
+    },
+  )
+  endpoints.set('payments', [{ host: '127.0.0.1', port: inbound.port }])
+  const listener = { listen: '127.0.0.1:0', protocol: 'tcp', expect: [payments] }
+  outbound = await startSidecar(
+    {
+      outbound: [
+        { ...listener, destination: `127.0.0.1:${inbound.port}` },
+        { ...listener, destination: `127.0.0.1:${inbound.port}`, expect: [web] },
+        { ...listener, service: 'payments' },
+        { ...listener, service: 'nowhere' },
+        { ...listener, destination: '127.0.0.1:1' },
+      ],
+    },
+    { source: webSource, state: stateOf('[]', endpoints) },
+  )
+})
+
+afterAll(async () => {
+  for (const it of [outbound, inbound, app]) await it[Symbol.asyncDispose]()
+})
+
+const portOf = (index: number) => outbound.listeners[index]?.port ?? 0
+
+async function call(index: number): Promise<Socket> {
+  const socket = connect({ host: '127.0.0.1', port: portOf(index), allowHalfOpen: true })
+  await once(socket, 'connect')
+  return socket
+}
+
+describe('TCP through two sidecars', () => {
+  it('keeps half-close: the answer comes after the end of the question', async () => {
+    onConnection = async (socket) => {
+      let length = 0
+      for await (const part of socket) length += part.length
+      socket.end(`read ${length}`)
+    }
+    for (const index of [0, 2]) {
+      const socket = await call(index)
+      const answer = untilClosed(socket)
+      socket.end('question')
+      expect(await answer).toBe('read 8')
+    }
+  })
+
+  it('half-closes the other way as well', async () => {
+    const said = Promise.withResolvers<string>()
+    onConnection = (socket) => {
+      socket.end('greeting')
+      untilClosed(socket).then(said.resolve)
+    }
+    const socket = await call(0)
+    let heard = ''
+    socket.on('data', (part) => {
+      heard += part
+    })
+    await once(socket, 'end')
+    socket.end('farewell')
+    expect(heard).toBe('greeting')
+    expect(await said.promise).toBe('farewell')
+  })
+
+  it('loses and changes no byte of 20 MB each way', async () => {
+    onConnection = (socket) => socket.pipe(socket)
+    const sent = randomBytes(20 * 1024 * 1024)
+    const socket = await call(0)
+    const hash = createHash('sha256')
+    socket.on('data', (part) => hash.update(part))
+    socket.end(sent)
+    await once(socket, 'close')
+    expect(hash.digest('hex')).toBe(createHash('sha256').update(sent).digest('hex'))
+  })
+
+  it('ends one side when the other breaks, both ways', async () => {
+    onConnection = (socket) => {
+      socket.on('error', () => {})
+      socket.once('data', () => socket.resetAndDestroy())
+    }
+    const first = await call(0)
+    first.write('break')
+    expect(await untilClosed(first)).toBe('')
+
+    const broken = Promise.withResolvers<void>()
+    onConnection = (socket) => {
+      socket.on('error', () => {})
+      socket.once('close', () => broken.resolve())
+      socket.write('here')
+    }
+    const second = await call(0)
+    second.on('error', () => {})
+    await once(second, 'data')
+    second.resetAndDestroy()
+    await broken.promise
+  })
+
+  it('resets the local caller when the peer is not the expected, and the peer hears nothing', async () => {
+    let reached = false
+    onConnection = () => {
+      reached = true
+    }
+    const before = outbound.tally.failures
+    const socket = await call(1)
+    socket.write('secret')
+    const error = Promise.withResolvers<Error>()
+    socket.on('error', error.resolve)
+    expect(await error.promise).toMatchObject({ code: 'ECONNRESET' })
+    expect(outbound.tally.failures).toBe(before + 1)
+    expect(outbound.lines.join('')).toContain(`the peer is ${payments}, expected one of ${web}`)
+    await expect.poll(() => inbound.connections.size).toBe(0)
+    expect(reached).toBe(false)
+  })
+
+  for (const [index, reason] of [
+    [3, 'no endpoint of service nowhere'],
+    [4, 'cannot reach 127.0.0.1:1'],
+  ] as const) {
+    it(`resets the local caller: ${reason}`, async () => {
+      const socket = connect({ host: '127.0.0.1', port: portOf(index) })
+      expect(await untilClosed(socket)).toBe('')
+      expect(outbound.lines.join('')).toContain(reason)
+    })
+  }
+
+  it('follows the endpoints that the agent tells', async () => {
+    onConnection = (socket) => socket.end('found')
+    endpoints.set('nowhere', [{ host: '127.0.0.1', port: inbound.port }])
+    const socket = await call(3)
+    socket.end()
+    expect(await untilClosed(socket)).toBe('found')
+  })
+})
+
+describe('inbound TCP', () => {
+  it('sees policies by the port of the workload, and HTTP rules allow nothing', async () => {
+    inbound.mesh.put(stateOf('[{ to: [{ operation: { ports: ["1"] } }] }]'))
+    const options = peerOptions(inbound.port, authority.issue(web), { authority, id: payments })
+    expect(await untilClosed(await dial(options))).toBe('')
+    inbound.mesh.put(stateOf('[{ to: [{ operation: { methods: ["GET"] } }] }]'))
+    expect(await untilClosed(await dial(options))).toBe('')
+    inbound.mesh.put(stateOf('[{}]'))
+    onConnection = (socket) => socket.end('welcome')
+    const socket = await dial(options)
+    expect(await untilClosed(socket)).toBe('welcome')
+  })
+
+  it('ends a connection of age', async () => {
+    onConnection = (socket) => socket.write('welcome')
+    await using aging = await startSidecar(
+      {
+        inbound: [
+          {
+            listen: '127.0.0.1:0',
+            protocol: 'tcp',
+            forwardTo: `127.0.0.1:${app.port}`,
+            maxConnectionAge: '100ms',
+          },
+        ],
+      },
+      { source: paymentsSource, state: stateOf('[{}]') },
+    )
+    const options = peerOptions(aging.port, authority.issue(web), { authority, id: payments })
+    expect(await untilClosed(await dial(options))).toBe('welcome')
+  })
+
+  it('accepts as many connections as its limit says', async () => {
+    onConnection = (socket) => socket.pipe(socket)
+    await using small = await startSidecar(
+      { inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }] },
+      { source: paymentsSource, state: stateOf('[{}]'), limits: { connections: 1 } },
+    )
+    const options = peerOptions(small.port, authority.issue(web), { authority, id: payments })
+    const first = await dial(options)
+    await expect(dial(options)).rejects.toThrow()
+    first.end()
+    await untilClosed(first)
+  })
+
+  it('lets what is in flight finish at shutdown, and ends it when that takes too long', async () => {
+    const spec = {
+      inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }],
+    }
+    for (const [drain, answer] of [
+      [5000, 'finished'],
+      [50, ''],
+    ] as const) {
+      const asked = Promise.withResolvers<Socket>()
+      onConnection = (socket) => {
+        socket.on('error', () => {})
+        socket.once('data', () => asked.resolve(socket))
+      }
+      const stopping = await startSidecar(spec, {
+        source: paymentsSource,
+        state: stateOf('[{}]'),
+        limits: { drain },
+      })
+      const options = peerOptions(stopping.port, authority.issue(web), { authority, id: payments })
+      const socket = await dial(options)
+      const closed = untilClosed(socket)
+      socket.end('question')
+      const workload = await asked.promise
+      const stopped = stopping[Symbol.asyncDispose]()
+      if (answer !== '') workload.end(answer)
+      await stopped
+      expect(await closed).toBe(answer)
+    }
+  })
+})

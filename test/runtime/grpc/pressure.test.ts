@@ -1,0 +1,105 @@
+import { once } from 'node:events'
+import { expect, test, vi } from 'vitest'
+import { Echo } from '../../../proto/gen/castellan/test/v1/echo_pb.js'
+import { prepared, service } from '../../../runtime/grpc/service.ts'
+import { startEcho } from '../../support/echo.ts'
+import { rawHeaders, rawSession } from '../../support/raw-grpc.ts'
+
+const message = new Uint8Array(10_000)
+const chat = { ...rawHeaders, ':path': '/castellan.test.v1.Echo/Chat' }
+const frame = Buffer.concat([Uint8Array.of(0, 0, 0, 0x27, 0x10), message])
+
+/** A number that has stopped growing: asked for until it is the same `times` times. */
+async function settled(count: () => number, times = 20): Promise<number> {
+  let last = -1
+  let same = 0
+  await vi.waitUntil(
+    () => {
+      same = count() === last && last > 0 ? same + 1 : 0
+      last = count()
+      return same >= times
+    },
+    { timeout: 20_000, interval: 10 },
+  )
+  return last
+}
+
+test('a reader that stops reading stops the generator, and gets all when it goes on', async () => {
+  let sent = 0
+  const total = 2000
+  const endless = service(Echo, {
+    async *expand() {
+      for (; sent < total; sent++) yield prepared(message)
+    },
+  })
+  await using echo = await startEcho({ services: [endless] })
+  const session = await rawSession(echo.server.address)
+  const stream = session.request({ ...rawHeaders, ':path': '/castellan.test.v1.Echo/Expand' })
+  stream.end(Uint8Array.of(0, 0, 0, 0, 0))
+  await once(stream, 'response')
+  // the windows and buffers of both ends hold a few hundred kB
+  expect(await settled(() => sent)).toBeLessThan(100)
+  let received = 0
+  for await (const chunk of stream) received += chunk.length
+  expect({ sent, received }).toEqual({ sent: total, received: total * (message.length + 5) })
+  session.close()
+})
+
+test('a handler that stops reading stops the sender, and gets all when it goes on', async () => {
+  const go = Promise.withResolvers<void>()
+  let read = 0
+  const slow = service(Echo, {
+    async *chat(requests) {
+      for await (const _ of requests) {
+        if (read === 0) await go.promise
+        read++
+      }
+      yield { number: read }
+    },
+  })
+  await using echo = await startEcho({ services: [slow] })
+  const session = await rawSession(echo.server.address)
+  const stream = session.request(chat)
+  let written = 0
+  const total = 500
+  for (let i = 0; i < total; i++) stream.write(frame, () => written++)
+  stream.end()
+  expect(await settled(() => written)).toBeLessThan(100)
+  expect(read).toBe(0)
+  go.resolve()
+  const chunks: Buffer[] = []
+  for await (const chunk of stream) chunks.push(chunk)
+  expect({ read, reply: [...Buffer.concat(chunks)] }).toEqual({
+    read: total,
+    // number: 500
+    reply: [0, 0, 0, 0, 3, 0x18, 0xf4, 0x03],
+  })
+  session.close()
+})
+
+test('a stream that is not read holds up no other call of its connection', async () => {
+  const never = Promise.withResolvers<void>()
+  const stuck = service(Echo, {
+    unary: ({ text }) => ({ text }),
+    // biome-ignore lint/correctness/useYield: it answers nothing, that is the point
+    async *chat() {
+      await never.promise
+    },
+  })
+  await using echo = await startEcho({ services: [stuck], drainTimeout: 10 })
+  const session = await rawSession(echo.server.address)
+  const streams = Array.from({ length: 20 }, () => session.request(chat))
+  for (const stream of streams) {
+    stream.on('error', () => {})
+    for (let i = 0; i < 50; i++) stream.write(frame)
+  }
+  for (let i = 0; i < 20; i++) {
+    const call = session.request(rawHeaders).end(frame)
+    await once(call, 'response')
+    call.close()
+  }
+  expect(echo.server.openStreams).toBeGreaterThanOrEqual(20)
+  session.destroy()
+  never.resolve()
+  await vi.waitUntil(() => echo.server.openStreams === 0)
+})

@@ -1,0 +1,93 @@
+import { create, createFileRegistry, fromBinary, type MessageInitShape } from '@bufbuild/protobuf'
+import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt'
+import { createClient } from '@connectrpc/connect'
+import { createGrpcTransport } from '@connectrpc/connect-node'
+import { afterAll, describe, expect, test } from 'vitest'
+import { Echo } from '../../../proto/gen/castellan/test/v1/echo_pb.js'
+import {
+  ServerReflection,
+  type ServerReflectionRequestSchema,
+} from '../../../proto/gen/grpc/reflection/v1/reflection_pb.js'
+import { ServerReflection as ServerReflectionAlpha } from '../../../proto/gen/grpc/reflection/v1alpha/reflection_pb.js'
+import { Agent } from '../../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
+import { reflectionServices } from '../../../runtime/grpc/reflection.ts'
+import { startEcho } from '../../support/echo.ts'
+
+const echo = await startEcho({ services: [...reflectionServices<string>([Echo, Agent])] })
+afterAll(() => echo[Symbol.asyncDispose]())
+const transport = createGrpcTransport({ baseUrl: `http://${echo.server.address}` })
+
+type Question = MessageInitShape<typeof ServerReflectionRequestSchema>['messageRequest']
+
+async function* questions(asked: readonly Question[]) {
+  for (const messageRequest of asked) yield { host: 'here', messageRequest }
+}
+
+const versions = {
+  v1: (asked: readonly Question[]) =>
+    createClient(ServerReflection, transport).serverReflectionInfo(questions(asked)),
+  v1alpha: (asked: readonly Question[]) =>
+    createClient(ServerReflectionAlpha, transport).serverReflectionInfo(questions(asked)),
+}
+
+describe.each(Object.entries(versions))('%s', (_name, ask) => {
+  async function answers(...asked: Question[]) {
+    const all = []
+    for await (const { messageResponse } of ask(asked)) all.push(messageResponse)
+    return all
+  }
+
+  test('lists the services', async () => {
+    const [answer] = await answers({ case: 'listServices', value: '*' })
+    expect(answer).toMatchObject({
+      case: 'listServicesResponse',
+      value: {
+        service: [{ name: 'castellan.test.v1.Echo' }, { name: 'spire.api.server.agent.v1.Agent' }],
+      },
+    })
+  })
+
+  test.each([
+    ['fileContainingSymbol', 'spire.api.server.agent.v1.Agent'],
+    ['fileContainingSymbol', 'spire.api.server.agent.v1.Agent.AttestAgent'],
+    ['fileContainingSymbol', 'spire.api.server.agent.v1.ListAgentsRequest.Filter'],
+    ['fileByFilename', 'spire/api/server/agent/v1/agent.proto'],
+  ] as const)('gives the files of %s %s, complete, its own first', async (kind, value) => {
+    const [answer] = await answers({ case: kind, value })
+    if (answer?.case !== 'fileDescriptorResponse') throw new TypeError(`got ${answer?.case}`)
+    const file = answer.value.fileDescriptorProto.map((bytes) =>
+      fromBinary(FileDescriptorProtoSchema, bytes),
+    )
+    expect(file[0]?.name).toBe('spire/api/server/agent/v1/agent.proto')
+    const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: file.reverse() }))
+    const methods = registry.getService('spire.api.server.agent.v1.Agent')?.methods
+    expect(methods?.map(({ name }) => name)).toEqual(Agent.methods.map(({ name }) => name))
+  })
+
+  test('says what it does not know, and goes on', async () => {
+    const value = { errorCode: 5 }
+    expect(
+      await answers(
+        { case: 'fileContainingSymbol', value: 'no.Such' },
+        { case: 'fileByFilename', value: 'no.proto' },
+        { case: 'allExtensionNumbersOfType', value: 'no.Such' },
+        {
+          case: 'fileContainingExtension',
+          value: { containingType: 'no.Such', extensionNumber: 1 },
+        },
+        { case: 'allExtensionNumbersOfType', value: 'castellan.test.v1.EchoRequest' },
+        { case: undefined },
+      ),
+    ).toMatchObject([
+      { case: 'errorResponse', value },
+      { case: 'errorResponse', value },
+      { case: 'errorResponse', value },
+      { case: 'errorResponse', value },
+      {
+        case: 'allExtensionNumbersResponse',
+        value: { baseTypeName: 'castellan.test.v1.EchoRequest', extensionNumber: [] },
+      },
+      { case: 'errorResponse', value },
+    ])
+  })
+})
