@@ -10,7 +10,7 @@ import type { Authority } from './authorities/slots.ts'
 import { type ProvenCsr, proveCsr, spendProof } from './csr.ts'
 import { lintLeaf } from './lint.ts'
 import { createMint, type Minted } from './mint.ts'
-import { type LeafFields, leafTbs, wrapSigned } from './profile.ts'
+import { keyIdOf, type LeafFields, leafTbs, wrapSigned } from './profile.ts'
 import { readBack } from './read-back.ts'
 import { createSerials } from './serials.ts'
 import type { AgentChange, IssuanceTable, TokenUse } from './store/store.ts'
@@ -105,6 +105,7 @@ async function reserve(grant: Grant, { clock, table, signer }: IssueSteps): Prom
     serial: random,
     issuer: authority.certificate.subject,
     authorityKeyId: authority.keyId,
+    subjectKeyId: keyIdOf(publicKey),
     spiffeId: terms.spiffeId,
     dnsNames: terms.dnsNames,
     notBefore: Math.max(now - backdateOf(terms.lifetime), authority.certificate.notBefore),

@@ -1,17 +1,15 @@
 // Reads the to-be-signed bytes of a leaf as a stranger would and compares them with what was granted.
 // What fails here was our own mistake, and is never signed.
-import { hash } from 'node:crypto'
 import {
   childrenOf,
   contentOf,
+  derError,
   type Element,
   encodedOf,
   expectTag,
   integerOf,
   parseDer,
   tags,
-  timeOf,
-  wholeBitsOf,
 } from '../spiffe/der.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { generalNamesOf } from '../spiffe/general-name.ts'
@@ -28,8 +26,8 @@ interface Read {
   readonly serial: Uint8Array
   readonly algorithm: Element
   readonly issuer: Element
-  readonly notBefore: number
-  readonly notAfter: number
+  readonly notBefore: Element
+  readonly notAfter: Element
   readonly subject: Element
   readonly publicKey: Element
   readonly extensions: readonly Extension[]
@@ -38,7 +36,6 @@ interface Read {
 const hex = (bytes: Uint8Array) =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex')
 const same = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0
-const seconds = (ms: number) => Math.floor(ms / 1000)
 
 function extensionOf(child: Element): Extension {
   const parts = childrenOf(expectTag(child, tags.sequence), 3)
@@ -60,8 +57,8 @@ function read(tbs: Uint8Array): Read {
     serial: integerOf(serial),
     algorithm: expectTag(algorithm, tags.sequence),
     issuer: expectTag(issuer, tags.sequence),
-    notBefore: timeOf(notBefore),
-    notAfter: timeOf(notAfter),
+    notBefore: notBefore ?? derError('no notBefore', 0),
+    notAfter: notAfter ?? derError('no notAfter', 0),
     subject: expectTag(subject, tags.sequence),
     publicKey: expectTag(publicKey, tags.sequence),
     extensions: childrenOf(expectTag(list, tags.sequence)).map(extensionOf),
@@ -92,9 +89,23 @@ function holdsValue(it: Read, id: string, value: string): boolean {
   return found !== undefined && hex(found.value) === value
 }
 
-/** The SHA-1 of the key's bits, as the key identifier of RFC 5280 §4.2.1.2 (1). */
-function keyIdIn({ publicKey }: Read): string {
-  return hash('sha1', wholeBitsOf(childrenOf(publicKey, 2)[1]), 'hex')
+/** The digits that RFC 5280 §4.1.2.5 demands for an instant, with the tag of their form. */
+function timeText(ms: number): string {
+  const iso = new Date(ms).toISOString()
+  const isUtc = iso < '2050'
+  const year = iso.slice(isUtc ? 2 : 0, 4)
+  const rest = `${iso.slice(5, 7)}${iso.slice(8, 10)}${iso.slice(11, 13)}${iso.slice(14, 16)}`
+  return `${isUtc ? tags.utcTime : tags.generalizedTime}:${year}${rest}${iso.slice(17, 19)}Z`
+}
+
+function isAt(time: Element, ms: number): boolean {
+  const { bytes, body, end } = time
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString(
+    'latin1',
+    body,
+    end,
+  )
+  return `${time.tag}:${text}` === timeText(ms)
 }
 
 type Rule = (it: Read, granted: LeafFields) => boolean
@@ -107,9 +118,7 @@ const rules: Readonly<Record<string, Rule>> = {
     it.serial.length >= 8 && (it.serial[0] ?? 0x80) < 0x80 && same(it.serial, serial),
   'issuer of the active authority': (it, { issuer }) => same(encodedOf(it.issuer), issuer),
   'validity as granted, not reversed': (it, { notBefore, notAfter }) =>
-    seconds(it.notBefore) === seconds(notBefore) &&
-    seconds(it.notAfter) === seconds(notAfter) &&
-    it.notBefore < it.notAfter,
+    notBefore < notAfter && isAt(it.notBefore, notBefore) && isAt(it.notAfter, notAfter),
   'empty subject': ({ subject }) => subject.end === subject.body,
   'public key as proven': (it, { publicKey }) => same(encodedOf(it.publicKey), publicKey),
   'the extensions of a leaf and no other': ({ extensions }) =>
@@ -123,8 +132,8 @@ const rules: Readonly<Record<string, Rule>> = {
   'server and client purpose': (it) =>
     holdsValue(it, ids.extendedKeyUsage, serverAuthAndClientAuth),
   'no CA': (it) => holdsValue(it, ids.basicConstraints, emptySequence),
-  'key identifiers of the key and of the authority': (it, { authorityKeyId }) =>
-    holdsValue(it, ids.subjectKeyIdentifier, `0414${keyIdIn(it)}`) &&
+  'key identifiers as granted': (it, { subjectKeyId, authorityKeyId }) =>
+    holdsValue(it, ids.subjectKeyIdentifier, `0414${hex(subjectKeyId)}`) &&
     holdsValue(it, ids.authorityKeyIdentifier, `30168014${hex(authorityKeyId)}`),
   'critical SAN with the granted names and no other': (it, { spiffeId, dnsNames }) => {
     const san = extensionIn(it, ids.subjectAltName)

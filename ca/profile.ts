@@ -11,6 +11,7 @@ export interface LeafFields {
   /** Name of the signing authority, DER */
   readonly issuer: Uint8Array
   readonly authorityKeyId: Uint8Array
+  readonly subjectKeyId: Uint8Array
   readonly spiffeId: string
   readonly dnsNames: readonly string[]
   /** milliseconds since the epoch; certificates carry seconds */
@@ -57,10 +58,10 @@ function subjectAltName({ spiffeId, dnsNames }: LeafFields): Buffer {
   return der.sequence(subjectAltNameCritical, der.octetString(der.sequence(...names)))
 }
 
-function keyIdentifiers({ publicKey, authorityKeyId }: LeafFields): Buffer[] {
+function keyIdentifiers({ subjectKeyId, authorityKeyId }: LeafFields): Buffer[] {
   const authority = der.sequence(der.element(0x80, authorityKeyId))
   return [
-    der.sequence(subjectKeyIdentifier, der.octetString(der.octetString(keyIdOf(publicKey)))),
+    der.sequence(subjectKeyIdentifier, der.octetString(der.octetString(subjectKeyId))),
     der.sequence(authorityKeyIdentifier, der.octetString(authority)),
   ]
 }

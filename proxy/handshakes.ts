@@ -7,8 +7,8 @@ import type { Limits } from './limits.ts'
 
 export interface Handshakes extends AsyncDisposable {
   begin(socket: Socket): void
-  /** The TCP socket under `socket`, whose handshake is over; undefined when it is closed. */
-  end(socket: TLSSocket): Socket | undefined
+  /** `socket` is what the TCP socket has become. */
+  end(socket: TLSSocket): void
 }
 
 // a TLS socket does not show the socket it stands on, but has its addresses
@@ -28,12 +28,7 @@ export function createHandshakes(limits: Limits, clock: Clock): Handshakes {
         if (open.get(key)?.socket === socket) open.delete(key)
       })
     },
-    end(socket) {
-      const key = keyOf(socket)
-      const tcp = open.get(key)?.socket
-      open.delete(key)
-      return tcp
-    },
+    end: (socket) => void open.delete(keyOf(socket)),
     [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose](),
   }
 }

@@ -31,7 +31,10 @@ interface Protocol extends Disposable {
 function tcpProtocol(core: Core, { forwardTo }: InboundSpec): Protocol {
   function serve(side: TlsSide, connection: Connection): void {
     const request = judgeTcp(core, connection, forwardTo.port)
-    if (request === undefined) return side.break()
+    if (request === undefined) {
+      side.break()
+      return
+    }
     side.socket.once('close', connection.begin({ request, end: side.break }))
     const workload = connect({ ...forwardTo, allowHalfOpen: true, noDelay: true })
     workload.setTimeout(core.limits.connect, () => workload.destroy())
@@ -40,7 +43,7 @@ function tcpProtocol(core: Core, { forwardTo }: InboundSpec): Protocol {
       core.tally.failed()
       core.log.warn({ err: error, workload: addressText(forwardTo) }, 'connection failed')
     })
-    pipeBoth(side, plainSide(workload))
+    pipeBoth(side, plainSide(workload), core.limits)
   }
   return {
     alpn: [],
@@ -164,9 +167,8 @@ export async function startInbound(
   const server = inboundTls(identity, protocol.alpn, {
     limits,
     admit(socket) {
-      const tcp = handshakes.end(socket)
-      if (tcp === undefined) socket.destroy()
-      else admit(tlsSide(socket, tcp))
+      handshakes.end(socket)
+      admit(tlsSide(socket))
     },
   })
   server.on('tlsClientError', refuse)

@@ -12,6 +12,8 @@ export interface Limits {
   readonly requestHeaders: number
   /** a kept connection without request */
   readonly idle: number
+  /** a tunnel of which one direction is over, without a byte in the other */
+  readonly halfOpen: number
   /** TCP and TLS to the other side */
   readonly connect: number
   /** what is in flight may take this long at shutdown */
@@ -28,6 +30,7 @@ export const defaultLimits: Limits = {
   handshake: 5_000,
   requestHeaders: 5_000,
   idle: 65_000,
+  halfOpen: 600_000,
   connect: 5_000,
   drain: 5_000,
   recheck: 1_000,

@@ -44,7 +44,7 @@ function tcpProtocol(core: Core, spec: OutboundSpec): Protocol {
       reach().then(
         (peer) => {
           if (socket.destroyed) peer.break()
-          else pipeBoth(plainSide(socket), peer)
+          else pipeBoth(plainSide(socket), peer, core.limits)
         },
         (error: unknown) => {
           core.tally.failed()

@@ -92,7 +92,7 @@ export function connectPeer(
     checkServerIdentity: () => undefined,
     ...(protocols.length === 0 ? {} : { ALPNProtocols: [...protocols] }),
   })
-  const side = tlsSide(socket, tcp)
+  const side = tlsSide(socket)
   const fail = (error: unknown) => {
     side.break()
     reject(error)
@@ -101,12 +101,11 @@ export function connectPeer(
   socket.setTimeout(limits.connect, () =>
     fail(new IdentityError('ERR_UNAVAILABLE', `no answer from ${where} in time`)),
   )
-  for (const it of [tcp, socket]) {
-    it.on('error', (cause) =>
-      fail(new IdentityError('ERR_UNAVAILABLE', `cannot reach ${where}`, { cause })),
-    )
-  }
-  socket.once('close', () => fail(new IdentityError('ERR_UNAVAILABLE', `${where} hung up`)))
+  for (const it of [tcp, socket]) it.on('error', () => {})
+  socket.once('close', () => {
+    const cause = tcp.errored ?? socket.errored ?? new Error('the connection was closed')
+    fail(new IdentityError('ERR_UNAVAILABLE', `cannot reach ${where}`, { cause }))
+  })
   socket.once('secureConnect', () => {
     try {
       const id = register(side).peer()

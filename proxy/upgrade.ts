@@ -76,7 +76,7 @@ function pass(core: Core, upgrade: Upgrade, passage: Passage): void {
     socket.write(head(101, [...fields(incoming, passage), ...hop]))
     if (late.length > 0) socket.write(late)
     if (early.length > 0) other.write(early)
-    pipeBoth(sideOf(socket), sideOf(other))
+    pipeBoth(sideOf(socket), sideOf(other), core.limits)
   })
   sent.end()
 }

@@ -60,15 +60,19 @@ export function oid(dotted: string): Buffer {
   return element(tags.oid, Buffer.from(bytes))
 }
 
-const fullForm = /[-:T]|\.\d+/g
+const two = (value: number) => (value < 10 ? `0${value}` : String(value))
 
 /** UTCTime until 2049, GeneralizedTime after (RFC 5280 §4.1.2.5); `at` in milliseconds, cut to seconds. */
 export function time(at: number): Buffer {
-  const text = new Date(at).toISOString().replace(fullForm, '')
-  const isUtc = text >= '1950' && text < '2050'
+  const date = new Date(at)
+  const year = date.getUTCFullYear()
+  const isUtc = year >= 1950 && year < 2050
+  const day = `${two(date.getUTCMonth() + 1)}${two(date.getUTCDate())}`
+  const clock = `${two(date.getUTCHours())}${two(date.getUTCMinutes())}${two(date.getUTCSeconds())}`
+  const years = isUtc ? two(year % 100) : String(year).padStart(4, '0')
   return element(
     isUtc ? tags.utcTime : tags.generalizedTime,
-    Buffer.from(isUtc ? text.slice(2) : text, 'latin1'),
+    Buffer.from(`${years}${day}${clock}Z`, 'latin1'),
   )
 }
 

@@ -9,7 +9,6 @@ import { IdentityError } from '../../spiffe/errors.ts'
 import type { TrustDomain } from '../../spiffe/id.ts'
 import { keyIdOf } from '../profile.ts'
 import type { AuthorityRow, AuthorityState, AuthorityTable } from '../store/store.ts'
-import { createAuthority } from '../x509.ts'
 import type { KeyFolder } from './keys.ts'
 
 export interface Authority {
@@ -108,6 +107,8 @@ export async function openAuthorities(options: AuthoritiesOptions): Promise<Auth
   /** The key is on disk before the row that speaks of it. */
   async function prepare(state: AuthorityState): Promise<void> {
     const now = clock.now()
+    // loaded when needed: @peculiar/x509 would be a third of the time that a start takes
+    const { createAuthority } = await import('../x509.ts')
     const made = await createAuthority({
       trustDomain,
       notBefore: now - backdate,

@@ -25,6 +25,7 @@ export function createAbandoned(): Abandoned {
       const answered = stream.destroyed || stream.state.localClose === 1
       if (!answered) continue
       streams.delete(stream)
+      stream.pause()
       stream.destroy()
     }
   }

@@ -73,6 +73,9 @@ export interface GrpcServerOptions<P> {
   readonly clock?: Clock
 }
 
+// what clients accept by default too
+const defaultMessageBytes = 4 * 1024 * 1024
+
 function routesOf<P>(services: readonly Service<P>[]): ReadonlyMap<string, Route<P>> {
   const routes = new Map<string, Route<P>>()
   for (const { descriptor, routes: served } of services) {
@@ -170,7 +173,7 @@ function rulesOf<P>(options: GrpcServerOptions<P>, clock: Clock, resources: Reso
   return {
     clock,
     deadlines: resources.deadlines,
-    messageBytes: options.limits?.messageBytes ?? 4 * 1024 * 1024,
+    messageBytes: options.limits?.messageBytes ?? defaultMessageBytes,
     authorize: options.authorize,
     observe: options.observe,
     details: options.details,
@@ -189,6 +192,7 @@ export async function startGrpcServer<P>(options: GrpcServerOptions<P>): Promise
   const streams = createStreams(routesOf(options.services), rulesOf(options, clock, resources))
   const sessions = createSessions({
     limits: {
+      messageBytes: limits.messageBytes ?? defaultMessageBytes,
       headerBytes: limits.headerBytes ?? 16 * 1024,
       streams: limits.streamsPerConnection ?? 100,
       idle: limits.idle ?? 600_000,

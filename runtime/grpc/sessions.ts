@@ -9,6 +9,7 @@ import { closing } from './status.ts'
 
 export interface SessionLimits {
   readonly headerBytes: number
+  readonly messageBytes: number
   readonly streams: number
   /** milliseconds without a call or a frame; 0 is for ever */
   readonly idle: number
@@ -33,13 +34,14 @@ export interface Sessions<P> {
   readonly open: ReadonlySet<Session<P>>
 }
 
-function createHttp2({ headerBytes, streams }: SessionLimits): Http2Server {
+function createHttp2({ headerBytes, messageBytes, streams }: SessionLimits): Http2Server {
   return http2.createServer({
     settings: { maxConcurrentStreams: streams, maxHeaderListSize: headerBytes, enablePush: false },
     // of metadata: each pair costs more than its bytes
     maxHeaderListPairs: 64,
-    // MB of frames that wait in one session; requests are bounded by their windows
-    maxSessionMemory: 10,
+    // MB of frames that wait to be read. Over this Node refuses new streams, innocent ones too, so
+    // it has to have room for an answer of full size on each; requests are bounded by their windows.
+    maxSessionMemory: 10 + Math.ceil((streams * messageBytes) / 1_000_000),
     maxSettings: 16,
     // frames and streams refused before the session is ended
     maxSessionInvalidFrames: 100,
@@ -73,7 +75,7 @@ export function createSessions<P>(options: SessionOptions<P>): Sessions<P> {
     const session: Session<P> = { http2: http2Session, socket, peer, calls, ended }
     open.add(session)
     // clients of grpc-go end every connection with a protocol error
-    http2Session.on('error', () => {})
+    http2Session.on('error', (e) => { globalThis.onSessionError?.(e) })
     http2Session.on('close', () => {
       open.delete(session)
       end()

@@ -129,7 +129,8 @@ describe('control', () => {
 
   it('lets nobody in once the agent has withdrawn the identity', async () => {
     agent.putContext(undefined)
-    await expect.poll(() => lines.some((line) => line.includes('no identity'))).toBe(true)
+    const isSaid = () => lines.some((line) => line.includes('no identity'))
+    await expect.poll(isSaid, { timeout: 10_000 }).toBe(true)
     await expect(statusOf('/ok')).rejects.toThrow()
   })
 })

@@ -234,7 +234,7 @@ describe('outbound HTTP', () => {
     const context = webSource.current()
     webSource.put(undefined)
     expect((await ask(outbound.port)).status).toBe(502)
-    await expect.poll(() => outbound.connections.size).toBe(0)
+    await expect.poll(() => outbound.connections.size, { timeout: 10_000 }).toBe(0)
     webSource.put(context)
     expect((await ask(outbound.port)).status).toBe(200)
   })

@@ -9,7 +9,8 @@ export interface RawAnswer {
 }
 
 export async function rawSession(address: string): Promise<ClientHttp2Session> {
-  const session = http2.connect(`http://${address}`)
+  // Node's own limits on a client are not what is tested
+  const session = http2.connect(`http://${address}`, { maxSessionMemory: 1000 })
   session.on('error', () => {})
   await once(session, 'connect')
   return session

@@ -60,6 +60,7 @@ export async function listening(server: Server): Promise<App> {
   const sockets = new Set<{ destroy(): void }>()
   server.on('connection', (socket) => {
     sockets.add(socket)
+    socket.on('error', () => {})
     socket.once('close', () => sockets.delete(socket))
   })
   server.listen(0, '127.0.0.1')
@@ -103,6 +104,7 @@ export function peerOptions(
 
 export async function dial(options: ConnectionOptions): Promise<TLSSocket> {
   const socket = connect(options)
+  socket.on('error', () => {})
   await once(socket, 'secureConnect')
   return socket
 }

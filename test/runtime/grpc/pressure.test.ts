@@ -1,13 +1,16 @@
 import { once } from 'node:events'
+import { create, toBinary } from '@bufbuild/protobuf'
 import { expect, test, vi } from 'vitest'
-import { Echo } from '../../../proto/gen/castellan/test/v1/echo_pb.js'
+import { Echo, EchoRequestSchema } from '../../../proto/gen/castellan/test/v1/echo_pb.js'
+import { encodeFrame } from '../../../runtime/grpc/frame.ts'
 import { prepared, service } from '../../../runtime/grpc/service.ts'
 import { startEcho } from '../../support/echo.ts'
 import { rawHeaders, rawSession } from '../../support/raw-grpc.ts'
 
 const message = new Uint8Array(10_000)
 const chat = { ...rawHeaders, ':path': '/castellan.test.v1.Echo/Chat' }
-const frame = Buffer.concat([Uint8Array.of(0, 0, 0, 0x27, 0x10), message])
+const ask = create(EchoRequestSchema, { payload: message })
+const frame = encodeFrame(toBinary(EchoRequestSchema, ask))
 
 /** A number that has stopped growing: asked for until it is the same `times` times. */
 async function settled(count: () => number, times = 20): Promise<number> {

@@ -1,14 +1,27 @@
-import { create, createFileRegistry, fromBinary, type MessageInitShape } from '@bufbuild/protobuf'
-import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt'
+import {
+  create,
+  createFileRegistry,
+  fromBinary,
+  type MessageInitShape,
+  toBinary,
+} from '@bufbuild/protobuf'
+import {
+  type FileDescriptorProto,
+  FileDescriptorProtoSchema,
+  FileDescriptorSetSchema,
+} from '@bufbuild/protobuf/wkt'
 import { createClient } from '@connectrpc/connect'
 import { createGrpcTransport } from '@connectrpc/connect-node'
 import { afterAll, describe, expect, test } from 'vitest'
 import { Echo } from '../../../proto/gen/castellan/test/v1/echo_pb.js'
 import {
   ServerReflection,
-  type ServerReflectionRequestSchema,
+  ServerReflectionRequestSchema,
 } from '../../../proto/gen/grpc/reflection/v1/reflection_pb.js'
-import { ServerReflection as ServerReflectionAlpha } from '../../../proto/gen/grpc/reflection/v1alpha/reflection_pb.js'
+import {
+  ServerReflection as ServerReflectionAlpha,
+  ServerReflectionRequestSchema as ServerReflectionRequestSchemaAlpha,
+} from '../../../proto/gen/grpc/reflection/v1alpha/reflection_pb.js'
 import { Agent } from '../../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { reflectionServices } from '../../../runtime/grpc/reflection.ts'
 import { startEcho } from '../../support/echo.ts'
@@ -17,17 +30,40 @@ const echo = await startEcho({ services: [...reflectionServices<string>([Echo, A
 afterAll(() => echo[Symbol.asyncDispose]())
 const transport = createGrpcTransport({ baseUrl: `http://${echo.server.address}` })
 
-type Question = MessageInitShape<typeof ServerReflectionRequestSchema>['messageRequest']
+type Question = NonNullable<
+  MessageInitShape<typeof ServerReflectionRequestSchema>['messageRequest']
+>
 
-async function* questions(asked: readonly Question[]) {
-  for (const messageRequest of asked) yield { host: 'here', messageRequest }
+async function* v1(asked: readonly Question[]) {
+  for (const messageRequest of asked) {
+    yield create(ServerReflectionRequestSchema, { host: 'here', messageRequest })
+  }
+}
+
+/** The two versions differ by name alone. */
+async function* v1alpha(asked: readonly Question[]) {
+  for await (const request of v1(asked)) {
+    const bytes = toBinary(ServerReflectionRequestSchema, request)
+    yield fromBinary(ServerReflectionRequestSchemaAlpha, bytes)
+  }
+}
+
+/** Each file after all that it imports. */
+function sorted(files: readonly FileDescriptorProto[]): FileDescriptorProto[] {
+  const ready = (name: string) => done.some((file) => file.name === name)
+  const done: FileDescriptorProto[] = []
+  for (const _ of files) {
+    const next = files.filter((file) => !done.includes(file) && file.dependency.every(ready))
+    done.push(...next)
+  }
+  return done
 }
 
 const versions = {
   v1: (asked: readonly Question[]) =>
-    createClient(ServerReflection, transport).serverReflectionInfo(questions(asked)),
+    createClient(ServerReflection, transport).serverReflectionInfo(v1(asked)),
   v1alpha: (asked: readonly Question[]) =>
-    createClient(ServerReflectionAlpha, transport).serverReflectionInfo(questions(asked)),
+    createClient(ServerReflectionAlpha, transport).serverReflectionInfo(v1alpha(asked)),
 }
 
 describe.each(Object.entries(versions))('%s', (_name, ask) => {
@@ -59,7 +95,7 @@ describe.each(Object.entries(versions))('%s', (_name, ask) => {
       fromBinary(FileDescriptorProtoSchema, bytes),
     )
     expect(file[0]?.name).toBe('spire/api/server/agent/v1/agent.proto')
-    const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: file.reverse() }))
+    const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: sorted(file) }))
     const methods = registry.getService('spire.api.server.agent.v1.Agent')?.methods
     expect(methods?.map(({ name }) => name)).toEqual(Agent.methods.map(({ name }) => name))
   })

@@ -1,0 +1,148 @@
+// castellan agent run; list, show, ban, delete at the authority
+import { type Client, createClient } from '@connectrpc/connect'
+import { z } from 'zod'
+import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
+import type { Agent as AgentMessage } from '../../proto/gen/spire/api/types/agent_pb.js'
+import { IdentityError } from '../../spiffe/errors.ts'
+import { answer, table } from '../context.ts'
+import { idText, idToMessage, timeText } from '../messages.ts'
+import { flag, type Given, optionalText, optionsOf, type Register, text } from '../register.ts'
+import { lifeOption, logFor, untilStopped } from '../run.ts'
+import { socketOption, withAuthority } from '../sockets.ts'
+
+const atAuthority = z.object({ socket: optionalText })
+
+function plain(agent: AgentMessage) {
+  return {
+    id: idText(agent.id),
+    attestation: agent.attestationType,
+    serial: agent.x509svidSerialNumber,
+    expiresAt: timeText(agent.x509svidExpiresAt),
+    banned: agent.banned,
+    canReattest: agent.canReattest,
+    version: agent.agentVersion,
+  }
+}
+
+async function listAgents(client: Client<typeof Agent>): Promise<AgentMessage[]> {
+  const all: AgentMessage[] = []
+  let pageToken = ''
+  do {
+    const page = await client.listAgents({ pageSize: 1000, pageToken })
+    all.push(...page.agents)
+    pageToken = page.nextPageToken
+  } while (pageToken !== '')
+  return all
+}
+
+function idArgument({ args }: Given) {
+  const [id] = args
+  if (id === undefined)
+    throw new IdentityError(
+      'ERR_BAD_REQUEST',
+      'which agent? Give its SPIFFE ID; castellan agent list shows them',
+    )
+  return idToMessage(id)
+}
+
+function runVerb(register: Register): void {
+  register({
+    noun: 'agent',
+    verb: 'run',
+    about: 'Runs the node agent until it is stopped.',
+    options: [['-c, --config <file>', 'agent.yaml', 'agent.yaml'], lifeOption],
+    async run(context, given) {
+      const { config: file, exitWithStdin = false } = optionsOf(
+        given,
+        z.object({ config: text, exitWithStdin: flag }),
+      )
+      // loaded here: the other verbs need none of it
+      const { loadAgentConfig } = await import('../../agent/config.ts')
+      const { runAgent } = await import('../../agent/main.ts')
+      const config = loadAgentConfig(file)
+      const log = logFor('agent', config.logLevel)
+      await using agent = await runAgent(config, { log, signal: context.signal })
+      await untilStopped(context, { withStdin: exitWithStdin, failed: agent.done })
+      return 0
+    },
+  })
+}
+
+export function agentCommands(register: Register): void {
+  runVerb(register)
+  writeVerbs(register)
+  register({
+    noun: 'agent',
+    verb: 'list',
+    about: 'Lists attested agents.',
+    options: [socketOption],
+    run: (context, given) =>
+      withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
+        const agents = (await listAgents(createClient(Agent, transport))).map(plain)
+        answer(context, agents, () =>
+          agents.length === 0
+            ? 'no agents; make a token with: castellan token create'
+            : table([
+                ['ID', 'ATTESTED BY', 'EXPIRES', 'STATE'],
+                ...agents.map((it) => [
+                  it.id,
+                  it.attestation,
+                  it.expiresAt,
+                  it.banned ? 'banned' : 'active',
+                ]),
+              ]),
+        )
+        return 0
+      }),
+  })
+  register({
+    noun: 'agent',
+    verb: 'show',
+    about: 'Shows one agent.',
+    positional: ['<spiffe-id>'],
+    options: [socketOption],
+    run: (context, given) =>
+      withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
+        const agent = plain(
+          await createClient(Agent, transport).getAgent({ id: idArgument(given) }),
+        )
+        answer(context, agent, () =>
+          Object.entries(agent)
+            .map(([name, value]) => `${name.padEnd(14)}${value}`)
+            .join('\n'),
+        )
+        return 0
+      }),
+  })
+}
+
+function writeVerbs(register: Register): void {
+  register({
+    noun: 'agent',
+    verb: 'ban',
+    about: 'Bans an agent: its certificate is refused at once and it cannot join again.',
+    positional: ['<spiffe-id>'],
+    options: [socketOption],
+    run: (context, given) =>
+      withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
+        const id = idArgument(given)
+        await createClient(Agent, transport).banAgent({ id })
+        answer(context, { banned: idText(id) }, () => `banned ${idText(id)}`)
+        return 0
+      }),
+  })
+  register({
+    noun: 'agent',
+    verb: 'delete',
+    about: 'Forgets an agent: it has to join again.',
+    positional: ['<spiffe-id>'],
+    options: [socketOption],
+    run: (context, given) =>
+      withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
+        const id = idArgument(given)
+        await createClient(Agent, transport).deleteAgent({ id })
+        answer(context, { deleted: idText(id) }, () => `deleted ${idText(id)}`)
+        return 0
+      }),
+  })
+}

@@ -1,0 +1,281 @@
+// castellan entry create, list, show, update, delete
+import { type Client, createClient } from '@connectrpc/connect'
+import { z } from 'zod'
+import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
+import type { Entry as EntryMessage } from '../../proto/gen/spire/api/types/entry_pb.js'
+import { SelectorMatch_MatchBehavior as Behaviour } from '../../proto/gen/spire/api/types/selector_pb.js'
+import type { Status } from '../../proto/gen/spire/api/types/status_pb.js'
+import { type ErrorCode, IdentityError } from '../../spiffe/errors.ts'
+import { answer, type Context, table } from '../context.ts'
+import { idText, idToMessage, selectorToMessage, timeText } from '../messages.ts'
+import {
+  flag,
+  type Given,
+  optionalText,
+  optionsOf,
+  type Register,
+  texts,
+  whole,
+} from '../register.ts'
+import { socketOption, withAuthority } from '../sockets.ts'
+
+const fields = z.object({
+  id: optionalText,
+  spiffeId: optionalText,
+  parentId: optionalText,
+  selector: texts,
+  ttl: whole,
+  dns: texts,
+  federatesWith: texts,
+  hint: optionalText,
+  expires: whole,
+  admin: flag,
+  downstream: flag,
+  socket: optionalText,
+})
+type Fields = z.infer<typeof fields>
+
+const fieldOptions = [
+  ['--spiffe-id <id>', 'the identity that the workload gets'],
+  ['--parent-id <id>', "the agent's ID, or an ID that the agent has"],
+  [
+    '--selector <type:value...>',
+    'what the workload has to be: unix:uid:1000, unix:gid:…, unix:path:…, unix:sha256:…',
+  ],
+  ['--ttl <seconds>', 'lifetime of its X.509-SVIDs'],
+  ['--dns <name...>', 'DNS names in its certificates'],
+  ['--federates-with <trust-domain...>', 'foreign bundles that it receives'],
+  ['--hint <text>', 'which of several identities this is, for the workload'],
+  ['--expires <seconds>', 'when the entry ends, seconds since the epoch'],
+  ['--admin', 'the workload may administer the authority'],
+  ['--downstream', 'the workload is a downstream authority'],
+] as const
+
+/** Message fields for those options that were given. */
+function given(options: Fields) {
+  const {
+    spiffeId,
+    parentId,
+    selector,
+    ttl,
+    dns,
+    federatesWith,
+    hint,
+    expires,
+    admin,
+    downstream,
+  } = options
+  return {
+    ...(spiffeId === undefined ? {} : { spiffeId: idToMessage(spiffeId) }),
+    ...(parentId === undefined ? {} : { parentId: idToMessage(parentId) }),
+    ...(selector === undefined ? {} : { selectors: selector.map(selectorToMessage) }),
+    ...(ttl === undefined ? {} : { x509SvidTtl: ttl }),
+    ...(dns === undefined ? {} : { dnsNames: dns }),
+    ...(federatesWith === undefined ? {} : { federatesWith }),
+    ...(hint === undefined ? {} : { hint }),
+    ...(expires === undefined ? {} : { expiresAt: BigInt(expires) }),
+    ...(admin === undefined ? {} : { admin }),
+    ...(downstream === undefined ? {} : { downstream }),
+  }
+}
+
+function plain(entry: EntryMessage) {
+  return {
+    id: entry.id,
+    spiffeId: idText(entry.spiffeId),
+    parentId: idText(entry.parentId),
+    selectors: entry.selectors.map(({ type, value }) => `${type}:${value}`),
+    ttl: entry.x509SvidTtl,
+    dnsNames: entry.dnsNames,
+    federatesWith: entry.federatesWith,
+    hint: entry.hint,
+    admin: entry.admin,
+    downstream: entry.downstream,
+    expiresAt: timeText(entry.expiresAt),
+    createdAt: timeText(entry.createdAt),
+    revision: Number(entry.revisionNumber),
+  }
+}
+
+function card(entry: EntryMessage): string {
+  return Object.entries(plain(entry))
+    .filter(([, value]) => value !== '' && !(Array.isArray(value) && value.length === 0))
+    .map(
+      ([name, value]) =>
+        `${name.padEnd(14)}${Array.isArray(value) ? value.join(', ') : String(value)}`,
+    )
+    .join('\n')
+}
+
+const codes: Readonly<Record<number, ErrorCode>> = {
+  3: 'ERR_BAD_REQUEST',
+  5: 'ERR_NOT_FOUND',
+  6: 'ERR_ALREADY_EXISTS',
+  7: 'ERR_DENIED',
+}
+
+/** The one item of a batch answer, or its status as an error. */
+function demandOk(status: Status | undefined): void {
+  if (status?.code === 0) return
+  throw new IdentityError(
+    codes[status?.code ?? 0] ?? 'ERR_UNAVAILABLE',
+    status?.message ?? 'no answer',
+  )
+}
+
+/** All pages of a list. */
+export async function listEntries(
+  client: Client<typeof Entry>,
+  filter: object,
+): Promise<EntryMessage[]> {
+  const all: EntryMessage[] = []
+  let pageToken = ''
+  do {
+    const page = await client.listEntries({ filter, pageSize: 1000, pageToken })
+    all.push(...page.entries)
+    pageToken = page.nextPageToken
+  } while (pageToken !== '')
+  return all
+}
+
+function withEntries(
+  context: Context,
+  { socket }: Fields,
+  work: (client: Client<typeof Entry>) => Promise<void>,
+): Promise<0> {
+  return withAuthority(context, socket, async (transport) => {
+    await work(createClient(Entry, transport))
+    return 0 as const
+  })
+}
+
+function idArgument({ args }: Given): string {
+  const [id] = args
+  if (id === undefined)
+    throw new IdentityError(
+      'ERR_BAD_REQUEST',
+      'which entry? Give its id; castellan entry list shows them',
+    )
+  return id
+}
+
+function readVerbs(register: Register): void {
+  register({
+    noun: 'entry',
+    verb: 'list',
+    about: 'Lists registration entries.',
+    options: [
+      ['--spiffe-id <id>', 'only those of this identity'],
+      ['--parent-id <id>', 'only those below this parent'],
+      ['--selector <type:value...>', 'only those with at least these selectors'],
+      socketOption,
+    ],
+    run(context, it) {
+      const options = optionsOf(it, fields)
+      return withEntries(context, options, async (client) => {
+        const { spiffeId, parentId, selectors } = given(options)
+        const filter = {
+          ...(spiffeId === undefined ? {} : { bySpiffeId: spiffeId }),
+          ...(parentId === undefined ? {} : { byParentId: parentId }),
+          ...(selectors === undefined
+            ? {}
+            : { bySelectors: { selectors, match: Behaviour.MATCH_SUPERSET } }),
+        }
+        const entries = await listEntries(client, filter)
+        answer(context, entries.map(plain), () =>
+          entries.length === 0
+            ? 'no entries; make one with: castellan entry create --spiffe-id … --parent-id … --selector …'
+            : table([
+                ['ID', 'SPIFFE ID', 'PARENT', 'SELECTORS'],
+                ...entries.map((entry) => [
+                  entry.id,
+                  idText(entry.spiffeId),
+                  idText(entry.parentId),
+                  entry.selectors.map(({ type, value }) => `${type}:${value}`).join(' '),
+                ]),
+              ]),
+        )
+      })
+    },
+  })
+  register({
+    noun: 'entry',
+    verb: 'show',
+    about: 'Shows one entry.',
+    positional: ['<id>'],
+    options: [socketOption],
+    run(context, it) {
+      return withEntries(context, optionsOf(it, fields), async (client) => {
+        const entry = await client.getEntry({ id: idArgument(it) })
+        answer(context, plain(entry), () => card(entry))
+      })
+    },
+  })
+}
+
+export function entryCommands(register: Register): void {
+  register({
+    noun: 'entry',
+    verb: 'create',
+    about:
+      'Makes a registration entry: workloads with these selectors, below this parent, get this identity.',
+    options: [
+      ['--id <id>', 'id of the entry; made up when left out'],
+      ...fieldOptions,
+      socketOption,
+    ],
+    run(context, it) {
+      const options = optionsOf(it, fields)
+      return withEntries(context, options, async (client) => {
+        const entry = { ...given(options), ...(options.id === undefined ? {} : { id: options.id }) }
+        const { results } = await client.batchCreateEntry({ entries: [entry] })
+        const [result] = results
+        demandOk(result?.status)
+        if (result?.entry !== undefined) {
+          const made = result.entry
+          answer(context, plain(made), () => card(made))
+        }
+      })
+    },
+  })
+  readVerbs(register)
+  register({
+    noun: 'entry',
+    verb: 'update',
+    about: 'Changes the given fields of an entry; agents learn of it at once.',
+    positional: ['<id>'],
+    options: [...fieldOptions, socketOption],
+    run(context, it) {
+      const options = optionsOf(it, fields)
+      return withEntries(context, options, async (client) => {
+        const changes = given(options)
+        const inputMask = Object.fromEntries(Object.keys(changes).map((name) => [name, true]))
+        const { results } = await client.batchUpdateEntry({
+          entries: [{ id: idArgument(it), ...changes }],
+          inputMask,
+        })
+        const [result] = results
+        demandOk(result?.status)
+        if (result?.entry !== undefined) {
+          const made = result.entry
+          answer(context, plain(made), () => card(made))
+        }
+      })
+    },
+  })
+  register({
+    noun: 'entry',
+    verb: 'delete',
+    about: 'Deletes an entry; its workloads lose the identity.',
+    positional: ['<id>'],
+    options: [socketOption],
+    run(context, it) {
+      return withEntries(context, optionsOf(it, fields), async (client) => {
+        const id = idArgument(it)
+        const { results } = await client.batchDeleteEntry({ ids: [id] })
+        demandOk(results[0]?.status)
+        answer(context, { deleted: id }, () => `deleted ${id}`)
+      })
+    },
+  })
+}

@@ -1,0 +1,105 @@
+// castellan dev --check: the tour without a person. Each step proves one promise; all have to hold.
+import { systemClock } from '../../runtime/clock.ts'
+import { explain, IdentityError } from '../../spiffe/errors.ts'
+import type { Context, ExitCode } from '../context.ts'
+import { type DevMesh, startMesh } from './mesh.ts'
+import { followStatus } from './status.ts'
+import { type Check, type Step, steps } from './steps.ts'
+import { startTraffic } from './traffic.ts'
+
+const svidLifetime = '12s'
+const budget = 58_000
+
+interface Outcome {
+  readonly step: string
+  readonly held: boolean
+  readonly detail: string
+  readonly ms: number
+}
+
+async function tryStep([name, prove]: Step, check: Check): Promise<Outcome> {
+  const start = performance.now()
+  const outcome = (held: boolean, detail: string) => ({
+    step: name,
+    held,
+    detail,
+    ms: Math.round(performance.now() - start),
+  })
+  try {
+    return outcome(true, await prove(check))
+  } catch (error) {
+    return outcome(false, explain(error))
+  }
+}
+
+async function tour(tell: (outcome: Outcome) => void, signal: AbortSignal): Promise<DevMesh> {
+  const events: Check['events'] = []
+  const started = performance.now()
+  const mesh = await startMesh({
+    svidLifetime,
+    signal,
+    onEvent: (who, event) => events.push({ who, event }),
+  })
+  const took = Math.round(performance.now() - started)
+  tell({
+    step: 'authority, agent, services and sidecars start',
+    held: true,
+    detail: `${mesh.pids().length} processes`,
+    ms: took,
+  })
+  await using open = new AsyncDisposableStack()
+  open.use(mesh)
+  const feed = open.use(followStatus(mesh.adminSocket))
+  const traffic = open.use(
+    startTraffic(mesh.toPayments, '/balance', { clock: systemClock, lanes: 2, pause: 20 }),
+  )
+  const check: Check = { mesh, feed, traffic, events, signal, clock: systemClock }
+  for (const step of steps) tell(await tryStep(step, check))
+  return mesh
+}
+
+function isGone(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return false
+  } catch {
+    return true
+  }
+}
+
+/** Exit 0 only when every step held. */
+export async function checkTour(context: Context): Promise<ExitCode> {
+  const { stdout } = context.process
+  const outcomes: Outcome[] = []
+  const tell = (outcome: Outcome) => {
+    outcomes.push(outcome)
+    const { step, held, detail, ms } = outcome
+    stdout.write(
+      context.isJson
+        ? `${JSON.stringify(outcome)}\n`
+        : `${held ? 'ok  ' : 'FAIL'}  ${step} (${detail}; ${ms} ms)\n`,
+    )
+  }
+  const signal = AbortSignal.any([context.signal, AbortSignal.timeout(budget)])
+  const pids: number[] = []
+  try {
+    const { pids: all, stage } = await tour(tell, signal)
+    pids.push(...all())
+    const left = [
+      ...pids.filter((pid) => !isGone(pid)).map((pid) => `process ${pid}`),
+      ...(stage.exists() ? [stage.folder] : []),
+    ]
+    tell({
+      step: 'nothing is left behind',
+      held: left.length === 0,
+      detail: left.join(', ') || 'no process, no file',
+      ms: 0,
+    })
+  } catch (error) {
+    if (context.signal.aborted) throw new IdentityError('ERR_CANCELLED', 'the tour was stopped')
+    tell({ step: 'the tour', held: false, detail: explain(error), ms: 0 })
+  }
+  const held = outcomes.filter((outcome) => outcome.held).length
+  if (!context.isJson) stdout.write(`dev --check: ${held} of ${outcomes.length} steps held\n`)
+  return held === outcomes.length ? 0 : 1
+}

@@ -1,0 +1,124 @@
+// Callers that the tour sends to the door in front of payments, with whatever certificate they have.
+import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { connect, type PeerCertificate } from 'node:tls'
+import { createClient } from '@connectrpc/connect'
+import { openTransport } from '../../client/transport.ts'
+import { SVID } from '../../proto/gen/spire/api/server/svid/v1/svid_pb.js'
+import { bundleOfPem, bundleSourceOf } from '../../spiffe/bundle.ts'
+import { extensionOids } from '../../spiffe/certificate.ts'
+import * as der from '../../spiffe/der-writer.ts'
+import { IdentityError } from '../../spiffe/errors.ts'
+import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
+import { matchId } from '../../spiffe/match.ts'
+import { toPem } from '../../spiffe/pem.ts'
+import { verifySvid } from '../../spiffe/svid.ts'
+import type { DevMesh } from './mesh.ts'
+import { identityOf, trustDomain } from './stage.ts'
+
+export interface Credential {
+  /** DER, leaf first */
+  readonly chain: readonly Uint8Array[]
+  readonly privateKey: KeyObject
+}
+
+/** `refused` is a connection that ended without an answer in HTTP. */
+export type Visit =
+  | { readonly kind: 'answered'; readonly status: number }
+  | { readonly kind: 'refused'; readonly reason: string }
+
+const patience = 5000
+
+/** Shakes hands with payments' sidecar and asks for the balance. Rejects when it answers nothing at all. */
+export function visit(
+  mesh: DevMesh,
+  credential: Credential | undefined,
+  now: number,
+): Promise<Visit> {
+  const bundle = bundleOfPem(
+    parseTrustDomain(trustDomain),
+    readFileSync(mesh.stage.path('bundle.pem'), 'utf8'),
+    'bundle.pem',
+  )
+  const match = matchId(parseSpiffeId(identityOf('payments')))
+  const checkServerIdentity = (_: string, peer: PeerCertificate): Error | undefined => {
+    try {
+      verifySvid([peer.raw], bundleSourceOf(bundle), { now, match })
+      return undefined
+    } catch (error) {
+      return error instanceof Error ? error : new Error(String(error))
+    }
+  }
+  const own =
+    credential === undefined
+      ? {}
+      : {
+          cert: credential.chain.map((it) => toPem(it, 'CERTIFICATE')).join(''),
+          key: credential.privateKey.export({ format: 'pem', type: 'pkcs8' }),
+        }
+  const { promise, resolve, reject } = Promise.withResolvers<Visit>()
+  const ca = readFileSync(mesh.stage.path('bundle.pem'))
+  const socket = connect({
+    host: '127.0.0.1',
+    port: mesh.paymentsPort,
+    servername: '',
+    ca,
+    checkServerIdentity,
+    ...own,
+  })
+  let received = ''
+  socket.setTimeout(patience, () =>
+    socket.destroy(new IdentityError('ERR_DEADLINE', 'no answer in five seconds')),
+  )
+  socket.once('secureConnect', () =>
+    socket.write('GET /balance HTTP/1.1\r\nhost: payments\r\nconnection: close\r\n\r\n'),
+  )
+  socket.on('data', (chunk: Buffer) => {
+    received += chunk.toString('latin1')
+  })
+  let reason = 'closed'
+  socket.once('error', (error) => {
+    if (error instanceof IdentityError) reject(error)
+    reason = error.message
+  })
+  socket.once('close', () => {
+    const status = /^HTTP\/1\.1 (\d{3}) /.exec(received)?.[1]
+    resolve(
+      status === undefined
+        ? { kind: 'refused', reason }
+        : { kind: 'answered', status: Number(status) },
+    )
+  })
+  return promise
+}
+
+/** A CSR that asks for a SPIFFE ID, as administrators send one to MintX509SVID. */
+function namingCsr(id: string, publicKey: KeyObject, privateKey: KeyObject): Buffer {
+  const names = der.sequence(der.element(0x86, Buffer.from(id, 'latin1')))
+  const extensions = der.sequence(
+    der.extension(extensionOids.subjectAltName, names, { critical: true }),
+  )
+  const attribute = der.sequence(der.oid('1.2.840.113549.1.9.14'), der.set(extensions))
+  const spki = publicKey.export({ format: 'der', type: 'spki' })
+  const info = der.sequence(
+    der.integer(Buffer.of(0)),
+    der.sequence(),
+    spki,
+    der.element(0xa0, attribute),
+  )
+  const algorithm = der.sequence(der.oid('1.2.840.10045.4.3.2'))
+  return der.sequence(info, algorithm, der.bitString(sign('sha256', info, privateKey)))
+}
+
+/** An SVID of the real authority for an identity that no policy speaks of. */
+export async function mintStranger(
+  mesh: DevMesh,
+  seconds: number,
+): Promise<Credential & { notAfter: number }> {
+  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
+  using local = openTransport({ kind: 'unix', path: mesh.caSocket })
+  const csr = new Uint8Array(namingCsr(identityOf('stranger'), publicKey, privateKey))
+  const { svid } = await createClient(SVID, local.transport).mintX509SVID({ csr, ttl: seconds })
+  if (svid === undefined) throw new IdentityError('ERR_UNAVAILABLE', 'the authority minted nothing')
+  return { chain: svid.certChain, privateKey, notAfter: Number(svid.expiresAt) * 1000 }
+}

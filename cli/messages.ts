@@ -1,0 +1,34 @@
+// Between texts that people type and messages of SPIRE's API.
+import { IdentityError } from '../spiffe/errors.ts'
+import { parseSpiffeId, pathOf, trustDomainOf } from '../spiffe/id.ts'
+
+export interface IdMessage {
+  readonly trustDomain: string
+  readonly path: string
+}
+
+/** Throws ERR_SPIFFE_ID. */
+export function idToMessage(text: string): { trustDomain: string; path: string } {
+  const id = parseSpiffeId(text)
+  return { trustDomain: trustDomainOf(id), path: pathOf(id) }
+}
+
+export function idText(message: IdMessage | undefined): string {
+  return message === undefined ? '' : `spiffe://${message.trustDomain}${message.path}`
+}
+
+/** `type:value`, split at the first colon. Throws ERR_BAD_REQUEST. */
+export function selectorToMessage(text: string): { type: string; value: string } {
+  const colon = text.indexOf(':')
+  if (colon < 1 || colon === text.length - 1) {
+    throw new IdentityError(
+      'ERR_BAD_REQUEST',
+      `selector ${JSON.stringify(text)}: write type:value, such as unix:uid:1000`,
+    )
+  }
+  return { type: text.slice(0, colon), value: text.slice(colon + 1) }
+}
+
+export function timeText(seconds: bigint): string {
+  return seconds === 0n ? 'never' : new Date(Number(seconds) * 1000).toISOString()
+}

@@ -1,0 +1,45 @@
+// How a command declares itself.
+import { z } from 'zod'
+import { IdentityError } from '../spiffe/errors.ts'
+import type { Context, ExitCode } from './context.ts'
+
+export interface Given {
+  /** options by camel-cased name, as commander read them */
+  readonly values: Readonly<Record<string, unknown>>
+  readonly args: readonly (string | undefined)[]
+}
+
+export interface CommandSpec {
+  /** absent for `castellan dev` and `castellan call` */
+  readonly noun?: string
+  readonly verb: string
+  readonly about: string
+  readonly positional?: readonly string[]
+  /** flags, description, default */
+  readonly options?: readonly (readonly [string, string, (string | boolean | string[])?])[]
+  readonly run: (context: Context, given: Given) => Promise<ExitCode>
+}
+
+export type Register = (command: CommandSpec) => void
+
+/** The options in the shape that a command wants. Throws ERR_BAD_REQUEST naming the option. */
+export function optionsOf<T>(given: Given, schema: z.ZodType<T>): T {
+  const result = schema.safeParse(given.values)
+  if (result.success) return result.data
+  const [issue] = result.error.issues
+  const name = String(issue?.path[0] ?? 'options').replace(
+    /[A-Z]/g,
+    (letter) => `-${letter.toLowerCase()}`,
+  )
+  throw new IdentityError('ERR_BAD_REQUEST', `--${name}: ${issue?.message}`)
+}
+
+export const text = z.string('is missing')
+export const optionalText = z.string().optional()
+export const texts = z.array(z.string()).optional()
+export const flag = z.boolean().optional()
+export const whole = z
+  .string()
+  .regex(/^\d{1,9}$/, 'is not a whole number')
+  .transform(Number)
+  .optional()

@@ -1,0 +1,76 @@
+// Builds a Go program of this folder's module, or says why this machine cannot.
+import { execFile, spawn } from 'node:child_process'
+import { accessSync, constants, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
+import type { Surroundings } from './interop.ts'
+
+const run = promisify(execFile)
+const module = import.meta.dirname
+const cache = join(module, '../../.cache/go')
+
+export type Built =
+  | { readonly kind: 'built'; readonly path: string }
+  | { readonly kind: 'skipped'; readonly reason: string }
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+function isWritable(folder: string): boolean {
+  try {
+    mkdirSync(folder, { recursive: true })
+    accessSync(folder, constants.W_OK)
+    return true
+  } catch {
+    // not ours to write in: the caller takes another folder
+    return false
+  }
+}
+
+async function environment(ci: boolean): Promise<Environment> {
+  const inherited = { ...process.env, GOTOOLCHAIN: 'local', GOFLAGS: '-mod=readonly' }
+  const { stdout } = await run('go', ['env', 'GOMODCACHE', 'GOCACHE'], { cwd: module })
+  const [modules = '', builds = ''] = stdout.split('\n')
+  if (!ci && isWritable(modules) && isWritable(builds)) return inherited
+  return { ...inherited, GOMODCACHE: join(cache, 'mod'), GOCACHE: join(cache, 'build') }
+}
+
+function lastLine(error: unknown): string {
+  const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error)
+  return text.trim().split('\n').at(-1) ?? ''
+}
+
+/** A machine without Go or without the modules skips; code that does not compile fails. */
+export async function buildGo(name: string, { ci, log }: Surroundings): Promise<Built> {
+  let env: Environment
+  try {
+    env = await environment(ci)
+  } catch (error) {
+    return { kind: 'skipped', reason: `go does not run: ${lastLine(error)}` }
+  }
+  try {
+    await run('go', ['mod', 'download'], { cwd: module, env })
+  } catch (error) {
+    return { kind: 'skipped', reason: `its modules cannot be had: ${lastLine(error)}` }
+  }
+  log(`building ${name}`)
+  const path = join(cache, 'bin', name)
+  await run('go', ['build', '-o', path, `./${name}`], { cwd: module, env })
+  return { kind: 'built', path }
+}
+
+/** Runs a program that was built, each line of its output to `onLine`; rejects unless it exits with 0. */
+export async function runProgram(
+  path: string,
+  args: readonly string[],
+  onLine: (line: string) => void,
+): Promise<void> {
+  const child = spawn(path, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const exited = new Promise<number | null>((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', resolve)
+  })
+  createInterface({ input: child.stdout }).on('line', onLine)
+  const code = await exited
+  if (code !== 0) throw new Error(`${path} exited with ${code}`)
+}

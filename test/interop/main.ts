@@ -1,0 +1,50 @@
+// `npm run interop [-- NAME...]`: real clients against our servers, one after the other.
+import { explain } from '../../spiffe/errors.ts'
+import type { Interop, Outcome } from './interop.ts'
+
+// loaded when it is their turn, so that one that does not even load fails alone
+const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
+  { name: 'grpc-go', load: async () => (await import('./grpc-go.ts')).grpcGo },
+]
+
+const ci = process.env.CI === 'true'
+const log = (line: string) => console.log(`  ${line}`)
+
+type Result = Outcome | { readonly kind: 'failed'; readonly reason: string }
+
+async function run(load: () => Promise<Interop>): Promise<Result> {
+  try {
+    const client = await load()
+    const outcome = await client.run({ ci, log })
+    if (outcome.kind === 'ok' || !ci) return outcome
+    return { kind: 'failed', reason: `skipped, which CI does not allow: ${outcome.reason}` }
+  } catch (error) {
+    return { kind: 'failed', reason: explain(error).replaceAll('\n', ' ') }
+  }
+}
+
+async function runAll(wanted: readonly string[]): Promise<number> {
+  const counts = { ok: 0, failed: 0, skipped: 0 }
+  for (const { name, load } of clients) {
+    if (wanted.length > 0 && !wanted.includes(name)) continue
+    const result = await run(load)
+    counts[result.kind]++
+    const reason = result.kind === 'ok' ? '' : `: ${result.reason}`
+    console.log(`interop ${name}: ${result.kind}${reason}`)
+  }
+  console.log(`interop: ${counts.ok} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
+  return counts.failed === 0 ? 0 : 1
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  if (args.includes('--list')) {
+    for (const { name } of clients) console.log(name)
+    return 0
+  }
+  const unknown = args.filter((wanted) => !clients.some(({ name }) => name === wanted))
+  if (unknown.length === 0) return runAll(args)
+  console.error(`interop: no client is named ${unknown.join(', ')}; --list names them all`)
+  return 2
+}
+
+process.exitCode = await main(process.argv.slice(2))
