@@ -182,17 +182,18 @@ export async function issue(
   // 2 attest happened before, in `ca/attestors`: its result is a token, too
   // 3 authorize
   const grant = authorize(proven, attested, steps.decide)
-  const token = grant.terms.token
+  const { token } = grant.terms
+  const { between } = steps
   // 4 reserve
   const reserved = await reserve(grant, steps)
   try {
-    await steps.between?.('reserved')
+    if (between !== undefined) await between('reserved')
     // 5 sign
     const issued = sign(reserved)
-    await steps.between?.('signed')
+    if (between !== undefined) await between('signed')
     // 6 record
     const recorded = await record(issued, steps)
-    await steps.between?.('recorded')
+    if (between !== undefined) await between('recorded')
     // 7 deliver
     return deliver(recorded, steps)
   } catch (error) {

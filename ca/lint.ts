@@ -1,6 +1,7 @@
 // Reads the to-be-signed bytes of a leaf as a stranger would and compares them with what was granted.
 // What fails here was our own mistake, and is never signed.
 import {
+  booleanOf,
   childrenOf,
   contentOf,
   derError,
@@ -16,7 +17,8 @@ import { generalNamesOf } from '../spiffe/general-name.ts'
 import type { LeafFields } from './profile.ts'
 
 interface Extension {
-  readonly id: string
+  /** content of the object identifier */
+  readonly id: Uint8Array
   readonly isCritical: boolean
   readonly value: Uint8Array
 }
@@ -33,17 +35,19 @@ interface Read {
   readonly extensions: readonly Extension[]
 }
 
-const hex = (bytes: Uint8Array) =>
-  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex')
-const same = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0
+function same(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return true
+}
 
 function extensionOf(child: Element): Extension {
   const parts = childrenOf(expectTag(child, tags.sequence), 3)
+  const [id, middle, last = middle] = parts
   return {
-    id: hex(contentOf(expectTag(parts[0], tags.oid))),
-    isCritical:
-      parts.length === 3 && hex(encodedOf(expectTag(parts[1], tags.boolean))) === '0101ff',
-    value: contentOf(expectTag(parts.at(-1), tags.octetString)),
+    id: contentOf(expectTag(id, tags.oid)),
+    isCritical: parts.length === 3 && booleanOf(expectTag(middle, tags.boolean)),
+    value: contentOf(expectTag(last, tags.octetString)),
   }
 }
 
@@ -65,28 +69,34 @@ function read(tbs: Uint8Array): Read {
   }
 }
 
-// Encodings in hex, written down from the standards and not made by the writer that they judge.
-const version3 = 'a003020102'
-const ecdsaWithSha256 = '300a06082a8648ce3d040302'
-const digitalSignatureAlone = '03020780'
-const serverAuthAndClientAuth = '301406082b0601050507030106082b06010505070302'
-const emptySequence = '3000'
+// Encodings written down from the standards, and not made by the writer that they judge.
+const bytes = (text: string) => Uint8Array.from(Buffer.from(text, 'hex'))
+const version3 = bytes('a003020102')
+const ecdsaWithSha256 = bytes('300a06082a8648ce3d040302')
+const digitalSignatureAlone = bytes('03020780')
+const serverAuthAndClientAuth = bytes('301406082b0601050507030106082b06010505070302')
+const emptySequence = bytes('3000')
+const keyIdHead = bytes('0414')
+const authorityKeyIdHead = bytes('30168014')
 
 const ids = {
-  subjectKeyIdentifier: '551d0e',
-  keyUsage: '551d0f',
-  subjectAltName: '551d11',
-  basicConstraints: '551d13',
-  authorityKeyIdentifier: '551d23',
-  extendedKeyUsage: '551d25',
+  keyUsage: bytes('551d0f'),
+  extendedKeyUsage: bytes('551d25'),
+  basicConstraints: bytes('551d13'),
+  subjectKeyIdentifier: bytes('551d0e'),
+  authorityKeyIdentifier: bytes('551d23'),
+  subjectAltName: bytes('551d11'),
 } as const
-const expectedIds = Object.values(ids).sort().join()
+const expectedIds = Object.values(ids)
 
-const extensionIn = ({ extensions }: Read, id: string) => extensions.find((it) => it.id === id)
+const extensionIn = ({ extensions }: Read, wanted: Uint8Array) =>
+  extensions.find(({ id }) => same(id, wanted))
 
-function holdsValue(it: Read, id: string, value: string): boolean {
-  const found = extensionIn(it, id)
-  return found !== undefined && hex(found.value) === value
+/** Whether that extension's value is exactly `head` followed by `rest`. */
+function holds(it: Read, id: Uint8Array, head: Uint8Array, rest = new Uint8Array()): boolean {
+  const value = extensionIn(it, id)?.value ?? new Uint8Array()
+  const cut = head.length
+  return same(value.subarray(0, cut), head) && same(value.subarray(cut), rest)
 }
 
 /** The digits that RFC 5280 §4.1.2.5 demands for an instant, with the tag of their form. */
@@ -99,13 +109,7 @@ function timeText(ms: number): string {
 }
 
 function isAt(time: Element, ms: number): boolean {
-  const { bytes, body, end } = time
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString(
-    'latin1',
-    body,
-    end,
-  )
-  return `${time.tag}:${text}` === timeText(ms)
+  return `${time.tag}:${String.fromCharCode(...contentOf(time))}` === timeText(ms)
 }
 
 type Rule = (it: Read, granted: LeafFields) => boolean
@@ -113,7 +117,7 @@ type Rule = (it: Read, granted: LeafFields) => boolean
 /** Each rule by name; true means that it holds. */
 const rules: Readonly<Record<string, Rule>> = {
   'version 3, signed by the algorithm of the profile': ({ version, algorithm }) =>
-    hex(encodedOf(version)) === version3 && hex(encodedOf(algorithm)) === ecdsaWithSha256,
+    same(encodedOf(version), version3) && same(encodedOf(algorithm), ecdsaWithSha256),
   'serial as reserved, positive, at least 64 bits': (it, { serial }) =>
     it.serial.length >= 8 && (it.serial[0] ?? 0x80) < 0x80 && same(it.serial, serial),
   'issuer of the active authority': (it, { issuer }) => same(encodedOf(it.issuer), issuer),
@@ -122,19 +126,16 @@ const rules: Readonly<Record<string, Rule>> = {
   'empty subject': ({ subject }) => subject.end === subject.body,
   'public key as proven': (it, { publicKey }) => same(encodedOf(it.publicKey), publicKey),
   'the extensions of a leaf and no other': ({ extensions }) =>
-    extensions
-      .map(({ id }) => id)
-      .sort()
-      .join() === expectedIds,
+    extensions.length === expectedIds.length &&
+    expectedIds.every((wanted) => extensions.some(({ id }) => same(id, wanted))),
   'critical key usage digitalSignature alone': (it) =>
     extensionIn(it, ids.keyUsage)?.isCritical === true &&
-    holdsValue(it, ids.keyUsage, digitalSignatureAlone),
-  'server and client purpose': (it) =>
-    holdsValue(it, ids.extendedKeyUsage, serverAuthAndClientAuth),
-  'no CA': (it) => holdsValue(it, ids.basicConstraints, emptySequence),
+    holds(it, ids.keyUsage, digitalSignatureAlone),
+  'server and client purpose': (it) => holds(it, ids.extendedKeyUsage, serverAuthAndClientAuth),
+  'no CA': (it) => holds(it, ids.basicConstraints, emptySequence),
   'key identifiers as granted': (it, { subjectKeyId, authorityKeyId }) =>
-    holdsValue(it, ids.subjectKeyIdentifier, `0414${hex(subjectKeyId)}`) &&
-    holdsValue(it, ids.authorityKeyIdentifier, `30168014${hex(authorityKeyId)}`),
+    holds(it, ids.subjectKeyIdentifier, keyIdHead, subjectKeyId) &&
+    holds(it, ids.authorityKeyIdentifier, authorityKeyIdHead, authorityKeyId),
   'critical SAN with the granted names and no other': (it, { spiffeId, dnsNames }) => {
     const san = extensionIn(it, ids.subjectAltName)
     if (san === undefined || !san.isCritical) return false
@@ -151,7 +152,8 @@ const rulesInOrder = Object.entries(rules)
 
 function brokenRule(tbs: Uint8Array, granted: LeafFields): string | undefined {
   const it = read(tbs)
-  return rulesInOrder.find(([, holds]) => !holds(it, granted))?.[0]
+  for (const [name, isKept] of rulesInOrder) if (!isKept(it, granted)) return name
+  return undefined
 }
 
 /** Throws ERR_LINT naming the broken rule. */

@@ -51,17 +51,20 @@ function utcMillis(text: string): number {
   return Date.UTC(part(0, 4), part(4, 6) - 1, part(6, 8), part(8, 10), part(10, 12), part(12, 14))
 }
 
-const subjectAltNameOid = '551d11'
+/** Whether `oid` is 2.5.29.17, subjectAltName. */
+function isSubjectAltName(oid: Buffer): boolean {
+  return oid.length === 3 && oid[0] === 0x55 && oid[1] === 0x1d && oid[2] === 0x11
+}
 
 /** The URI names of the extension list that `cursor` stands in, up to `end`. */
 function urisIn(cursor: Cursor, end: number): string[] {
   const uris: string[] = []
   while (cursor.at < end) {
     const after = enter(cursor, 0x30)
-    const oid = take(cursor, 0x06).toString('hex')
+    const oid = take(cursor, 0x06)
     if (cursor.bytes[cursor.at] === 0x01) skip(cursor, 0x01)
     const namesEnd = enter(cursor, 0x04)
-    if (oid === subjectAltNameOid) {
+    if (isSubjectAltName(oid)) {
       enter(cursor, 0x30)
       while (cursor.at < namesEnd) {
         const tag = cursor.bytes[cursor.at] ?? fail(cursor.at)

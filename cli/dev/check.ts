@@ -54,7 +54,11 @@ async function tour(tell: (outcome: Outcome) => void, signal: AbortSignal): Prom
     startTraffic(mesh.toPayments, '/balance', { clock: systemClock, lanes: 2, pause: 20 }),
   )
   const check: Check = { mesh, feed, traffic, events, signal, clock: systemClock }
-  for (const step of steps) tell(await tryStep(step, check))
+  for (const step of steps) {
+    tell(await tryStep(step, check))
+    // out of time or stopped: the steps that are left could only say the same
+    signal.throwIfAborted()
+  }
   return mesh
 }
 

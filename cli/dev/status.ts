@@ -28,6 +28,7 @@ export function followStatus(adminSocket: string): StatusFeed {
     current: () => current,
     async until(holds, signal) {
       if (current !== undefined && holds(current)) return current
+      signal.throwIfAborted()
       const { promise, resolve, reject } = Promise.withResolvers<AgentStatus>()
       using _ = topic.subscribe((status) => {
         if (holds(status)) resolve(status)

@@ -19,6 +19,7 @@ import {
   trailersOnly,
   whole,
 } from './status.ts'
+import { resetSoon } from './unended.ts'
 
 export interface CallEvent<P> {
   /** `package.Service/Method`, or `unknown` */
@@ -37,8 +38,6 @@ export interface Rules<P> {
   readonly authorize: ((context: CallContext<P>) => void | Promise<void>) | undefined
   readonly observe: ((event: CallEvent<P>) => void) | undefined
   readonly details: ((error: IdentityError) => readonly Any[]) | undefined
-  /** Takes over a stream that was answered before its request was read to the end. */
-  readonly abandon: (stream: ServerHttp2Stream) => void
 }
 
 /** A connection's part in its calls: who calls, and the calls that are not answered yet. */
@@ -72,7 +71,8 @@ function settle<P>(call: Call<P>): void {
   if (deadline !== undefined) rules.deadlines.remove(deadline)
   call.requests?.end()
   call.replies?.release()
-  if (!call.requestEnded) rules.abandon(stream)
+  // what still comes is thrown away
+  if (!call.requestEnded) stream.resume()
 }
 
 function report<P>({ caller, route, rules, started }: Call<P>, code: number, error?: unknown) {
@@ -88,7 +88,11 @@ function isOpen(stream: ServerHttp2Stream): boolean {
 
 function sendHeaders<P>(call: Call<P>): void {
   const { stream } = call
-  stream.on('wantTrailers', () => stream.sendTrailers(call.trailers))
+  stream.on('wantTrailers', () => {
+    // Node submits trailers in an immediate of its own, so ours comes after
+    stream.sendTrailers(call.trailers)
+    if (!call.requestEnded) resetSoon(stream)
+  })
   stream.respond(responseHeaders, streamed)
 }
 
@@ -98,8 +102,10 @@ export function fail<P>(call: Call<P>, error: unknown): void {
   const status = statusOf(error, rules.details)
   settle(call)
   if (isOpen(stream)) {
-    if (!stream.headersSent) stream.respond(trailersOnly(status), whole)
-    else {
+    if (!stream.headersSent) {
+      stream.respond(trailersOnly(status), whole)
+      if (!call.requestEnded) resetSoon(stream)
+    } else {
       call.trailers = trailersOf(status)
       call.replies?.flush()
       stream.end()

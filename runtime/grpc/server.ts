@@ -6,7 +6,6 @@ import type tls from 'node:tls'
 import type { Any } from '@bufbuild/protobuf/wkt'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { type Clock, systemClock } from '../clock.ts'
-import { type Abandoned, createAbandoned } from './abandoned.ts'
 import type { CallEvent, Rules } from './answer.ts'
 import { startCall } from './call.ts'
 import { createDeadlines, type Deadlines } from './deadline.ts'
@@ -20,6 +19,7 @@ import {
   type Sessions,
 } from './sessions.ts'
 import { statusOf, trailersOnly, whole } from './status.ts'
+import { resetSoon } from './unended.ts'
 
 export type { CallEvent } from './answer.ts'
 export type { CallContext } from './service.ts'
@@ -107,7 +107,7 @@ function createStreams<P>(routes: ReadonlyMap<string, Route<P>>, rules: Rules<P>
     const error = new IdentityError('ERR_UNIMPLEMENTED', `no method ${path}`)
     const status = statusOf(error)
     stream.respond(trailersOnly(status), whole)
-    rules.abandon(stream)
+    resetSoon(stream)
     rules.observe?.({ method: 'unknown', code: status.code, ms: 0, peer, error })
   }
 
@@ -119,7 +119,7 @@ function createStreams<P>(routes: ReadonlyMap<string, Route<P>>, rules: Rules<P>
     const refusal = httpRefusal(headers)
     if (refusal !== undefined) {
       stream.respond({ ':status': refusal }, { endStream: true })
-      rules.abandon(stream)
+      resetSoon(stream)
       return
     }
     const path = headers[':path'] ?? ''
@@ -169,27 +169,21 @@ async function disconnectSession<P>(session: Session<P>): Promise<void> {
   session.socket.destroy()
 }
 
-function rulesOf<P>(options: GrpcServerOptions<P>, clock: Clock, resources: Resources): Rules<P> {
+function rulesOf<P>(options: GrpcServerOptions<P>, clock: Clock, deadlines: Deadlines): Rules<P> {
   return {
     clock,
-    deadlines: resources.deadlines,
+    deadlines,
     messageBytes: options.limits?.messageBytes ?? defaultMessageBytes,
     authorize: options.authorize,
     observe: options.observe,
     details: options.details,
-    abandon: resources.abandoned.add,
   }
-}
-
-interface Resources {
-  readonly deadlines: Deadlines
-  readonly abandoned: Abandoned
 }
 
 export async function startGrpcServer<P>(options: GrpcServerOptions<P>): Promise<GrpcServer<P>> {
   const { clock = systemClock, drainTimeout: patience = 5000, limits = {} } = options
-  const resources = { deadlines: createDeadlines(clock), abandoned: createAbandoned() }
-  const streams = createStreams(routesOf(options.services), rulesOf(options, clock, resources))
+  const deadlines = createDeadlines(clock)
+  const streams = createStreams(routesOf(options.services), rulesOf(options, clock, deadlines))
   const sessions = createSessions({
     limits: {
       messageBytes: limits.messageBytes ?? defaultMessageBytes,
@@ -211,8 +205,7 @@ export async function startGrpcServer<P>(options: GrpcServerOptions<P>): Promise
 
   async function drain(): Promise<void> {
     await drainParts({ clock, listener, sessions, patience })
-    resources.deadlines[Symbol.dispose]()
-    resources.abandoned[Symbol.dispose]()
+    deadlines[Symbol.dispose]()
   }
   const drainOnce = () => {
     draining ??= drain()

@@ -75,7 +75,7 @@ export function createSessions<P>(options: SessionOptions<P>): Sessions<P> {
     const session: Session<P> = { http2: http2Session, socket, peer, calls, ended }
     open.add(session)
     // clients of grpc-go end every connection with a protocol error
-    http2Session.on('error', (e) => { globalThis.onSessionError?.(e) })
+    http2Session.on('error', () => {})
     http2Session.on('close', () => {
       open.delete(session)
       end()

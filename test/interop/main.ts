@@ -5,6 +5,7 @@ import type { Interop, Outcome } from './interop.ts'
 // loaded when it is their turn, so that one that does not even load fails alone
 const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   { name: 'grpc-go', load: async () => (await import('./grpc-go.ts')).grpcGo },
+  { name: 'go-spiffe', load: async () => (await import('./go-spiffe.ts')).goSpiffe },
 ]
 
 const ci = process.env.CI === 'true'

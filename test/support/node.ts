@@ -1,0 +1,118 @@
+// An authority and an agent in this process, on a folder of their own: what a workload on a node finds.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createClient, type Transport } from '@connectrpc/connect'
+import { stringify } from 'yaml'
+import { loadAgentConfig } from '../../agent/config.ts'
+import { type RunningAgent, runAgent } from '../../agent/main.ts'
+import { loadCaConfig } from '../../ca/config.ts'
+import { type RunningAuthority, runAuthority } from '../../ca/main.ts'
+import { openAuthority, prepareState } from '../../ca/open.ts'
+import { openTransport } from '../../client/transport.ts'
+import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
+import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
+import { createLog } from '../../runtime/log.ts'
+import { bundleToPem } from '../../spiffe/bundle.ts'
+
+export const trustDomain = 'example.org'
+const silent = () => createLog({ name: 'test', level: process.env.TEST_LOG ?? 'silent' })
+
+export interface TestNode extends AsyncDisposable {
+  readonly folder: string
+  readonly authority: RunningAuthority
+  readonly agent: RunningAgent
+  /** the authority's local socket */
+  readonly local: Transport
+  /** Makes an entry below this node's agent; `selectors` as `type:value`. Returns its id. */
+  register(path: string, selectors: readonly string[]): Promise<string>
+  stopAuthority(): Promise<void>
+  startAuthority(): Promise<void>
+  restartAgent(): Promise<void>
+}
+
+/** Everything on loopback and in a temporary folder; leaves live `svidLifetime`. */
+export async function startNode({ svidLifetime = '1h' } = {}): Promise<TestNode> {
+  await using starting = new AsyncDisposableStack()
+  const folder = mkdtempSync(join(tmpdir(), 'castellan-node-'))
+  starting.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const caConfig = (port: number) => {
+    const file = join(folder, 'ca.yaml')
+    const content = {
+      trustDomain,
+      state: 'ca',
+      unlock: { keyFile: 'ca/ca.key' },
+      svidLifetime,
+      development: true,
+    }
+    const addresses = { listen: `127.0.0.1:${port}`, operations: '127.0.0.1:0' }
+    writeFileSync(file, stringify({ ...content, ...addresses }))
+    return loadCaConfig(file)
+  }
+  const first = caConfig(0)
+  prepareState(first)
+  {
+    await using opened = await openAuthority(first, { log: silent() })
+    writeFileSync(join(folder, 'bundle.pem'), bundleToPem(opened.authorities.bundle()))
+  }
+  let authority = await runAuthority(first, { log: silent() })
+  starting.defer(() => authority[Symbol.asyncDispose]())
+  const { port } = authority
+  const transport = starting.use(openTransport({ kind: 'unix', path: authority.socket })).transport
+  const agentId = { trustDomain, path: '/node' }
+  const token = await createClient(Agent, transport).createJoinToken({ ttl: 60, agentId })
+  writeFileSync(join(folder, 'token'), token.value)
+  writeFileSync(
+    join(folder, 'agent.yaml'),
+    stringify({
+      trustDomain,
+      authority: { address: `127.0.0.1:${port}`, bundle: 'bundle.pem' },
+      joinTokenFile: 'token',
+      state: 'agent',
+      socket: 'run/agent.sock',
+      adminSocket: 'admin/agent-admin.sock',
+    }),
+  )
+  const config = loadAgentConfig(join(folder, 'agent.yaml'))
+  const stop = new AbortController()
+  starting.defer(() => stop.abort())
+  const start = () => runAgent(config, { log: silent(), signal: stop.signal })
+  let agent = await start()
+  starting.defer(() => agent[Symbol.asyncDispose]())
+  const started = starting.move()
+  return {
+    folder,
+    get authority() {
+      return authority
+    },
+    get agent() {
+      return agent
+    },
+    local: transport,
+    async register(path, selectors) {
+      const entry = {
+        spiffeId: { trustDomain, path },
+        parentId: agentId,
+        selectors: selectors.map((text) => {
+          const colon = text.indexOf(':')
+          return { type: text.slice(0, colon), value: text.slice(colon + 1) }
+        }),
+      }
+      const { results } = await createClient(Entry, transport).batchCreateEntry({
+        entries: [entry],
+      })
+      const [result] = results
+      if (result?.status?.code !== 0) throw new Error(`entry refused: ${result?.status?.message}`)
+      return result.entry?.id ?? ''
+    },
+    stopAuthority: async () => authority[Symbol.asyncDispose](),
+    async startAuthority() {
+      authority = await runAuthority(caConfig(port), { log: silent() })
+    },
+    async restartAgent() {
+      await agent[Symbol.asyncDispose]()
+      agent = await start()
+    },
+    [Symbol.asyncDispose]: () => started.disposeAsync(),
+  }
+}
