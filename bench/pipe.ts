@@ -95,7 +95,12 @@ async function compare(folder: string): Promise<PipeResult> {
   await using nginx = await startStreamProxy(folder, workload.port)
   using sidecar = child('./pipe/sidecar.ts')
   using load = child('./pipe/load.ts')
-  const setting = { chain: server.cert, key: server.key, root, workload: `127.0.0.1:${workload.port}` }
+  const setting = {
+    chain: server.cert,
+    key: server.key,
+    root,
+    workload: `127.0.0.1:${workload.port}`,
+  }
   const port = await ask(sidecar, setting, 'port')
   const own: Target = { pid: sidecar.pid ?? 0, port, cpu: [], rate: [] }
   const peer: Target = { pid: nginx.pid, port: nginx.port, cpu: [], rate: [] }
@@ -104,7 +109,11 @@ async function compare(folder: string): Promise<PipeResult> {
     const pair = round % 2 === 0 ? [own, peer] : [peer, own]
     for (const target of pair) await measure(load, order, target)
   }
-  const row = (name: string, { cpu, rate }: Target) => ({ name, cpu: median(cpu), rate: median(rate) })
+  const row = (name: string, { cpu, rate }: Target) => ({
+    name,
+    cpu: median(cpu),
+    rate: median(rate),
+  })
   const rows = [row('castellan proxy (tcp)', own), row('nginx stream', peer)]
   return { own: median(own.cpu), nginx: median(peer.cpu), rows }
 }

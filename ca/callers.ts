@@ -125,7 +125,7 @@ export function createCallers({ registry, table, now }: CallersOptions): Callers
   const isAdmin = (peer: Peer) =>
     peer.kind === 'svid' &&
     peer.notAfter >= now() &&
-    entries.bySpiffeId(peer.id).some((entry) => entry.admin)
+    entries.bySpiffeId(peer.id, now()).some((entry) => entry.admin)
 
   async function belongs(peer: Peer, to: CallerClass): Promise<boolean> {
     switch (to) {

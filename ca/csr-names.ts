@@ -14,6 +14,7 @@ import {
 } from '../spiffe/der.ts'
 import { hasCode, IdentityError } from '../spiffe/errors.ts'
 import { generalNamesOf } from '../spiffe/general-name.ts'
+import { dnsNamesProblem } from './dns-names.ts'
 
 const extensionRequest = '1.2.840.113549.1.9.14'
 
@@ -48,10 +49,10 @@ function read(csr: Uint8Array): RequestedNames {
       `CSR refused: a name of kind ${unknown.kind} cannot be minted`,
     )
   }
-  return {
-    uris: names.flatMap((name) => (name.kind === 'uri' ? [name.value] : [])),
-    dnsNames: names.flatMap((name) => (name.kind === 'dns' ? [name.value] : [])),
-  }
+  const dnsNames = names.flatMap((name) => (name.kind === 'dns' ? [name.value] : []))
+  const problem = dnsNamesProblem(dnsNames)
+  if (problem !== undefined) throw new IdentityError('ERR_CSR', `CSR refused: ${problem}`)
+  return { uris: names.flatMap((name) => (name.kind === 'uri' ? [name.value] : [])), dnsNames }
 }
 
 /** Throws ERR_CSR when the request cannot be read or asks for names of other kinds. */

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import type { Entry, EntryMask } from '../proto/gen/spire/api/types/entry_pb.js'
 import { type FieldProblem, hasCode } from '../spiffe/errors.ts'
 import { parseTrustDomain, type TrustDomain } from '../spiffe/id.ts'
+import { dnsNamesProblem } from './dns-names.ts'
 import type { EntryRow } from './store/store.ts'
 import { badRequest, ownIdFromWire } from './wire.ts'
 
@@ -10,12 +11,9 @@ const limits = {
   selectors: 64,
   selectorBytes: 1024,
   hintBytes: 1024,
-  dnsNames: 64,
   federatesWith: 256,
 } as const
 const idForm = /^[A-Za-z0-9._-]{1,255}$/
-const dnsForm =
-  /^(?=.{1,253}$)(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/
 const longestTtl = 86_400
 
 type Check = (entry: Entry) => string | undefined
@@ -31,7 +29,7 @@ const checks: Readonly<Record<string, Check>> = {
     if (selectors.length > limits.selectors) return `more than ${limits.selectors} selectors`
     const bad = selectors.find(
       ({ type, value }) =>
-        !/^[a-z0-9_-]+$/i.test(type) || value === '' || value.length > limits.selectorBytes,
+        !/^[a-z0-9_-]{1,255}$/i.test(type) || value === '' || value.length > limits.selectorBytes,
     )
     return bad === undefined
       ? undefined
@@ -43,11 +41,7 @@ const checks: Readonly<Record<string, Check>> = {
     ttl < 0 || ttl > longestTtl ? `is not 0 to ${longestTtl} seconds` : undefined,
   hint: ({ hint }) =>
     Buffer.byteLength(hint) > limits.hintBytes ? 'is longer than 1024 bytes' : undefined,
-  dns_names: ({ dnsNames }) => {
-    if (dnsNames.length > limits.dnsNames) return `more than ${limits.dnsNames} names`
-    const bad = dnsNames.find((name) => !dnsForm.test(name))
-    return bad === undefined ? undefined : `${JSON.stringify(bad)} is no DNS name in lower case`
-  },
+  dns_names: ({ dnsNames }) => dnsNamesProblem(dnsNames),
   expires_at: ({ expiresAt }) =>
     expiresAt < 0n || expiresAt > 253_402_300_799n ? 'is out of range' : undefined,
 }

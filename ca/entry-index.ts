@@ -8,8 +8,8 @@ export interface EntryIndex {
   all(): IterableIterator<EntryRow>
   put(entry: EntryRow): void
   remove(id: string): void
-  /** Entries of that SPIFFE ID. */
-  bySpiffeId(id: SpiffeId): readonly EntryRow[]
+  /** Entries of that SPIFFE ID that have not expired. */
+  bySpiffeId(id: SpiffeId, now: number): readonly EntryRow[]
   /**
    * All entries below an agent: its children, those of its aliases (entries whose parent is the server
    * and whose selectors the agent has), and theirs in turn. `now` in milliseconds; expired ones are out.
@@ -111,7 +111,7 @@ export function createEntryIndex(trustDomain: TrustDomain, rows: Iterable<EntryR
     all: () => byId.values(),
     put,
     remove,
-    bySpiffeId: (id) => [...(byIdentity.get(id) ?? [])],
+    bySpiffeId: (id, now) => [...(byIdentity.get(id) ?? [])].filter((it) => isAlive(it, now)),
     authorized,
     isAuthorized,
   }

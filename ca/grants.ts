@@ -5,7 +5,7 @@ import { isMemberOf, pathOf, type SpiffeId, spiffeIdOf, type TrustDomain } from 
 import type { Attested } from './attestors/attestor.ts'
 import type { GrantTerms } from './issue.ts'
 import type { Registry } from './registry.ts'
-import type { AgentRow } from './store/store.ts'
+import { type AgentRow, unusableToken } from './store/store.ts'
 
 /** What is asked for, beside the key. */
 export type Wanted =
@@ -42,9 +42,12 @@ function clamp(wanted: number, { lifetimes }: GrantRules): number {
 function joined(facts: Extract<Attested, { kind: 'node' }>, rules: GrantRules): GrantTerms {
   const known = rules.registry.agents.get(facts.agentId)
   if (known?.banned === true) throw new IdentityError('ERR_AGENT_BANNED', `${known.id} is banned`)
-  if (known !== undefined && !facts.canReattest)
-    denied(`${known.id} is attested already and cannot attest again`)
   const { token } = facts
+  if (known !== undefined && !facts.canReattest) {
+    // SPIRE's agents tell a used token, which is worth another try, from a denial, which ends them
+    if (token !== undefined) throw new IdentityError('ERR_JOIN_TOKEN', unusableToken)
+    denied(`${known.id} is attested already and cannot attest again`)
+  }
   const agentOf = (serial: AgentRow['serial'], notAfter: number): AgentRow => ({
     id: facts.agentId,
     attestationType: facts.attestationType,

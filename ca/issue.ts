@@ -197,7 +197,8 @@ export async function issue(
     // 7 deliver
     return deliver(recorded, steps)
   } catch (error) {
-    if (token !== undefined) await steps.table.release(token.hash)
+    // a release that fails is made good by the next start
+    if (token !== undefined) await steps.table.release(token.hash).catch(() => {})
     throw error
   }
 }

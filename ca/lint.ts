@@ -93,7 +93,12 @@ const extensionIn = ({ extensions }: Read, wanted: Uint8Array) =>
   extensions.find(({ id }) => same(id, wanted))
 
 /** Whether that extension's value is exactly `head` followed by `rest`. */
-function holds(it: Read, id: Uint8Array, head: Uint8Array, rest = new Uint8Array()): boolean {
+function holds(
+  it: Read,
+  id: Uint8Array,
+  head: Uint8Array,
+  rest: Uint8Array = new Uint8Array(),
+): boolean {
   const value = extensionIn(it, id)?.value ?? new Uint8Array()
   const cut = head.length
   return same(value.subarray(0, cut), head) && same(value.subarray(cut), rest)

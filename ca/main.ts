@@ -51,13 +51,17 @@ function logCall(log: Log, method: string, code: number, peer: Peer, error: unkn
   else log.warn(fields, 'call refused')
 }
 
-function rotation({ authorities }: Authority, config: CaConfig, log: Log, clock: Clock) {
+async function rotate({ authorities }: Authority, log: Log): Promise<void> {
+  for (const what of await authorities.advance()) {
+    log.info({ active: authorities.active().id, authorities: authorities.all().length }, what)
+  }
+}
+
+function rotation(authority: Authority, config: CaConfig, log: Log, clock: Clock) {
   const tick = Math.min(slowestTick, config.authorityLifetime / 60)
   return every(clock, tick, async () => {
     try {
-      for (const what of await authorities.advance()) {
-        log.info({ active: authorities.active().id, authorities: authorities.all().length }, what)
-      }
+      await rotate(authority, log)
     } catch (error) {
       log.error({ err: error }, 'the rotation of authorities failed; tried again')
     }
@@ -97,6 +101,8 @@ export async function runAuthority(
   const metrics = createMetrics(authority.registry, authority.authorities, () =>
     servers.reduce((sum, { openStreams }) => sum + openStreams, 0),
   )
+  // before anything is signed: the active authority may have ended while the program was down
+  await rotate(authority, log)
   const svid = await newServerSvid(authority)
   const serving = servingOf(authority, metrics, log)
   const socket = config.socket ?? join(config.state, 'ca.sock')

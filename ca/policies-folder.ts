@@ -2,9 +2,10 @@
 import { readdirSync, readFileSync, statSync, watch } from 'node:fs'
 import { join } from 'node:path'
 import type { Clock } from '../runtime/clock.ts'
+import { errnoOf } from '../runtime/errno.ts'
 import { createLatest, type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
-import { hasCode } from '../spiffe/errors.ts'
+import { hasCode, IdentityError } from '../spiffe/errors.ts'
 import type { Authority } from './authority.ts'
 import { applyPolicies } from './services/policies.ts'
 import type { StoredPolicies } from './store/store.ts'
@@ -25,6 +26,19 @@ function readFolder(folder: string): StoredPolicies['files'] {
     })
 }
 
+/** A folder that is misspelt must not look like one without policies. */
+function demandFolder(folder: string): void {
+  try {
+    readdirSync(folder)
+  } catch (cause) {
+    throw new IdentityError(
+      'ERR_CONFIG',
+      `the policy folder ${folder} cannot be read (${errnoOf(cause)})`,
+      { cause },
+    )
+  }
+}
+
 /**
  * Applies the folder now and after each change of it. File events wake it at once; a look every two
  * seconds finds what they missed (an editor that replaces the folder's files, a network file system).
@@ -35,6 +49,7 @@ export function followPolicies(
   { log, clock }: { log: Log; clock: Clock },
 ): Running {
   let refused = ''
+  demandFolder(folder)
 
   async function apply(): Promise<void> {
     const files = readFolder(folder)

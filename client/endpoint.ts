@@ -1,5 +1,5 @@
 // Where the Workload API is: SPIFFE Workload Endpoint §4.
-import { isIP } from 'node:net'
+import { isIPv4, isIPv6 } from 'node:net'
 import { IdentityError } from '../spiffe/errors.ts'
 
 export type Endpoint =
@@ -26,12 +26,12 @@ function unixEndpoint(text: string): Endpoint {
 
 function tcpEndpoint(text: string): Endpoint {
   const match = /^tcp:\/\/(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text)
-  const host = match?.[1] ?? match?.[2] ?? ''
-  const port = Number(match?.[3])
-  if (match === null || isIP(host) === 0)
+  const [, v6 = '', v4 = '', digits] = match ?? []
+  const port = Number(digits)
+  if (!isIPv6(v6) && !isIPv4(v4))
     refuse(text, 'write tcp://IP:PORT, without host name, path or user')
   if (port < 1 || port > 65_535) refuse(text, 'the port is out of range')
-  return { kind: 'tcp', host, port }
+  return { kind: 'tcp', host: v6 || v4, port }
 }
 
 /** Reads `unix:///path` or `tcp://IP:PORT`. Throws ERR_CONFIG with what is wrong. */

@@ -1,6 +1,15 @@
 // YAML read strictly, with places: every problem says file, line and field. Pure; used for
 // configuration files and for policies alike.
-import { type Document, isMap, isNode, LineCounter, type Pair, parseAllDocuments } from 'yaml'
+import {
+  type Document,
+  isMap,
+  isNode,
+  isScalar,
+  LineCounter,
+  type Pair,
+  parseAllDocuments,
+  visit,
+} from 'yaml'
 import type { z } from 'zod'
 import { type ErrorCode, type FieldProblem, IdentityError } from '../spiffe/errors.ts'
 
@@ -10,6 +19,8 @@ export type Path = readonly (string | number)[]
 /** A document whose shape was checked. Lines count from 1. */
 export interface Checked<T> {
   readonly value: T
+  /** offsets in the text: from the content's first character to where the next document may start */
+  readonly range: readonly [from: number, to: number]
   lineOf(path: Path): number
 }
 
@@ -73,26 +84,30 @@ export function refuseAt(
 }
 
 function checkSyntax(document: Document, { file, code, lines }: Source): void {
+  const refuse = (offset: number, problem: string): never =>
+    refuseAt(file, code, [{ line: lines.linePos(offset).line, path: [], problem }])
   const [error] = [...document.errors, ...document.warnings]
-  if (error === undefined) return
-  const [problem = error.message] = error.message.split('\n')
-  refuseAt(file, code, [{ line: lines.linePos(error.pos[0]).line, path: [], problem }])
+  if (error !== undefined) refuse(error.pos[0], error.message)
+  // with %YAML 1.1 the same text means something else
+  const { yaml, tags } = document.directives ?? {}
+  if (yaml?.explicit === true || Object.keys(tags ?? {}).length > 1) {
+    refuse(document.range?.[0] ?? 0, 'directives (%YAML, %TAG) are not accepted')
+  }
+  // a document of a few lines could expand without bound
+  visit(document, {
+    Alias: (_, { range }) => refuse(range?.[0] ?? 0, 'aliases (&name, *name) are not accepted'),
+  })
 }
 
-function toPlain(document: Document, { file, code }: Source): unknown {
-  try {
-    // aliases are refused: a document of a few lines could expand without bound
-    return document.toJS({ maxAliasCount: 0 })
-  } catch {
-    return refuseAt(file, code, [
-      { line: 1, path: [], problem: 'aliases (&name, *name) are not accepted' },
-    ])
-  }
+/** Nothing between two `---`, but for comments. */
+function isEmpty({ contents, errors, range }: Document): boolean {
+  const isNothing = isScalar(contents) && contents.source === '' && contents.tag === undefined
+  return errors.length === 0 && range !== null && (contents === null || isNothing)
 }
 
 function checkOne<T>(document: Document, schema: z.ZodType<T>, source: Source): Checked<T> {
   checkSyntax(document, source)
-  const result = schema.safeParse(toPlain(document, source))
+  const result = schema.safeParse(document.toJS())
   if (!result.success) {
     const problems = problemsOf(result.error.issues).map((it) => ({
       ...it,
@@ -100,12 +115,16 @@ function checkOne<T>(document: Document, schema: z.ZodType<T>, source: Source): 
     }))
     return refuseAt(source.file, source.code, problems)
   }
-  return { value: result.data, lineOf: (path) => lineAt(document, path, source.lines) }
+  return {
+    value: result.data,
+    range: [document.range?.[0] ?? 0, document.range?.[2] ?? 0],
+    lineOf: (path) => lineAt(document, path, source.lines),
+  }
 }
 
 /**
  * Reads all documents of `text`; empty ones are skipped. Throws `code` with one field problem for each
- * wrong place: malformed YAML, duplicate keys, aliases, unknown keys, wrong types.
+ * wrong place: malformed YAML, duplicate keys, aliases, directives, unknown keys, wrong types.
  */
 export function readDocuments<T>(
   text: string,
@@ -121,10 +140,11 @@ export function readDocuments<T>(
   const documents = parseAllDocuments(text, {
     lineCounter: lines,
     uniqueKeys: true,
+    prettyErrors: false,
     version: '1.2',
   })
   if (!Array.isArray(documents)) return []
   return documents
-    .filter((document) => document.contents !== null || document.errors.length > 0)
+    .filter((document) => !isEmpty(document))
     .map((document) => checkOne(document, schema, source))
 }

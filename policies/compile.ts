@@ -33,6 +33,7 @@ export interface PolicySet {
   /** what holds in a namespace without policies of its own */
   readonly meshWide: Scope
   readonly policies: readonly Policy[]
+  readonly rootNamespace: string
 }
 
 function testsOf(
@@ -74,7 +75,7 @@ export function compile(
       policies.filter((policy) => policy.namespace === name || policy.namespace === rootNamespace),
     ),
   ])
-  return { scopes: new Map(scopes), meshWide: scopeOf(meshWide), policies }
+  return { scopes: new Map(scopes), meshWide: scopeOf(meshWide), policies, rootNamespace }
 }
 
 export const noPolicies: PolicySet = compile([])

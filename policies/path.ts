@@ -83,7 +83,8 @@ export function readPath(target: string): PathReading {
   if (problem !== undefined) return { ok: false, reason: problem }
   const base = based(path)
   const forwarded = decodedAndMerged(path)
-  if (decodedAndMerged(forwarded) !== forwarded) {
+  // decoding can make a new escape: /%25%32%66 becomes /%252f
+  if (decodedAndMerged(forwarded) !== forwarded || problemOf(forwarded, forwarded) !== undefined) {
     return { ok: false, reason: 'a path whose normal form is not stable' }
   }
   const readings = base === forwarded ? [forwarded] : [forwarded, base]

@@ -45,6 +45,7 @@ export function isRejection(value: HttpAttributes | Rejection): value is Rejecti
 
 /** The namespace of an identity of the form `/ns/NAMESPACE/sa/ACCOUNT`; `default` for others. */
 export function namespaceOf(id: SpiffeId): string {
-  const [, ns, namespace, sa] = pathOf(id).split('/')
-  return ns === 'ns' && sa === 'sa' && namespace !== undefined ? namespace : 'default'
+  const [, ns, namespace, sa, account, ...rest] = pathOf(id).split('/')
+  if (ns !== 'ns' || sa !== 'sa' || account === undefined || rest.length > 0) return 'default'
+  return namespace ?? 'default'
 }

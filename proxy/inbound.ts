@@ -1,5 +1,5 @@
 // One inbound listener: mutual TLS in, verified and decided before a byte is read, plain to the workload.
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { addressText } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
@@ -13,7 +13,7 @@ import { http2Server } from './http2.ts'
 import type { Identity } from './identity.ts'
 import { judge, judgeTcp } from './judge.ts'
 import { listen } from './listen.ts'
-import { pipeBoth, plainSide, type TlsSide, tlsSide } from './pipe.ts'
+import { pipeToWorkload, type TlsSide, tlsSide } from './pipe.ts'
 import type { InboundSpec } from './spec.ts'
 import { contextOptions, inboundTls } from './tls.ts'
 import { type OwnedRoute, workloadRoute } from './workload-route.ts'
@@ -36,14 +36,13 @@ function tcpProtocol(core: Core, { forwardTo }: InboundSpec): Protocol {
       return
     }
     side.socket.once('close', connection.begin({ request, end: side.break }))
-    const workload = connect({ ...forwardTo, allowHalfOpen: true, noDelay: true })
+    const workload = pipeToWorkload(side, forwardTo, core.limits)
     workload.setTimeout(core.limits.connect, () => workload.destroy())
     workload.once('connect', () => workload.setTimeout(0))
     workload.once('error', (error) => {
       core.tally.failed()
       core.log.warn({ err: error, workload: addressText(forwardTo) }, 'connection failed')
     })
-    pipeBoth(side, plainSide(workload), core.limits)
   }
   return {
     alpn: [],

@@ -16,13 +16,13 @@ export function writeDurably(
   try {
     for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at)
     fsyncSync(file)
+    renameSync(aside, path)
   } catch (error) {
     rmSync(aside, { force: true })
     throw error
   } finally {
     closeSync(file)
   }
-  renameSync(aside, path)
   syncFolder(folder)
 }
 

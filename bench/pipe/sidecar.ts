@@ -12,8 +12,8 @@ import { createLog } from '../../runtime/log.ts'
 import { bundleOf, bundleSourceOf } from '../../spiffe/bundle.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { trustDomainOf } from '../../spiffe/id.ts'
-import { leafIdOf } from '../../spiffe/svid.ts'
 import { parsePem } from '../../spiffe/pem.ts'
+import { leafIdOf } from '../../spiffe/svid.ts'
 
 const allowAll = `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy

@@ -15,7 +15,7 @@ import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
 import { entryFromWire } from '../entries.ts'
 import { selectorsMatch } from '../selectors.ts'
-import type { AgentRow } from '../store/store.ts'
+import type { AgentRow, EntryRow } from '../store/store.ts'
 import { agentToWire, badRequest, idToWire, ownIdFromWire, svidToWire } from '../wire.ts'
 import { pageOf } from './page.ts'
 
@@ -83,11 +83,8 @@ export function agentService(authority: Authority): Service<Peer> {
     ownIdFromWire(message, 'id', trustDomain, { reserved: true })
   const missing = (id: string) => new IdentityError('ERR_NOT_FOUND', `agent ${id} not found`)
 
-  /** SPIRE's alias: an identity that the agent's workloads can have as parent, made with the token. */
-  async function createAlias(
-    message: Parameters<typeof ownIdFromWire>[0],
-    token: string,
-  ): Promise<void> {
+  /** SPIRE's alias: an identity that the agent's workloads can have as parent, made after the token. */
+  function aliasOf(message: Parameters<typeof ownIdFromWire>[0], token: string): EntryRow {
     const spiffeId = ownIdFromWire(message, 'agent_id', trustDomain, { reserved: false })
     const agentId = agentIdOfToken(trustDomain, token)
     const entry = create(EntrySchema, {
@@ -95,7 +92,7 @@ export function agentService(authority: Authority): Service<Peer> {
       parentId: idToWire(agentId),
       selectors: [{ type: 'spiffe_id', value: agentId }],
     })
-    await store.entries.create(entryFromWire(entry, trustDomain, clock.now()))
+    return entryFromWire(entry, trustDomain, clock.now())
   }
 
   return service<typeof Agent, Peer>(Agent, {
@@ -142,8 +139,9 @@ export function agentService(authority: Authority): Service<Peer> {
         badRequest([{ field: 'ttl', problem: `is not 1 to ${longestTokenLife} seconds` }])
       const token = tokenOf(wanted)
       const expiresAt = clock.now() + (ttl === 0 ? defaultTokenLife : ttl) * 1000
-      if (agentId !== undefined) await createAlias(agentId, token)
+      const alias = agentId && aliasOf(agentId, token)
       await store.issuance.createToken({ hash: hashOfToken(token), expiresAt })
+      if (alias !== undefined) await store.entries.create(alias)
       return { value: token, expiresAt: BigInt(Math.floor(expiresAt / 1000)) }
     },
     async postStatus({ agentVersion }, context) {

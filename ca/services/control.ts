@@ -13,7 +13,7 @@ import type { SpiffeId } from '../../spiffe/id.ts'
 import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
 import type { Change } from '../registry.ts'
-import type { AgentRow } from '../store/store.ts'
+import type { AgentRow, EntryRow } from '../store/store.ts'
 import { badRequest, bundleToWire, entryToWire } from '../wire.ts'
 import { policiesToWire } from './policies.ts'
 
@@ -59,7 +59,8 @@ function missedSince({ cursor, epoch }: Hello, { store }: Authority): Dirty | 'e
 /** Composes messages for one agent and remembers what it was sent. */
 function createFeed(authority: Authority, agent: AgentRow) {
   const { registry, clock, trustDomain, authorities, store } = authority
-  const sent = new Map<string, number>()
+  // rows, not revisions: an entry that was deleted and made again starts its revisions anew (R12)
+  const sent = new Map<string, EntryRow>()
   const parents = new Set<SpiffeId>()
 
   function entries(): Pick<Message & object, 'entries' | 'deletedEntries'> {
@@ -67,11 +68,11 @@ function createFeed(authority: Authority, agent: AgentRow) {
     parents.clear()
     parents.add(agent.id)
     for (const { spiffeId } of now) parents.add(spiffeId)
-    const changed = now.filter(({ id, revision }) => sent.get(id) !== revision)
+    const changed = now.filter((entry) => sent.get(entry.id) !== entry)
     const present = new Set(now.map(({ id }) => id))
     const deletedEntries = [...sent.keys()].filter((id) => !present.has(id))
     sent.clear()
-    for (const { id, revision } of now) sent.set(id, revision)
+    for (const entry of now) sent.set(entry.id, entry)
     return { entries: changed.map((entry) => entryToWire(entry)), deletedEntries }
   }
 

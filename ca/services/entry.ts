@@ -126,10 +126,10 @@ export function entryService(authority: Authority, log: Log): Service<Peer> {
     output: EntryMask | undefined,
   ) {
     try {
-      const known = found(message.id)
-      const wanted = entryFromWire(complete(message, known, input), trustDomain, clock.now(), at)
-      const entry = updatedEntry(known, wanted, input)
-      await store.entries.update(entry)
+      const entry = await store.entries.update(found(message.id).id, (known) => {
+        const whole = complete(message, known, input)
+        return updatedEntry(known, entryFromWire(whole, trustDomain, clock.now(), at), input)
+      })
       return { status: ok, entry: entryToWire(entry, output) }
     } catch (error) {
       return { status: statusOfItem(error, log) }

@@ -111,6 +111,6 @@ export const policiesRow = z.object({
 
 /** What makes an entry the same as another one: its ID, parent and set of selectors. */
 export function identityOf(entry: EntryRow): string {
-  const set = entry.selectors.map(({ type, value }) => `${type}:${value}`).sort()
-  return JSON.stringify([entry.spiffeId, entry.parentId, set])
+  const set = new Set(entry.selectors.map(({ type, value }) => `${type}:${value}`))
+  return JSON.stringify([entry.spiffeId, entry.parentId, [...set].sort()])
 }

@@ -18,6 +18,9 @@ export interface TokenUse {
   readonly now: number
 }
 
+/** Says as little to those who guess as to those who come too late. */
+export const unusableToken = 'join token does not exist, has expired or has already been used'
+
 export interface IssuedRow {
   readonly serial: Serial
   readonly spiffeId: SpiffeId
@@ -130,7 +133,7 @@ export interface AgentTable {
   /** False when there is no such agent. */
   ban(id: SpiffeId): Promise<boolean>
   delete(id: SpiffeId): Promise<boolean>
-  setVersion(id: SpiffeId, version: string): Promise<void>
+  setVersion(id: SpiffeId, version: string): Promise<boolean>
 }
 
 export interface EntryTable {
@@ -138,7 +141,11 @@ export interface EntryTable {
   get(id: string): EntryRow | undefined
   /** ERR_ALREADY_EXISTS for a second entry of the same ID, parent and selectors, or of the same id. */
   create(entry: EntryRow): Promise<void>
-  update(entry: EntryRow): Promise<void>
+  /**
+   * Replaces the entry by what `edit` makes of it, inside the transaction: of two edits at once neither
+   * is lost. ERR_NOT_FOUND, and whatever `edit` throws.
+   */
+  update(id: string, edit: (known: EntryRow) => EntryRow): Promise<EntryRow>
   delete(id: string): Promise<boolean>
 }
 

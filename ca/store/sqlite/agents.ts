@@ -1,5 +1,5 @@
 // Attested agents.
-import type { Transaction } from '../../../runtime/db/sqlite.ts'
+import type { Transaction, Value } from '../../../runtime/db/sqlite.ts'
 import { agentRow } from '../rows.ts'
 import type { AgentRow, AgentTable } from '../store.ts'
 import type { Session } from './session.ts'
@@ -23,9 +23,9 @@ export function putAgent(tx: Transaction, it: AgentRow): void {
 }
 
 export function agentTable({ db, change }: Session): AgentTable {
-  const touch = (sql: string, id: string) =>
+  const touch = (sql: string, id: string, ...values: Value[]) =>
     change((tx, emit) => {
-      const isKnown = tx.run(sql, id).changes === 1
+      const isKnown = tx.run(sql, ...values, id).changes === 1
       if (isKnown) emit('agent', id)
       return isKnown
     })
@@ -48,8 +48,6 @@ export function agentTable({ db, change }: Session): AgentTable {
     ban: (id) =>
       touch("UPDATE agents SET banned = 1, serial = '', pending_serial = '' WHERE id = ?", id),
     delete: (id) => touch('DELETE FROM agents WHERE id = ?', id),
-    async setVersion(id, version) {
-      await db.write((tx) => tx.run('UPDATE agents SET version = ? WHERE id = ?', version, id))
-    },
+    setVersion: (id, version) => touch('UPDATE agents SET version = ? WHERE id = ?', id, version),
   }
 }

@@ -5,7 +5,7 @@ import { entryRow, identityOf } from '../rows.ts'
 import type { EntryRow, EntryTable } from '../store.ts'
 import type { Session } from './session.ts'
 
-function put(tx: Transaction, entry: EntryRow, sql: string): number {
+function put(tx: Transaction, entry: EntryRow, sql: string): void {
   const twin = tx.get('SELECT id FROM entries WHERE identity = ?', identityOf(entry))
   if (twin !== undefined && twin.id !== entry.id) {
     throw new IdentityError(
@@ -13,7 +13,7 @@ function put(tx: Transaction, entry: EntryRow, sql: string): number {
       `entry ${twin.id} has the same SPIFFE ID, parent and selectors`,
     )
   }
-  return tx.run(sql, identityOf(entry), JSON.stringify(entry), entry.id).changes
+  tx.run(sql, identityOf(entry), JSON.stringify(entry), entry.id)
 }
 
 export function entryTable({ db, change }: Session): EntryTable {
@@ -31,12 +31,14 @@ export function entryTable({ db, change }: Session): EntryTable {
         put(tx, entry, 'INSERT INTO entries (identity, body, id) VALUES (?, ?, ?)')
         emit('entry', entry.id)
       }),
-    update: (entry) =>
+    update: (id, edit) =>
       change((tx, emit) => {
-        if (put(tx, entry, 'UPDATE entries SET identity = ?, body = ? WHERE id = ?') !== 1) {
-          throw new IdentityError('ERR_NOT_FOUND', `entry ${entry.id} not found`)
-        }
-        emit('entry', entry.id)
+        const row = tx.get('SELECT body FROM entries WHERE id = ?', id)
+        if (row === undefined) throw new IdentityError('ERR_NOT_FOUND', `entry ${id} not found`)
+        const entry = edit(entryRow.parse(row))
+        put(tx, entry, 'UPDATE entries SET identity = ?, body = ? WHERE id = ?')
+        emit('entry', id)
+        return entry
       }),
     delete: (id) =>
       change((tx, emit) => {

@@ -3,7 +3,14 @@ import type { Transaction } from '../../../runtime/db/sqlite.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
 import { createBatch } from '../batch.ts'
 import { issuedRow } from '../rows.ts'
-import type { AgentChange, Intent, IssuanceTable, IssuedRow, TokenUse } from '../store.ts'
+import {
+  type AgentChange,
+  type Intent,
+  type IssuanceTable,
+  type IssuedRow,
+  type TokenUse,
+  unusableToken,
+} from '../store.ts'
 import { putAgent } from './agents.ts'
 import type { Session } from './session.ts'
 
@@ -54,10 +61,7 @@ function useToken(tx: Transaction, { hash, now }: TokenUse, serial: string): voi
     now,
   )
   if (changes !== 1) {
-    throw new IdentityError(
-      'ERR_JOIN_TOKEN',
-      'join token does not exist, has expired or has already been used',
-    )
+    throw new IdentityError('ERR_JOIN_TOKEN', unusableToken)
   }
 }
 

@@ -1,0 +1,39 @@
+// `npm run bench -- NAME...`: each benchmark with its peer in the same run, and whether the goal is met.
+import type { Bench, BenchResult } from './measure.ts'
+
+// loaded when it is their turn: each brings its own servers and libraries
+const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
+  { name: 'grpc', load: async () => (await import('./grpc.ts')).grpcBench },
+]
+
+function verdict(name: string, { figure, unit, goal, peer, ok }: BenchResult): string {
+  const against = `goal ${goal}, ${peer.name} ${peer.figure}`
+  return `bench ${name}: ${figure} ${unit} (${against}) ${ok ? 'ok' : 'short'}`
+}
+
+async function runAll(wanted: readonly string[]): Promise<number> {
+  let code = 0
+  for (const { name, load } of benches) {
+    if (!wanted.includes(name)) continue
+    const bench = await load()
+    const result = await bench.run()
+    console.table(result.rows)
+    console.log(verdict(name, result))
+    if (!result.ok) code = 1
+  }
+  return code
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  if (args.includes('--list')) {
+    for (const { name } of benches) console.log(name)
+    return 0
+  }
+  const unknown = args.filter((wanted) => !benches.some(({ name }) => name === wanted))
+  if (args.length > 0 && unknown.length === 0) return runAll(args)
+  const what = args.length === 0 ? 'which one?' : `none is named ${unknown.join(', ')};`
+  console.error(`bench: ${what} --list names them all`)
+  return 2
+}
+
+process.exitCode = await main(process.argv.slice(2))

@@ -1,0 +1,52 @@
+// What a benchmark is, and how rounds of two competitors are made comparable.
+
+export interface BenchResult {
+  /** what was measured, one row each */
+  readonly rows: readonly Readonly<Record<string, string | number>>[]
+  readonly figure: number
+  readonly unit: string
+  readonly goal: number
+  /** what the figure is measured against, in the same run */
+  readonly peer: { readonly name: string; readonly figure: number }
+  readonly ok: boolean
+}
+
+export interface Bench {
+  readonly name: string
+  readonly run: () => Promise<BenchResult>
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length / 2
+  const upper = sorted[Math.floor(middle)] ?? Number.NaN
+  const lower = sorted[Math.ceil(middle) - 1] ?? Number.NaN
+  return (lower + upper) / 2
+}
+
+export interface Competitor {
+  readonly name: string
+  readonly run: () => Promise<number>
+}
+
+/**
+ * Runs `competitors` in turns, so that what else the machine does hits all alike, and gives the median
+ * of each, in their order. The first round warms up and is not counted.
+ */
+export async function interleave(
+  competitors: readonly Competitor[],
+  rounds: number,
+): Promise<readonly number[]> {
+  const measured = competitors.map(({ run }) => ({ run, values: [] as number[] }))
+  for (let round = 0; round <= rounds; round++) {
+    for (const { values, run } of measured) {
+      const value = await run()
+      if (round > 0) values.push(value)
+    }
+  }
+  return measured.map(({ values }) => median(values))
+}
+
+export function rounded(value: number, digits = 2): number {
+  return Number(value.toFixed(digits))
+}

@@ -1,0 +1,136 @@
+// The Workload API as workloads meet it: a real agent, a real authority, a real socket.
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { Code, ConnectError, createClient, type Transport } from '@connectrpc/connect'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { openTransport, securityHeader } from '../../client/transport.ts'
+import { startX509Source, type X509Context } from '../../client/x509-source.ts'
+import { SpiffeWorkloadAPI } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
+import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
+import { bundleOfDer, bundleSourceOf } from '../../spiffe/bundle.ts'
+import { splitDer } from '../../spiffe/certificate.ts'
+import { parseTrustDomain } from '../../spiffe/id.ts'
+import { verifySvid } from '../../spiffe/svid.ts'
+import { startNode, type TestNode, trustDomain } from '../support/node.ts'
+
+let node: TestNode
+beforeAll(async () => {
+  node = await startNode()
+}, 60_000)
+afterAll(() => node[Symbol.asyncDispose]())
+
+const uid = `unix:uid:${process.getuid?.()}`
+const patience = () => AbortSignal.timeout(20_000)
+
+async function first<T>(stream: AsyncIterable<T>): Promise<T> {
+  for await (const message of stream) return message
+  throw new Error('the stream ended')
+}
+
+async function codeOf(promise: Promise<unknown>): Promise<{ code: Code; message: string }> {
+  const error = await promise.then(
+    () => new Error('it succeeded'),
+    (reason: unknown) => reason,
+  )
+  if (!(error instanceof ConnectError)) throw error
+  return { code: error.code, message: error.rawMessage }
+}
+
+function ask(transport: Transport, headers: [string, string][] = []) {
+  return first(
+    createClient(SpiffeWorkloadAPI, transport).fetchX509SVID({}, { headers, signal: patience() }),
+  )
+}
+
+describe('Workload API', () => {
+  it('WE-3 every request carries workload.spiffe.io: true, exactly so', async () => {
+    using bare = openTransport({ kind: 'unix', path: node.agent.socket })
+    for (const value of ['True', 'TRUE', '1', '']) {
+      const refusal = await codeOf(ask(bare.transport, [['workload.spiffe.io', value]]))
+      expect(refusal.code).toBe(Code.InvalidArgument)
+      expect(refusal.message).toContain('security header missing')
+    }
+    expect((await codeOf(ask(bare.transport))).code).toBe(Code.InvalidArgument)
+    const twice = await codeOf(
+      ask(bare.transport, [
+        ['workload.spiffe.io', 'true'],
+        ['workload.spiffe.io', 'true'],
+      ]),
+    )
+    expect(twice.code).toBe(Code.InvalidArgument)
+  })
+
+  it('a caller without entry has no identity; with one it is pushed at once, and withdrawn at once', async () => {
+    using local = openTransport(
+      { kind: 'unix', path: node.agent.socket },
+      { interceptors: [securityHeader] },
+    )
+    expect(await codeOf(ask(local.transport))).toEqual({
+      code: Code.PermissionDenied,
+      message: 'no identity issued',
+    })
+
+    const id = await node.register('/workload', [uid])
+    const seen: (X509Context | undefined)[] = []
+    const withdrawn = Promise.withResolvers<void>()
+    await using source = startX509Source({ kind: 'unix', path: node.agent.socket })
+    source.subscribe((context) => {
+      seen.push(context)
+      if (context === undefined) withdrawn.resolve()
+    })
+    const context = await source.ready(patience())
+    expect(context.svids.map((svid) => svid.id)).toEqual([`spiffe://${trustDomain}/workload`])
+
+    await createClient(Entry, node.local).batchDeleteEntry({ ids: [id] })
+    await withdrawn.promise
+    expect(source.current()).toBeUndefined()
+    expect((await codeOf(ask(local.transport))).code).toBe(Code.PermissionDenied)
+  })
+
+  it('WA-12 the answer is a verified chain, its key, and the bundle', async () => {
+    const id = await node.register('/whole', [uid])
+    await using source = startX509Source({ kind: 'unix', path: node.agent.socket })
+    await source.ready(patience())
+    using local = openTransport(
+      { kind: 'unix', path: node.agent.socket },
+      { interceptors: [securityHeader] },
+    )
+    const [svid] = (await ask(local.transport)).svids
+    if (svid === undefined) throw new Error('no SVID')
+    const bundle = bundleOfDer(parseTrustDomain(trustDomain), svid.bundle)
+    const verified = verifySvid(splitDer(svid.x509Svid), bundleSourceOf(bundle), {
+      now: Date.now(),
+    })
+    expect(verified.id).toBe(svid.spiffeId)
+    const bundles = await first(
+      createClient(SpiffeWorkloadAPI, local.transport).fetchX509Bundles({}, { signal: patience() }),
+    )
+    expect(Object.keys(bundles.bundles)).toEqual([`spiffe://${trustDomain}`])
+    await createClient(Entry, node.local).batchDeleteEntry({ ids: [id] })
+  })
+
+  it('selectors: uid, gid, path and sha256 of the program that asks, and only those', async () => {
+    const digest = createHash('sha256').update(readFileSync(process.execPath)).digest('hex')
+    const mine = [
+      uid,
+      `unix:gid:${process.getgid?.()}`,
+      `unix:path:${process.execPath}`,
+      `unix:sha256:${digest}`,
+    ]
+    const own = await node.register('/all-selectors', mine)
+    const other = await node.register('/other-path', [uid, 'unix:path:/usr/bin/other'])
+    await using source = startX509Source({ kind: 'unix', path: node.agent.socket })
+    const { svids } = await source.ready(patience())
+    expect(svids.map((svid) => svid.id)).toEqual([`spiffe://${trustDomain}/all-selectors`])
+    await createClient(Entry, node.local).batchDeleteEntry({ ids: [own, other] })
+  })
+
+  it('methods that are not served answer Unimplemented', async () => {
+    using local = openTransport(
+      { kind: 'unix', path: node.agent.socket },
+      { interceptors: [securityHeader] },
+    )
+    const client = createClient(SpiffeWorkloadAPI, local.transport)
+    expect((await codeOf(client.fetchJWTSVID({ audience: ['a'] }))).code).toBe(Code.Unimplemented)
+  })
+})
