@@ -35,8 +35,8 @@ async function startSubject(name: string, { ca, cert, key }: TestTls): Promise<S
   const child = fork(join(import.meta.dirname, 'grpc-server.ts'), [name, cert, key])
   const port = await answer(child)
   const session = http2.connect(`https://localhost:${port}`, { ca })
-  session.setLocalWindowSize(1 << 20)
   await once(session, 'connect')
+  session.setLocalWindowSize(1 << 20)
   return {
     name,
     session,

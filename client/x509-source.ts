@@ -1,5 +1,5 @@
 // A live view of the caller's X509-SVIDs and bundles, fed by the Workload API.
-import { createPrivateKey, type KeyObject } from 'node:crypto'
+import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
 import { Code, ConnectError, createClient } from '@connectrpc/connect'
 import {
   SpiffeWorkloadAPI,
@@ -50,6 +50,14 @@ export interface X509Source extends AsyncDisposable {
   subscribe(listener: (context: X509Context | undefined) => void): Disposable
 }
 
+function keyOf(id: SpiffeId, bytes: Uint8Array): KeyObject {
+  try {
+    return createPrivateKey({ key: Buffer.from(bytes), format: 'der', type: 'pkcs8' })
+  } catch (cause) {
+    throw new IdentityError('ERR_CERTIFICATE', `the key of ${id} is no PKCS#8`, { cause })
+  }
+}
+
 function svidOf(message: X509SVIDResponse['svids'][number]): OwnSvid {
   const chain = splitDer(message.x509Svid)
   const [first] = chain
@@ -59,24 +67,27 @@ function svidOf(message: X509SVIDResponse['svids'][number]): OwnSvid {
   if (leafIdOf(leaf) !== id) {
     throw new IdentityError('ERR_CERTIFICATE', `the certificate of ${id} names ${leafIdOf(leaf)}`)
   }
-  const key = createPrivateKey({
-    key: Buffer.from(message.x509SvidKey),
-    format: 'der',
-    type: 'pkcs8',
-  })
+  const key = keyOf(id, message.x509SvidKey)
+  const spki = createPublicKey(key).export({ format: 'der', type: 'spki' })
+  if (!spki.equals(leaf.publicKey)) {
+    throw new IdentityError('ERR_CERTIFICATE', `the key of ${id} is not that of its certificate`)
+  }
   return { id, chain, key, serial: leaf.serial, notAfter: leaf.notAfter, hint: message.hint }
 }
 
 /** Reads one response whole; of several SVIDs with one hint the first counts (Workload API §5.2.1). */
 export function contextOf(response: X509SVIDResponse): X509Context {
-  const [first, ...rest] = response.svids.map(svidOf)
+  const messages = response.svids.filter(
+    ({ hint }, i, all) => hint === '' || all.findIndex((other) => other.hint === hint) === i,
+  )
+  const [first, ...rest] = messages.map(svidOf)
   if (first === undefined) throw new IdentityError('ERR_NO_IDENTITY', 'an answer without SVID')
   const bundles = new Map<TrustDomain, X509Bundle>()
   for (const [name, der] of Object.entries(response.federatedBundles)) {
     const trustDomain = parseTrustDomain(name)
     bundles.set(trustDomain, bundleOfDer(trustDomain, der))
   }
-  for (const message of response.svids) {
+  for (const message of messages) {
     const trustDomain = trustDomainOf(parseSpiffeId(message.spiffeId))
     bundles.set(trustDomain, bundleOfDer(trustDomain, message.bundle))
   }

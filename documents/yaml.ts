@@ -19,7 +19,7 @@ export type Path = readonly (string | number)[]
 /** A document whose shape was checked. Lines count from 1. */
 export interface Checked<T> {
   readonly value: T
-  /** offsets in the text: from the content's first character to where the next document may start */
+  /** offsets in the text, from its `---` to that of the next document */
   readonly range: readonly [from: number, to: number]
   lineOf(path: Path): number
 }

@@ -4,9 +4,10 @@
 import type { PolicySet } from './compile.ts'
 import { type Alternatives, type CompiledRule, compile, type Field, holds } from './compile.ts'
 import { type Decision, decide, scopeFor } from './decide.ts'
+import { patternOf } from './pattern.ts'
 import type { Policy } from './read.ts'
 import { namespaceOf, type Request } from './request.ts'
-import type { RuleDocument } from './schema.ts'
+import { type RuleDocument, ruleDocument } from './schema.ts'
 
 export interface Explanation {
   /** one sentence: what determined the decision */
@@ -30,8 +31,8 @@ function describe(request: Request): string {
   return `${who} → ${request.destination.id} ${what}`
 }
 
-/** The one value that the request has for a field, as a policy would write it. */
-function ownValue(field: Field, request: Request): string | undefined {
+/** The one value that the request has for a field. */
+function attribute(field: Field, request: Request): string | undefined {
   switch (field) {
     case 'principals':
       return request.source?.slice('spiffe://'.length)
@@ -42,6 +43,12 @@ function ownValue(field: Field, request: Request): string | undefined {
     case 'ports':
       return String(request.destination.port)
   }
+}
+
+/** The attribute as a policy writes it; undefined when a policy would read it as a wider pattern. */
+function ownValue(field: Field, request: Request): string | undefined {
+  const value = attribute(field, request)
+  return value !== undefined && patternOf(value).kind === 'exact' ? value : undefined
 }
 
 /** Fields of the alternative that fails least. */
@@ -99,6 +106,7 @@ function newRule(request: Request): Change | undefined {
   const method = ownValue('methods', request)
   const path = ownValue('paths', request)
   if (principal === undefined) return undefined
+  if (request.http !== undefined && (method === undefined || path === undefined)) return undefined
   const operation =
     method === undefined || path === undefined
       ? { ports: [String(request.destination.port)] }
@@ -115,12 +123,12 @@ function newRule(request: Request): Change | undefined {
   }
 }
 
+/** Whether a policy file may say so, and the request is allowed then. */
 function flips(set: PolicySet, change: Change, request: Request): boolean {
+  if (!change.rules.every((rule) => ruleDocument.safeParse(rule).success)) return false
   const rest = set.policies.filter((policy) => policy !== change.policy)
-  const changed = compile([
-    ...rest,
-    { ...change.policy, rules: change.rules, lines: change.rules.map(() => 1) },
-  ])
+  const policy = { ...change.policy, rules: change.rules, lines: change.rules.map(() => 1) }
+  const changed = compile([...rest, policy], { rootNamespace: set.rootNamespace })
   return decide(changed, request).allow
 }
 

@@ -47,7 +47,7 @@ const operation = z
   })
   .refine((it) => Object.keys(it).length > 0, 'an operation names methods, paths or ports')
 
-const rule = z.strictObject({
+export const ruleDocument = z.strictObject({
   from: listOf(z.strictObject({ source })).optional(),
   to: listOf(z.strictObject({ operation })).optional(),
 })
@@ -71,7 +71,7 @@ export const policyDocument = z.strictObject({
   spec: z
     .strictObject({
       action: z.enum(['ALLOW', 'DENY']).default('ALLOW'),
-      rules: z.array(rule).max(512).default([]),
+      rules: z.array(ruleDocument).max(512).default([]),
     })
     .refine((it) => it.action === 'ALLOW' || it.rules.length > 0, {
       path: ['rules'],

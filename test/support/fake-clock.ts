@@ -1,45 +1,63 @@
-// A clock that moves when the test says so.
+// Time that only the test moves.
 import type { Clock } from '../../runtime/clock.ts'
 
-export interface FakeClock extends Clock {
-  /** Moves time; whoever's sleep is over wakes up. */
-  advance(ms: number): void
-  /** Resolves once somebody sleeps. */
-  asleep(): Promise<void>
+interface Sleeper {
+  readonly due: number
+  readonly wake: () => void
 }
 
-export function createFakeClock(start = 1_800_000_000_000): FakeClock {
-  const sleepers = new Set<{ until: number; wake: () => void }>()
-  let waiting = Promise.withResolvers<void>()
-  let now = start
+export interface FakeClock extends Clock {
+  /** Moves time on; wakes who is due, in order, and lets each run before the next one. */
+  advance(ms: number): Promise<void>
+  /** how many wait now */
+  readonly sleepers: number
+}
+
+/** `now` in milliseconds since the epoch. */
+export function createFakeClock(now: number): FakeClock {
+  const start = now
+  const sleepers = new Set<Sleeper>()
+  const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
+
+  function nextUntil(end: number): Sleeper | undefined {
+    const due = [...sleepers].filter((it) => it.due <= end)
+    return due.sort((a, b) => a.due - b.due)[0]
+  }
+
   return {
     now: () => now,
-    monotonic: () => now,
+    monotonic: () => now - start,
     sleep(ms, { signal }) {
-      return new Promise((resolve, reject) => {
-        const sleeper = { until: now + ms, wake: resolve }
-        const stop = () => {
-          sleepers.delete(sleeper)
-          reject(signal.reason)
-        }
-        if (signal.aborted) return stop()
-        sleepers.add(sleeper)
-        waiting.resolve()
-        signal.addEventListener('abort', stop, { once: true })
-      })
-    },
-    advance(ms) {
-      now += ms
-      for (const sleeper of sleepers) {
-        if (sleeper.until > now) continue
+      const { promise, resolve, reject } = Promise.withResolvers<void>()
+      if (signal.aborted) return Promise.reject(signal.reason)
+      const abort = () => {
         sleepers.delete(sleeper)
-        sleeper.wake()
+        reject(signal.reason)
       }
+      const sleeper: Sleeper = {
+        due: now + Math.max(ms, 0),
+        wake() {
+          signal.removeEventListener('abort', abort)
+          resolve()
+        },
+      }
+      signal.addEventListener('abort', abort, { once: true })
+      sleepers.add(sleeper)
+      return promise
     },
-    async asleep() {
-      if (sleepers.size > 0) return
-      waiting = Promise.withResolvers<void>()
-      await waiting.promise
+    async advance(ms) {
+      const end = now + ms
+      for (let next = nextUntil(end); next !== undefined; next = nextUntil(end)) {
+        now = Math.max(now, next.due)
+        sleepers.delete(next)
+        next.wake()
+        await turn()
+      }
+      now = end
+      await turn()
+    },
+    get sleepers() {
+      return sleepers.size
     },
   }
 }

@@ -1,0 +1,63 @@
+// An authority of one's own: a temporary folder, ports of the kernel's choice, the log in memory.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type CaConfig, loadCaConfig } from '../../ca/config.ts'
+import { type RunningAuthority, type RunOptions, runAuthority } from '../../ca/main.ts'
+import { prepareState } from '../../ca/open.ts'
+import { createLog, type Log } from '../../runtime/log.ts'
+
+export interface TestFolder extends Disposable {
+  readonly path: string
+}
+
+export function testFolder(): TestFolder {
+  const path = mkdtempSync(join(tmpdir(), 'castellan-ca-'))
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
+}
+
+/** Writes ca.yaml into `folder` and lays out its state; `more` are further lines of it. */
+export function testConfig(folder: string, more = ''): CaConfig {
+  const file = join(folder, 'ca.yaml')
+  const text = `trustDomain: example.org
+state: ./state
+unlock: { keyFile: ./ca.key }
+listen: 127.0.0.1:0
+operations: 127.0.0.1:0
+${more}`
+  writeFileSync(file, text)
+  const config = loadCaConfig(file)
+  prepareState(config)
+  return config
+}
+
+/** A log whose lines can be read; `lines` grows. */
+export function memoryLog(): { log: Log; lines: string[] } {
+  const lines: string[] = []
+  const destination = { write: (line: string) => void lines.push(line) }
+  return { log: createLog({ name: 'ca', level: 'debug', destination }), lines }
+}
+
+export interface TestCa extends AsyncDisposable {
+  readonly folder: string
+  readonly config: CaConfig
+  readonly running: RunningAuthority
+  readonly lines: readonly string[]
+}
+
+export interface TestCaOptions extends Partial<Omit<RunOptions, 'log'>> {
+  /** a folder that stays; a temporary one when left out */
+  readonly folder?: string
+  readonly config?: string
+}
+
+export async function startTestCa(options: TestCaOptions = {}): Promise<TestCa> {
+  const { config: more, folder: given, ...run } = options
+  await using undo = new AsyncDisposableStack()
+  const folder = given ?? undo.use(testFolder()).path
+  const config = testConfig(folder, more)
+  const { log, lines } = memoryLog()
+  const running = undo.use(await runAuthority(config, { log, ...run }))
+  const all = undo.move()
+  return { folder, config, running, lines, [Symbol.asyncDispose]: () => all.disposeAsync() }
+}
