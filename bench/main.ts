@@ -4,6 +4,7 @@ import type { Bench, BenchResult } from './measure.ts'
 // loaded when it is their turn: each brings its own servers and libraries
 const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
   { name: 'grpc', load: async () => (await import('./grpc.ts')).grpcBench },
+  { name: 'identify', load: async () => (await import('./identify.ts')).identifyBench },
 ]
 
 function verdict(name: string, { figure, unit, goal, peer, ok }: BenchResult): string {

@@ -1,6 +1,6 @@
 // Who is at the other end of a unix socket: SO_PEERCRED, pinned by SO_PEERPIDFD (Linux 6.5) or
 // pidfd_open. The one file that calls into libc.
-import { closeSync, readFileSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { Socket } from 'node:net'
 import { IdentityError } from '../../spiffe/errors.ts'
@@ -21,10 +21,12 @@ const solSocket = 1
 const soPeerCred = 17
 const soPeerPidfd = 77
 const sysPidfdOpen = 434
+const pollIn = 1
 
 interface Libc {
   getsockopt(fd: number, level: number, name: number, value: Buffer, length: Buffer): number
   syscall(number: number, pid: number, flags: number): number
+  poll(descriptors: Buffer, count: number, timeout: number): number
 }
 
 function loadLibc(): Libc {
@@ -34,6 +36,7 @@ function loadLibc(): Libc {
   return {
     getsockopt: lib.func('int getsockopt(int, int, int, _Out_ void *, _Inout_ void *)'),
     syscall: lib.func('long syscall(long, long, long)'),
+    poll: lib.func('int poll(_Inout_ void *, unsigned long, int)'),
   }
 }
 
@@ -48,16 +51,11 @@ function descriptorOf(socket: Socket): number {
   return typeof fd === 'number' && fd >= 0 ? fd : refuse('the socket is closed')
 }
 
-/** The pid that a pidfd stands for; -1 once that process has ended. */
-function pidBehind(pidfd: number): number {
-  const info = readFileSync(`/proc/self/fdinfo/${pidfd}`, 'latin1')
-  return Number(/^Pid:\s*(-?\d+)$/m.exec(info)?.[1] ?? -1)
-}
-
 /** Makes the function that identifies callers; loads libc once. */
 export function createIdentify(libc: Libc = loadLibc()): IdentifyPeer {
   const value = Buffer.alloc(12)
   const length = Buffer.alloc(4)
+  const polled = Buffer.alloc(8)
 
   function option(fd: number, name: number, size: number): boolean {
     length.writeUInt32LE(size)
@@ -71,13 +69,23 @@ export function createIdentify(libc: Libc = loadLibc()): IdentifyPeer {
     return pidfd >= 0 ? pidfd : refuse(`process ${pid} has ended`)
   }
 
+  /** A pidfd becomes readable when its process ends, before anything can get the pid again. */
+  function hasEnded(pidfd: number): boolean {
+    polled.writeInt32LE(pidfd, 0)
+    polled.writeInt16LE(pollIn, 4)
+    polled.writeInt16LE(0, 6)
+    return libc.poll(polled, 1, 0) !== 0
+  }
+
   return (socket) => {
     const fd = descriptorOf(socket)
     if (!option(fd, soPeerCred, 12)) refuse('SO_PEERCRED failed')
     const [pid, uid, gid] = [value.readInt32LE(0), value.readUInt32LE(4), value.readUInt32LE(8)]
+    // 0 is a process of another pid namespace: nothing in /proc would be about it
+    if (pid <= 0) refuse('its process is not visible here')
     const pidfd = pidfdOf(fd, pid)
     let isOpen = true
-    const isAlive = () => isOpen && pidBehind(pidfd) === pid
+    const isAlive = () => isOpen && !hasEnded(pidfd)
     const dispose = () => {
       if (isOpen) closeSync(pidfd)
       isOpen = false

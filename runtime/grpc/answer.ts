@@ -9,7 +9,14 @@ import type { Abortable } from './context.ts'
 import type { Deadline, Deadlines } from './deadline.ts'
 import { createReplies, type Replies } from './replies.ts'
 import type { Requests } from './requests.ts'
-import { type CallContext, encodeReply, methodName, type Reply, type Route } from './service.ts'
+import {
+  type CallContext,
+  encodeReply,
+  frameReply,
+  methodName,
+  type Reply,
+  type Route,
+} from './service.ts'
 import {
   type Headers,
   ok,
@@ -151,7 +158,7 @@ export async function answerOnce<P>(
 ): Promise<void> {
   try {
     const reply = await handle()
-    if (!call.answered) succeed(call, encodeReply(call.route.method, reply))
+    if (!call.answered) succeed(call, frameReply(call.route.method, reply))
   } catch (error) {
     fail(call, error)
   }
@@ -167,12 +174,12 @@ export async function answerMany<P>(
     call.iterator = iterator
     for (let next = await iterator.next(); !next.done; next = await iterator.next()) {
       if (call.answered || !isOpen(stream)) return
-      const frame = encodeReply(call.route.method, next.value)
+      const message = encodeReply(call.route.method, next.value)
       if (call.replies === undefined) {
         call.replies = createReplies(stream)
         sendHeaders(call)
       }
-      if (!call.replies.write(frame)) await call.replies.drained()
+      if (!call.replies.write(message)) await call.replies.drained()
     }
     succeed(call)
   } catch (error) {

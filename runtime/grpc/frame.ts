@@ -84,12 +84,19 @@ export function createFrameReader(
   }
 }
 
+export const framedSize = (message: Uint8Array) => prefixBytes + message.length
+
+/** Writes `message` with its prefix at `at`, and gives the place after it. */
+export function putFrame(into: Buffer, at: number, message: Uint8Array): number {
+  into[at] = 0
+  into.writeUInt32BE(message.length, at + 1)
+  into.set(message, at + prefixBytes)
+  return at + prefixBytes + message.length
+}
+
 /** One message with its prefix, ready for the wire. */
 export function encodeFrame(message: Uint8Array): Uint8Array {
-  const length = message.length
-  const frame = Buffer.allocUnsafe(prefixBytes + length)
-  frame[0] = 0
-  frame.writeUInt32BE(length, 1)
-  frame.set(message, prefixBytes)
+  const frame = Buffer.allocUnsafe(framedSize(message))
+  putFrame(frame, 0, message)
   return frame
 }

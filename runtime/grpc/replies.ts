@@ -1,10 +1,11 @@
 // The messages of one streamed answer on their way out: coalesced, and held back by a slow reader.
 import type { ServerHttp2Stream } from 'node:http2'
 import { nextTick } from 'node:process'
+import { framedSize, putFrame } from './frame.ts'
 
 export interface Replies {
-  /** Takes one framed message; false asks the writer to wait for `drained`. */
-  write(frame: Uint8Array): boolean
+  /** Takes one encoded message; false asks the writer to wait for `drained`. */
+  write(message: Uint8Array): boolean
   drained(): Promise<void>
   /** Writes what still waits. */
   flush(): void
@@ -25,8 +26,9 @@ export function createReplies(stream: ServerHttp2Stream): Replies {
 
   function flush(): void {
     if (size === 0) return
-    const [only] = batch
-    const data = batch.length === 1 && only !== undefined ? only : Buffer.concat(batch, size)
+    const data = Buffer.allocUnsafe(size)
+    let at = 0
+    for (const message of batch) at = putFrame(data, at, message)
     batch = []
     size = 0
     if (stream.writable) stream.write(data)
@@ -39,10 +41,10 @@ export function createReplies(stream: ServerHttp2Stream): Replies {
 
   stream.on('drain', release)
   return {
-    write(frame) {
+    write(message) {
       if (size === 0) nextTick(flush)
-      batch.push(frame)
-      size += frame.length
+      batch.push(message)
+      size += framedSize(message)
       if (size >= batchBytes) flush()
       return !stream.writableNeedDrain
     },

@@ -27,16 +27,16 @@ export interface CallContext<P> {
   readonly signal: AbortSignal
 }
 
-const frame = Symbol('frame')
+const encoded = Symbol('encoded')
 
 /** A response that was encoded before; handlers may give it again and again. */
 export interface Prepared {
-  readonly [frame]: Uint8Array
+  readonly [encoded]: { readonly message: Uint8Array; readonly frame: Uint8Array }
 }
 
 /** `bytes` are those of an encoded response message. */
 export function prepared(bytes: Uint8Array): Prepared {
-  return { [frame]: encodeFrame(bytes) }
+  return { [encoded]: { message: bytes, frame: encodeFrame(bytes) } }
 }
 
 export type Reply<O extends DescMessage> = MessageInitShape<O> | Prepared
@@ -132,13 +132,17 @@ export function decodeRequest(method: DescMethod, bytes: Uint8Array): Message {
 }
 
 function isPrepared(reply: object): reply is Prepared {
-  return frame in reply
+  return encoded in reply
 }
 
-/** The reply as one length-prefixed message. */
 export function encodeReply(method: DescMethod, reply: Reply<DescMessage>): Uint8Array {
-  if (isPrepared(reply)) return reply[frame]
-  return encodeFrame(toBinary(method.output, create(method.output, reply)))
+  if (isPrepared(reply)) return reply[encoded].message
+  return toBinary(method.output, create(method.output, reply))
+}
+
+/** The reply with its length prefix. */
+export function frameReply(method: DescMethod, reply: Reply<DescMessage>): Uint8Array {
+  return isPrepared(reply) ? reply[encoded].frame : encodeFrame(encodeReply(method, reply))
 }
 
 /** How logs, metrics and callers name a method: `package.Service/Method`. */
