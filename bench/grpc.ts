@@ -11,11 +11,12 @@ import { type Bench, type BenchResult, interleave, rounded } from './measure.ts'
 
 const names = ['castellan', 'grpc-js'] as const
 const goal = 0.9
-const rounds = 15
-const calls = 1500
+const rounds = 101
+const warmUp = 20
+const calls = 128
 const inFlight = 32
 const streams = 4
-const messages = 5000
+const messages = 500
 const text = 'x'.repeat(100)
 
 interface Subject extends AsyncDisposable {
@@ -106,7 +107,7 @@ async function compare(
   round: (subject: Subject) => Promise<number>,
 ) {
   const competitors = subjects.map((subject) => ({ name: subject.name, run: () => round(subject) }))
-  const [ours = Number.NaN, peer = Number.NaN] = await interleave(competitors, rounds)
+  const [ours = Number.NaN, peer = Number.NaN] = await interleave(competitors, rounds, warmUp)
   return { what, ours, peer, ratio: ours / peer }
 }
 

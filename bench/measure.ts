@@ -31,17 +31,19 @@ export interface Competitor {
 
 /**
  * Runs `competitors` in turns, so that what else the machine does hits all alike, and gives the median
- * of each, in their order. The first round warms up and is not counted.
+ * of each, in their order. Short rounds and many are better than few and long: a machine that stalls
+ * spoils fewer of them. The first `warmUp` are not counted.
  */
 export async function interleave(
   competitors: readonly Competitor[],
   rounds: number,
+  warmUp = 1,
 ): Promise<readonly number[]> {
   const measured = competitors.map(({ run }) => ({ run, values: [] as number[] }))
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = 0; round < warmUp + rounds; round++) {
     for (const { values, run } of measured) {
       const value = await run()
-      if (round > 0) values.push(value)
+      if (round >= warmUp) values.push(value)
     }
   }
   return measured.map(({ values }) => median(values))

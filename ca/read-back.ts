@@ -27,7 +27,9 @@ function enter(cursor: Cursor, tag: number): number {
   if (bytes[cursor.at] !== tag) fail(cursor.at)
   const first = bytes[cursor.at + 1] ?? fail(cursor.at)
   const extra = first < 128 ? 0 : first - 128
-  if (extra > 3) fail(cursor.at)
+  // 0x80, an indefinite length, included
+  const isBad = first === 128 || extra > 3 || cursor.at + 2 + extra > bytes.length
+  if (isBad) fail(cursor.at)
   const length = extra === 0 ? first : bytes.readUIntBE(cursor.at + 2, extra)
   cursor.at += 2 + extra
   const end = cursor.at + length

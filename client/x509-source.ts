@@ -68,8 +68,8 @@ function svidOf(message: X509SVIDResponse['svids'][number]): OwnSvid {
     throw new IdentityError('ERR_CERTIFICATE', `the certificate of ${id} names ${leafIdOf(leaf)}`)
   }
   const key = keyOf(id, message.x509SvidKey)
-  const spki = createPublicKey(key).export({ format: 'der', type: 'spki' })
-  if (!spki.equals(leaf.publicKey)) {
+  const spki = { key: Buffer.from(leaf.publicKey), format: 'der', type: 'spki' } as const
+  if (!createPublicKey(key).equals(createPublicKey(spki))) {
     throw new IdentityError('ERR_CERTIFICATE', `the key of ${id} is not that of its certificate`)
   }
   return { id, chain, key, serial: leaf.serial, notAfter: leaf.notAfter, hint: message.hint }

@@ -9,14 +9,17 @@ interface Sleeper {
 export interface FakeClock extends Clock {
   /** Moves time on; wakes who is due, in order, and lets each run before the next one. */
   advance(ms: number): Promise<void>
+  /** Resolves once somebody sleeps. */
+  asleep(): Promise<void>
   /** how many wait now */
   readonly sleepers: number
 }
 
 /** `now` in milliseconds since the epoch. */
-export function createFakeClock(now: number): FakeClock {
+export function createFakeClock(now = 1_800_000_000_000): FakeClock {
   const start = now
   const sleepers = new Set<Sleeper>()
+  let waiting = Promise.withResolvers<void>()
   const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
   function nextUntil(end: number): Sleeper | undefined {
@@ -43,6 +46,7 @@ export function createFakeClock(now: number): FakeClock {
       }
       signal.addEventListener('abort', abort, { once: true })
       sleepers.add(sleeper)
+      waiting.resolve()
       return promise
     },
     async advance(ms) {
@@ -55,6 +59,10 @@ export function createFakeClock(now: number): FakeClock {
       }
       now = end
       await turn()
+    },
+    asleep() {
+      if (sleepers.size === 0) waiting = Promise.withResolvers()
+      return sleepers.size > 0 ? Promise.resolve() : waiting.promise
     },
     get sleepers() {
       return sleepers.size

@@ -34,7 +34,7 @@ test('a deadline ends a unary call', async () => {
     details: 'the deadline of the call has passed',
   })
   await hanging
-  clock.advance(minute)
+  await clock.advance(minute)
   await refused
   expect(await aborted).toMatchObject([{ code: 'ERR_DEADLINE' }])
   await allClosed(echo.server)
@@ -60,7 +60,7 @@ test('of many deadlines each ends its own call, the earliest first', async () =>
     [3000, 0],
   ] as const) {
     await clock.asleep()
-    clock.advance(ms)
+    await clock.advance(ms)
     await calls[i]?.ended
   }
   expect(ended).toEqual(['200m 4', '3S 4', '6S 4', '9S 4'])
@@ -78,7 +78,7 @@ test('a deadline ends a stream after its messages', async () => {
   stream.on('data', ({ number }) => numbers.push(number))
   const failed = once(stream, 'error')
   await hanging
-  clock.advance(minute)
+  await clock.advance(minute)
   expect(await failed).toMatchObject([{ code: DEADLINE_EXCEEDED }])
   expect(numbers).toEqual([0, 1, 2])
   expect(await returned).toEqual([3])

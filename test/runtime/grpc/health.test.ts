@@ -52,7 +52,7 @@ test('watch tells each change once', async () => {
     if (seen.length === 3) break
     known.set('later', seen.length === 1 ? 'serving' : 'not serving')
     await clock.asleep()
-    clock.advance(1000)
+    await clock.advance(1000)
   }
   expect(seen).toEqual([Status.SERVICE_UNKNOWN, Status.SERVING, Status.NOT_SERVING])
 })

@@ -1,0 +1,51 @@
+// Policies as text and requests as lines, for tests of decisions.
+import { compile, type PolicySet } from '../../policies/compile.ts'
+import { readPolicies } from '../../policies/read.ts'
+import { isRejection, type Request, readHttp } from '../../policies/request.ts'
+import { parseSpiffeId } from '../../spiffe/id.ts'
+
+interface Named {
+  readonly name?: string
+  readonly namespace?: string
+  readonly action?: string
+}
+
+/** One document; `rules` is YAML in flow style. */
+export function policyText(rules: string, named: Named = {}): string {
+  const { name = 'test', namespace = 'shop', action = 'ALLOW' } = named
+  return `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: ${name}, namespace: ${namespace} }
+spec: { action: ${action}, rules: ${rules} }
+`
+}
+
+export function policySet(...documents: readonly string[]): PolicySet {
+  return compile(readPolicies([{ name: 'test.yaml', text: documents.join('---\n') }]))
+}
+
+interface Peers {
+  /** without spiffe://; undefined is a peer without identity */
+  readonly from?: string | undefined
+  readonly to?: string
+  readonly port?: number
+}
+
+function peers({ from, to = 'td/ns/shop/sa/web', port = 8443 }: Peers) {
+  return {
+    source: from === undefined ? undefined : parseSpiffeId(`spiffe://${from}`),
+    destination: { id: parseSpiffeId(`spiffe://${to}`), port },
+  }
+}
+
+/** `line` is a method and a target: `GET /public?x=1`. */
+export function httpRequest(line: string, between: Peers = {}): Request {
+  const [method = '', target = ''] = line.split(' ')
+  const http = readHttp(method, target)
+  if (isRejection(http)) throw new Error(`${line}: ${http.reason}`)
+  return { ...peers(between), http }
+}
+
+export function tcpRequest(between: Peers = {}): Request {
+  return { ...peers(between), http: undefined }
+}
