@@ -59,7 +59,7 @@ async function joined(
 ): Promise<AgentState> {
   const known = file.load()
   if (known !== undefined && known.svid.notAfter > clock.now()) return known
-  const backoff = createBackoff({ first: 250, cap: 10_000 })
+  const backoff = createBackoff({ first: 100, cap: 2000 })
   while (true) {
     try {
       const state = await join(config, clock, signal)

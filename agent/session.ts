@@ -95,7 +95,7 @@ export function createSession(options: SessionOptions): Session {
   }
 
   async function follow(signal: AbortSignal): Promise<void> {
-    const backoff = createBackoff({ first: 100, cap: 15_000 })
+    const backoff = createBackoff({ first: 100, cap: 5000 })
     const connected = () => {
       backoff.reset()
       setTrouble(undefined)

@@ -1,10 +1,12 @@
 // `npm run bench -- NAME...`: each benchmark with its peer in the same run, and whether the goal is met.
+import { hasCode } from '../spiffe/errors.ts'
 import type { Bench, BenchResult } from './measure.ts'
 
 // loaded when it is their turn: each brings its own servers and libraries
 const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
   { name: 'grpc', load: async () => (await import('./grpc.ts')).grpcBench },
   { name: 'identify', load: async () => (await import('./identify.ts')).identifyBench },
+  { name: 'pipe', load: async () => (await import('./pipe.ts')).pipeBench },
 ]
 
 function verdict(name: string, { figure, unit, goal, peer, ok }: BenchResult): string {
@@ -37,4 +39,8 @@ async function main(args: readonly string[]): Promise<number> {
   return 2
 }
 
-process.exitCode = await main(process.argv.slice(2))
+process.exitCode = await main(process.argv.slice(2)).catch((error: unknown) => {
+  if (!hasCode(error, 'ERR_UNAVAILABLE')) throw error
+  console.error(`bench: ${error.message}`)
+  return 3
+})

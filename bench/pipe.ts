@@ -10,13 +10,14 @@ import { type DevCertificate, makeDevelopmentCertificates } from '../certs-dev/d
 import { IdentityError } from '../spiffe/errors.ts'
 import { parseTrustDomain } from '../spiffe/id.ts'
 import { toPem } from '../spiffe/pem.ts'
-import { nginxProblem, startStreamProxy, startWorkload } from './pipe/nginx.ts'
+import { type Bench, type BenchResult, median, rounded } from './measure.ts'
+import { nginxProblem, startHttpProxy, startStreamProxy, startWorkload } from './pipe/nginx.ts'
 
 const rounds = 7
-const warmUp = 3_000
-const requests = 30_000
+const warmUp = 1_000
+const requests = 20_000
 const connections = 32
-const goal = 1.15
+const mostTimesNginx = 1.15
 
 interface Credential {
   readonly cert: string
@@ -54,12 +55,8 @@ async function ask(process: ChildProcess, message: object, field: string): Promi
   return value
 }
 
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
-}
-
 interface Target {
+  readonly name: string
   readonly pid: number
   readonly port: number
   /** microseconds of CPU per request, by round */
@@ -68,22 +65,44 @@ interface Target {
   readonly rate: number[]
 }
 
-async function measure(load: ChildProcess, order: object, target: Target): Promise<void> {
-  await ask(load, { ...order, port: target.port, requests: warmUp }, 'ms')
-  const before = cpuOf(target.pid)
-  const ms = await ask(load, { ...order, port: target.port, requests }, 'ms')
-  target.cpu.push((cpuOf(target.pid) - before) / requests)
+async function measure(
+  load: ChildProcess,
+  order: object,
+  target: Target,
+  counts: boolean,
+): Promise<void> {
+  const { pid, port } = target
+  await ask(load, { ...order, port, requests: warmUp }, 'ms')
+  const before = cpuOf(pid)
+  const ms = await ask(load, { ...order, port, requests }, 'ms')
+  if (!counts) return
+  target.cpu.push((cpuOf(pid) - before) / requests)
   target.rate.push((requests / ms) * 1000)
 }
 
-export interface PipeResult {
-  /** microseconds of CPU per request */
-  readonly own: number
-  readonly nginx: number
-  readonly rows: readonly { readonly name: string; readonly cpu: number; readonly rate: number }[]
+const perRequest = (target: Target) => rounded(median(target.cpu))
+
+/** The figure is against the stream proxy; nginx as an HTTP proxy stands beside it for comparison. */
+function resultOf(own: Target, stream: Target, http: Target): BenchResult {
+  const row = (target: Target) => ({
+    proxy: target.name,
+    'CPU us per request, median': perRequest(target),
+    least: rounded(Math.min(...target.cpu)),
+    'requests/s, median': rounded(median(target.rate), 0),
+    'times nginx stream': rounded(median(target.cpu) / median(stream.cpu)),
+  })
+  const goal = rounded(perRequest(stream) * mostTimesNginx)
+  return {
+    rows: [own, stream, http].map(row),
+    figure: perRequest(own),
+    unit: 'us of CPU per request',
+    goal,
+    peer: { name: stream.name, figure: perRequest(stream) },
+    ok: perRequest(own) <= goal,
+  }
 }
 
-async function compare(folder: string): Promise<PipeResult> {
+async function compare(folder: string): Promise<BenchResult> {
   const trustDomain = parseTrustDomain('bench.example')
   const all = makeDevelopmentCertificates({ trustDomain, now: Date.now() })
   const [server, client] = [credentialOf('good', all), credentialOf('good-client', all)]
@@ -92,33 +111,29 @@ async function compare(folder: string): Promise<PipeResult> {
   await writeFile(join(folder, 'key.pem'), server.key, { mode: 0o600 })
   await writeFile(join(folder, 'root.pem'), root)
   await using workload = await startWorkload(folder)
-  await using nginx = await startStreamProxy(folder, workload.port)
+  await using stream = await startStreamProxy(folder, workload.port)
+  await using http = await startHttpProxy(folder, workload.port)
   using sidecar = child('./pipe/sidecar.ts')
   using load = child('./pipe/load.ts')
-  const setting = {
-    chain: server.cert,
-    key: server.key,
-    root,
-    workload: `127.0.0.1:${workload.port}`,
-  }
+  const address = `127.0.0.1:${workload.port}`
+  const setting = { chain: server.cert, key: server.key, root, workload: address }
   const port = await ask(sidecar, setting, 'port')
-  const own: Target = { pid: sidecar.pid ?? 0, port, cpu: [], rate: [] }
-  const peer: Target = { pid: nginx.pid, port: nginx.port, cpu: [], rate: [] }
-  const order = { connections, ...client, root }
-  for (let round = 0; round < rounds; round++) {
-    const pair = round % 2 === 0 ? [own, peer] : [peer, own]
-    for (const target of pair) await measure(load, order, target)
-  }
-  const row = (name: string, { cpu, rate }: Target) => ({
+  const target = (name: string, it: { readonly pid: number; readonly port: number }): Target => ({
+    ...it,
     name,
-    cpu: median(cpu),
-    rate: median(rate),
+    cpu: [],
+    rate: [],
   })
-  const rows = [row('castellan proxy (tcp)', own), row('nginx stream', peer)]
-  return { own: median(own.cpu), nginx: median(peer.cpu), rows }
+  const own = target('castellan proxy (tcp)', { pid: sidecar.pid ?? 0, port })
+  const peers = [target('nginx stream', stream), target('nginx http', http)] as const
+  const order = { connections, ...client, root }
+  for (let round = 0; round <= rounds; round++) {
+    for (const it of [own, ...peers]) await measure(load, order, it, round > 0)
+  }
+  return resultOf(own, ...peers)
 }
 
-export async function measurePipe(): Promise<PipeResult> {
+async function run(): Promise<BenchResult> {
   const problem = nginxProblem()
   if (problem !== undefined) throw new IdentityError('ERR_UNAVAILABLE', problem)
   const folder = await mkdtemp(join(tmpdir(), 'castellan-pipe-'))
@@ -129,4 +144,4 @@ export async function measurePipe(): Promise<PipeResult> {
   }
 }
 
-export const pipeGoal = goal
+export const pipeBench: Bench = { name: 'pipe', run }

@@ -129,7 +129,7 @@ export function startX509Source(endpoint: Endpoint, options: SourceOptions = {})
   }
 
   const loop = run(async (signal) => {
-    const backoff = createBackoff({ first: 100, cap: 10_000 })
+    const backoff = createBackoff({ first: 50, cap: 2000 })
     while (!signal.aborted) {
       try {
         await follow(signal, backoff)

@@ -20,6 +20,8 @@ export interface CompiledRule {
   readonly index: number
   readonly from: Alternatives
   readonly to: Alternatives
+  /** whether any alternative asks about HTTP */
+  readonly asksHttp: boolean
 }
 
 export interface Scope {
@@ -36,6 +38,8 @@ export interface PolicySet {
   readonly rootNamespace: string
 }
 
+const httpOnly: ReadonlySet<Field> = new Set(['methods', 'paths'])
+
 function testsOf(
   fields: Readonly<Partial<Record<Field, readonly string[] | undefined>>>,
 ): FieldTest[] {
@@ -47,12 +51,9 @@ function testsOf(
 }
 
 function compileRule(policy: Policy, rule: RuleDocument, index: number): CompiledRule {
-  return {
-    policy,
-    index,
-    from: (rule.from ?? []).map(({ source }) => testsOf(source)),
-    to: (rule.to ?? []).map(({ operation }) => testsOf(operation)),
-  }
+  const from = (rule.from ?? []).map(({ source }) => testsOf(source))
+  const to = (rule.to ?? []).map(({ operation }) => testsOf(operation))
+  return { policy, index, from, to, asksHttp: to.flat().some(({ field }) => httpOnly.has(field)) }
 }
 
 function scopeOf(policies: readonly Policy[]): Scope {
@@ -79,8 +80,6 @@ export function compile(
 }
 
 export const noPolicies: PolicySet = compile([])
-
-const httpOnly: ReadonlySet<Field> = new Set(['methods', 'paths'])
 
 function valuesOf(field: Field, request: Request, mode: Policy['action']): readonly string[] {
   switch (field) {
@@ -114,5 +113,7 @@ function anyHolds(alternatives: Alternatives, request: Request, mode: Policy['ac
 
 export function ruleMatches(rule: CompiledRule, request: Request): boolean {
   const mode = rule.policy.action
+  // an ALLOW rule that asks about HTTP anywhere is no rule for TCP (authorization.md §4.9)
+  if (mode === 'ALLOW' && rule.asksHttp && request.http === undefined) return false
   return anyHolds(rule.from, request, mode) && anyHolds(rule.to, request, mode)
 }

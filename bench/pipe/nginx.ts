@@ -71,31 +71,51 @@ ${body}
   }
 }
 
-export async function startWorkload(folder: string): Promise<Nginx> {
-  const port = await freePort()
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+/** Directives of `http` that keep nginx inside `folder`. */
+function quiet(folder: string): string {
+  const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
     .map((kind) => `${kind}_temp_path ${join(folder, kind)};`)
     .join(' ')
+  return `access_log off; keepalive_requests 100000000; keepalive_timeout 1h; ${paths}`
+}
+
+export async function startWorkload(folder: string): Promise<Nginx> {
+  const port = await freePort()
   const body = `http {
-  access_log off; keepalive_requests 100000000; keepalive_timeout 1h; ${temporary}
+  ${quiet(folder)}
   server { listen 127.0.0.1:${port}; location / { return 200 "${'x'.repeat(1024)}"; } }
 }`
   return await start(folder, 'workload', port, body)
 }
 
-export async function startStreamProxy(folder: string, workload: number): Promise<Nginx> {
-  const port = await freePort()
-  const body = `stream {
-  server {
-    listen 127.0.0.1:${port} ssl;
+const mutualTls = (folder: string) => `
     ssl_certificate ${join(folder, 'chain.pem')};
     ssl_certificate_key ${join(folder, 'key.pem')};
     ssl_client_certificate ${join(folder, 'root.pem')};
     ssl_verify_client on; ssl_verify_depth 4;
     ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets off; ssl_session_cache off;
-    tcp_nodelay on;
+    tcp_nodelay on;`
+
+export async function startStreamProxy(folder: string, workload: number): Promise<Nginx> {
+  const port = await freePort()
+  const body = `stream {
+  server {
+    listen 127.0.0.1:${port} ssl;${mutualTls(folder)}
     proxy_pass 127.0.0.1:${workload};
   }
 }`
   return await start(folder, 'stream', port, body)
+}
+
+export async function startHttpProxy(folder: string, workload: number): Promise<Nginx> {
+  const port = await freePort()
+  const body = `http {
+  ${quiet(folder)}
+  upstream workload { server 127.0.0.1:${workload}; keepalive 64; keepalive_requests 100000000; }
+  server {
+    listen 127.0.0.1:${port} ssl;${mutualTls(folder)}
+    location / { proxy_pass http://workload; proxy_http_version 1.1; proxy_set_header Connection ""; }
+  }
+}`
+  return await start(folder, 'http', port, body)
 }

@@ -67,7 +67,7 @@ async function deniedAndExplained(check: Check): Promise<string> {
   demand(status === 403, `status ${status}`)
   demand(!body.includes('payments/') && !body.includes('rule'), 'the answer gives the policy away')
   let found = ''
-  await within(3000, check, 'the agent did not learn of the denial', async () => {
+  await within(8000, check, 'the agent did not learn of the denial', async () => {
     const denial = (await feed.denials(10)).find(
       ({ at, method }) => method === 'POST' && Number(at) >= since - 50,
     )
@@ -91,7 +91,7 @@ const allowAdmin = `  - from:
 async function policyEdit(check: Check): Promise<string> {
   appendFileSync(check.mesh.stage.policyFile, allowAdmin)
   const took = await within(
-    1000,
+    3000,
     check,
     'the edit was not in force',
     async () => (await postAdmin(check)).status === 200,
@@ -108,7 +108,7 @@ spec: { action: DENY, rules: [{ to: [{ operation: { paths: ["/admin*"] } }] }] }
 `
   appendFileSync(check.mesh.stage.policyFile, deny)
   const took = await within(
-    1000,
+    3000,
     check,
     'the DENY was not in force',
     async () => (await postAdmin(check)).status === 403,

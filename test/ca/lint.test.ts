@@ -48,11 +48,6 @@ describe('the linter', () => {
       'another serial',
       () => ({ serial: Buffer.alloc(16, 0x41) }),
     ],
-    [
-      'serial as reserved, positive, at least 64 bits',
-      'a short serial',
-      () => ({ serial: Buffer.alloc(7, 0x41) }),
-    ],
     ['issuer of the active authority', 'another issuer', () => ({ issuer: der.sequence() })],
     [
       'validity as granted, not reversed',
@@ -102,16 +97,14 @@ describe('the linter', () => {
     ],
   ]
   it.each(differing)('"%s": %s', (rule, _, change) => {
-    const { serial, ...change2 } = change()
-    // a short serial has to stand in both, so that its length alone is wrong
-    const fields = { ...granted, ...change2, ...(serial && { serial }) }
-    const bytes = serial?.length === 7 ? leafTbs({ ...granted, serial }) : leafTbs(fields)
-    const against = serial?.length === 7 ? { ...granted, serial } : granted
-    const found = brokenBy(bytes, against)
-    expect(found).toEqual(broken(rule))
+    expect(brokenBy(leafTbs({ ...granted, ...change() }))).toEqual(broken(rule))
   })
 
-  it('"serial as reserved, positive, at least 64 bits": a negative one', () => {
+  it('"serial as reserved, positive, at least 64 bits": a short and a negative one', () => {
+    const short = { ...granted, serial: Buffer.alloc(7, 0x41) }
+    expect(brokenBy(leafTbs(short), short)).toEqual(
+      broken('serial as reserved, positive, at least 64 bits'),
+    )
     const serial = Buffer.alloc(16, 0xc1)
     const bytes = withPart(1, der.element(0x02, serial))
     const found = brokenBy(bytes, { ...granted, serial })
@@ -157,10 +150,8 @@ describe('the linter', () => {
     ],
     ['server and client purpose', 'another purpose', '2b06010505070302', '2b06010505070303'],
   ]
-  it.each(swaps)('"%s": %s', (rule, what, from, to) => {
-    const found = brokenBy(swapped(from, to))
-    expect(found).toEqual(what === 'keyCertSign' || what !== 'not critical' ? broken(rule) : found)
-    expect(found?.code).toBe('ERR_LINT')
+  it.each(swaps)('"%s": %s', (rule, _, from, to) => {
+    expect(brokenBy(swapped(from, to))).toEqual(broken(rule))
   })
 
   it('"no CA"', () => {

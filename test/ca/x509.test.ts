@@ -2,6 +2,7 @@ import { createPublicKey, X509Certificate } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { createAuthority, secondOpinion } from '../../ca/x509.ts'
 import { hasUsage, keyUsages, parseCertificate } from '../../spiffe/certificate.ts'
+import { leafFields, signedLeaf, testSigner } from '../support/leaf.ts'
 import { opensslVerify } from '../support/openssl.ts'
 
 const now = Date.UTC(2031, 4, 17, 12)
@@ -33,8 +34,6 @@ describe('an X.509 authority', () => {
     const node = new X509Certificate(certificate)
     expect(node.verify(createPublicKey(key))).toBe(true)
     expect(key.asymmetricKeyDetails).toEqual({ namedCurve: 'prime256v1' })
-    const [verdict] = opensslVerify([{ chain: [certificate], roots: [certificate] }], now)
-    expect(verdict?.output).toContain('OK')
     expect(secondOpinion(certificate)).toEqual({ uris: ['spiffe://example.org'], isCa: true })
   })
 
@@ -50,9 +49,21 @@ describe('an X.509 authority', () => {
 
   it('of a trust domain of 255 bytes is still a certificate', async () => {
     const trustDomain = 'a'.repeat(255)
-    const { certificate } = await createAuthority({ trustDomain, ...times })
-    expect(secondOpinion(certificate).uris).toEqual([`spiffe://${trustDomain}`])
-    const [verdict] = opensslVerify([{ chain: [certificate], roots: [certificate] }], now)
-    expect(verdict?.output).toContain('OK')
+    const signer = await testSigner(now, trustDomain)
+    const root = signer.certificate.der
+    expect(secondOpinion(root).uris).toEqual([`spiffe://${trustDomain}`])
+    const spiffeId = `spiffe://${trustDomain}/x`
+    const leaf = signedLeaf(leafFields(signer, now, { spiffeId }), signer)
+    const [own, foreign] = opensslVerify(
+      [
+        { chain: [leaf], roots: [root] },
+        { chain: [root], roots: [root] },
+      ],
+      now,
+    )
+    expect(own?.verdict, own?.output).toBe('accept')
+    expect(foreign?.output, 'an authority serves nobody as client or server').toContain(
+      'unsuitable certificate purpose',
+    )
   })
 })

@@ -14,4 +14,4 @@ it('every step of the tour holds, and nothing is left behind', async () => {
   expect(output).toMatch(/^dev --check: (\d+) of \1 steps held$/m)
   expect(output).not.toContain('FAIL')
   expect(code).toBe(0)
-}, 120_000)
+}, 180_000)
