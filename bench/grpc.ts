@@ -11,7 +11,7 @@ import { type Bench, type BenchResult, interleave, rounded } from './measure.ts'
 
 const names = ['castellan', 'grpc-js'] as const
 const goal = 0.9
-const rounds = 101
+const rounds = 75
 const warmUp = 20
 const calls = 128
 const inFlight = 32

@@ -33,6 +33,9 @@ export function idToWire(id: SpiffeId): { trustDomain: string; path: string } {
 /** The ID of a message. Throws ERR_BAD_REQUEST naming `field`. */
 export function idFromWire(message: SPIFFEID | undefined, field: string): SpiffeId {
   if (message === undefined) return badRequest([{ field, problem: 'is missing' }])
+  // else a path could go on with the trust domain's name
+  if (message.path !== '' && !message.path.startsWith('/'))
+    return badRequest([{ field, problem: 'has a path that does not start with a slash' }])
   try {
     return parseSpiffeId(`spiffe://${parseTrustDomain(message.trustDomain)}${message.path}`)
   } catch (error) {

@@ -5,7 +5,7 @@ import { patternProblem } from './pattern.ts'
 
 function pattern(extra: (text: string) => string | undefined = () => undefined) {
   return z.string().superRefine((text, context) => {
-    const problem = patternProblem(text) ?? extra(text)
+    const problem = extra(text) ?? patternProblem(text)
     if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
   })
 }
@@ -29,7 +29,7 @@ function pathProblem(text: string): string | undefined {
 }
 
 const port = z.string().superRefine((text, context) => {
-  if (!/^\d{1,5}$/.test(text) || Number(text) > 65_535) {
+  if (!/^(?:0|[1-9]\d{0,4})$/.test(text) || Number(text) > 65_535) {
     context.addIssue({ code: 'custom', message: 'a port is a number from 0 to 65535, in quotes' })
   }
 })

@@ -126,7 +126,10 @@ export function startCall<P>(arrival: Arrival<P>, rules: Rules<P>): void {
     answered: false,
   }
   caller.calls.add(call)
-  const gone = () => abort(call, wentAway())
+  // every stream closes; only here and there one that is not answered
+  const gone = () => {
+    if (!call.answered) abort(call, wentAway())
+  }
   stream.on('aborted', gone)
   stream.on('close', gone)
   const context = createContext(route.method, caller.peer, rawHeaders, call)

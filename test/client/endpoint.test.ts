@@ -7,7 +7,10 @@ const tcpHint = 'write tcp://IP:PORT, without host name, path or user'
 
 function expectRefused(why: string, ...texts: readonly string[]): void {
   for (const text of texts) {
-    expect(refusalOf(() => parseEndpoint(text)), text).toEqual({
+    expect(
+      refusalOf(() => parseEndpoint(text)),
+      text,
+    ).toEqual({
       code: 'ERR_CONFIG',
       message: `${JSON.stringify(text)} is no Workload API endpoint: ${why}`,
     })
@@ -38,13 +41,28 @@ describe('the Workload API endpoint', () => {
   it('WE-7 is a URI with scheme unix or tcp', () => {
     expect(parseEndpoint('unix:///a')).toMatchObject({ kind: 'unix' })
     expect(parseEndpoint('tcp://127.0.0.1:1')).toMatchObject({ kind: 'tcp' })
-    const others = ['http://127.0.0.1:1', '/run/agent.sock', '', ' unix:///a', 'UNIX:///a', 'npipe:x']
+    const others = [
+      'http://127.0.0.1:1',
+      '/run/agent.sock',
+      '',
+      ' unix:///a',
+      'UNIX:///a',
+      'npipe:x',
+    ]
     expectRefused('the scheme has to be unix or tcp', ...others)
   })
 
   it('WE-8 unix has an absolute path and nothing else', () => {
     expect(parseEndpoint('unix:///a/b')).toEqual({ kind: 'unix', path: '/a/b' })
-    expectRefused(unixHint, 'unix://foo', 'unix://foo/bar', 'unix:rel', 'unix:/a/b', 'unix:', 'unix://')
+    expectRefused(
+      unixHint,
+      'unix://foo',
+      'unix://foo/bar',
+      'unix:rel',
+      'unix:/a/b',
+      'unix:',
+      'unix://',
+    )
     expectRefused(
       'a query, a fragment and escapes are not accepted',
       'unix:///a?b',

@@ -153,7 +153,12 @@ describe('readPath', () => {
         expect(first.readings).toContain(first.forwarded)
         expect(first.forwarded).not.toMatch(/\/\/|\\|\/\.\.?(\/|$)|[?#]/)
         const { forwarded } = first
-        expect(readPath(forwarded)).toEqual({ ok: true, forwarded, readings: [forwarded], query: '' })
+        expect(readPath(forwarded)).toEqual({
+          ok: true,
+          forwarded,
+          readings: [forwarded],
+          query: '',
+        })
       }),
       { numRuns: 5000 },
     )

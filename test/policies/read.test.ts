@@ -43,7 +43,14 @@ describe('readPolicies', () => {
         file: 'one.yaml',
         lines: [6, 7],
       },
-      { namespace: 'default', name: 'b', action: 'DENY', rules: [{}], file: 'one.yaml', lines: [13] },
+      {
+        namespace: 'default',
+        name: 'b',
+        action: 'DENY',
+        rules: [{}],
+        file: 'one.yaml',
+        lines: [13],
+      },
       { namespace: 'default', name: 'c', action: 'ALLOW', rules: [], file: 'two.yaml', lines: [] },
     ])
   })
@@ -56,53 +63,91 @@ describe('readPolicies', () => {
   })
 
   it.each([
-    ['an unknown key', `${named}spec:\n  rules:\n    - {}\n  selector: {}\n`, [
-      '0.yaml:7 spec.selector: unknown key',
-    ]],
-    ['an unknown key of a source', policyText('[{ from: [{ source: { namespaces: [a] } }] }]'), [
-      '0.yaml:4 spec.rules[0].from[0].source.principals: Invalid input: expected array, received undefined',
-      '0.yaml:4 spec.rules[0].from[0].source.namespaces: unknown key',
-    ]],
-    ['conditions', policyText('[{ when: [{ key: a, values: [b] }] }]'), [
-      '0.yaml:4 spec.rules[0].when: unknown key',
-    ]],
-    ['a wrong type', policyText('{}'), [
-      '0.yaml:4 spec.rules: Invalid input: expected array, received object',
-    ]],
-    ['a null rule', policyText('[~]'), [
-      '0.yaml:4 spec.rules[0]: Invalid input: expected object, received null',
-    ]],
-    ['an empty from and to', policyText('[{ from: [], to: [] }]'), [
-      '0.yaml:4 spec.rules[0].from: a list that is given has to have an item',
-      '0.yaml:4 spec.rules[0].to: a list that is given has to have an item',
-    ]],
-    ['spiffe:// in a principal', policyText('[{ from: [{ source: { principals: [spiffe://td/a] } }] }]'), [
-      '0.yaml:4 spec.rules[0].from[0].source.principals[0]: a principal is written without spiffe://, as trust-domain/path',
-    ]],
-    ['a DENY without rules', policyText('[]', { action: 'DENY' }), [
-      '0.yaml:4 spec.rules: a DENY policy without rules denies nothing',
-    ]],
-    ['an alias', `${named}spec:\n  rules:\n    - &r {}\n    - *r\n`, [
-      '0.yaml:7: aliases (&name, *name) are not accepted',
-    ]],
-    ['a duplicate key', `${named}spec: {}\nspec: { rules: [{}] }\n`, [
-      '0.yaml:5: Map keys must be unique',
-    ]],
-    ['another action', policyText('[{}]', { action: 'AUDIT' }), [
-      '0.yaml:4 spec.action: Invalid option: expected one of "ALLOW"|"DENY"',
-    ]],
-    ['another kind', policyText('[{}]').replace('AuthorizationPolicy', 'PeerAuthentication'), [
-      '0.yaml:2 kind: Invalid input: expected "AuthorizationPolicy"',
-    ]],
-    ['another version', policyText('[{}]').replace('/v1', '/v2'), [
-      '0.yaml:1 apiVersion: Invalid option: expected one of "security.istio.io/v1"|"security.istio.io/v1beta1"',
-    ]],
-    ['a bad name', policyText('[{}]', { name: 'a/b' }), [
-      '0.yaml:3 metadata.name: a name has a-z, 0-9, hyphens and dots',
-    ]],
-    ['a dry run', `${head}metadata: { name: a, annotations: { istio.io/dry-run: "true" } }\nspec: {}\n`, [
-      '0.yaml:3 metadata.annotations: dry runs are not supported yet',
-    ]],
+    [
+      'an unknown key',
+      `${named}spec:\n  rules:\n    - {}\n  selector: {}\n`,
+      ['0.yaml:7 spec.selector: unknown key'],
+    ],
+    [
+      'an unknown key of a source',
+      policyText('[{ from: [{ source: { namespaces: [a] } }] }]'),
+      [
+        '0.yaml:4 spec.rules[0].from[0].source.principals: Invalid input: expected array, received undefined',
+        '0.yaml:4 spec.rules[0].from[0].source.namespaces: unknown key',
+      ],
+    ],
+    [
+      'conditions',
+      policyText('[{ when: [{ key: a, values: [b] }] }]'),
+      ['0.yaml:4 spec.rules[0].when: unknown key'],
+    ],
+    [
+      'a wrong type',
+      policyText('{}'),
+      ['0.yaml:4 spec.rules: Invalid input: expected array, received object'],
+    ],
+    [
+      'a null rule',
+      policyText('[~]'),
+      ['0.yaml:4 spec.rules[0]: Invalid input: expected object, received null'],
+    ],
+    [
+      'an empty from and to',
+      policyText('[{ from: [], to: [] }]'),
+      [
+        '0.yaml:4 spec.rules[0].from: a list that is given has to have an item',
+        '0.yaml:4 spec.rules[0].to: a list that is given has to have an item',
+      ],
+    ],
+    [
+      'spiffe:// in a principal',
+      policyText('[{ from: [{ source: { principals: [spiffe://td/a] } }] }]'),
+      [
+        '0.yaml:4 spec.rules[0].from[0].source.principals[0]: a principal is written without spiffe://, as trust-domain/path',
+      ],
+    ],
+    [
+      'a DENY without rules',
+      policyText('[]', { action: 'DENY' }),
+      ['0.yaml:4 spec.rules: a DENY policy without rules denies nothing'],
+    ],
+    [
+      'an alias',
+      `${named}spec:\n  rules:\n    - &r {}\n    - *r\n`,
+      ['0.yaml:7: aliases (&name, *name) are not accepted'],
+    ],
+    [
+      'a duplicate key',
+      `${named}spec: {}\nspec: { rules: [{}] }\n`,
+      ['0.yaml:5: Map keys must be unique'],
+    ],
+    [
+      'another action',
+      policyText('[{}]', { action: 'AUDIT' }),
+      ['0.yaml:4 spec.action: Invalid option: expected one of "ALLOW"|"DENY"'],
+    ],
+    [
+      'another kind',
+      policyText('[{}]').replace('AuthorizationPolicy', 'PeerAuthentication'),
+      ['0.yaml:2 kind: Invalid input: expected "AuthorizationPolicy"'],
+    ],
+    [
+      'another version',
+      policyText('[{}]').replace('/v1', '/v2'),
+      [
+        '0.yaml:1 apiVersion: Invalid option: expected one of "security.istio.io/v1"|"security.istio.io/v1beta1"',
+      ],
+    ],
+    [
+      'a bad name',
+      policyText('[{}]', { name: 'a/b' }),
+      ['0.yaml:3 metadata.name: a name has a-z, 0-9, hyphens and dots'],
+    ],
+    [
+      'a dry run',
+      `${head}metadata: { name: a, annotations: { istio.io/dry-run: "true" } }\nspec: {}\n`,
+      ['0.yaml:3 metadata.annotations: dry runs are not supported yet'],
+    ],
   ])('refuses %s', (_, text, problems) => {
     expect(problemsOf(text)).toEqual(problems)
   })
@@ -111,14 +156,21 @@ describe('readPolicies', () => {
     ['{}', ': an operation names methods, paths or ports'],
     ['{ methods: [] }', '.methods: a list that is given has to have an item'],
     ['{ hosts: [a], methods: [GET] }', '.hosts: unknown key'],
-    ['{ methods: [get] }', '.methods[0]: methods are compared as sent: "get" would never match, write GET'],
+    [
+      '{ methods: [get] }',
+      '.methods[0]: methods are compared as sent: "get" would never match, write GET',
+    ],
     ['{ methods: [""] }', '.methods[0]: an empty pattern matches nothing'],
-    ['{ paths: [/a, "/a*b"] }', '.paths[1]: a star inside "/a*b" would be taken literally; a star stands at the start, at the end, or alone'],
+    [
+      '{ paths: [/a, "/a*b"] }',
+      '.paths[1]: a star inside "/a*b" would be taken literally; a star stands at the start, at the end, or alone',
+    ],
     ['{ paths: [a] }', '.paths[0]: a path pattern starts with a slash or a star'],
     ['{ paths: ["/a/{*}"] }', '.paths[0]: path templates are not supported yet'],
     ['{ paths: ["/a?b"] }', '.paths[0]: paths are compared without query and fragment'],
     ['{ ports: [80] }', '.ports[0]: Invalid input: expected string, received number'],
     ['{ ports: [http] }', '.ports[0]: a port is a number from 0 to 65535, in quotes'],
+    ['{ ports: ["08443"] }', '.ports[0]: a port is a number from 0 to 65535, in quotes'],
     ['{ ports: ["65536"] }', '.ports[0]: a port is a number from 0 to 65535, in quotes'],
   ])('refuses the operation %s', (operation, problem) => {
     expect(operationProblem(operation)).toBe(problem)

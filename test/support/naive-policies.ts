@@ -66,7 +66,9 @@ function ruleHolds(rule: NaiveRule, request: NaiveRequest, paths: readonly strin
 
 /** §4.2 in the strict profile: without an ALLOW that matches, no. */
 export function naiveAllows(policies: readonly NaivePolicy[], request: NaiveRequest): boolean {
-  const inScope = policies.filter((it) => [request.namespace, 'istio-system'].includes(it.namespace))
+  const inScope = policies.filter((it) =>
+    [request.namespace, 'istio-system'].includes(it.namespace),
+  )
   for (const { action, rules } of inScope) {
     if (action !== 'DENY') continue
     if (rules.some((rule) => ruleHolds(rule, request, request.http?.readings ?? []))) return false

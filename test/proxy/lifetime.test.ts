@@ -1,0 +1,144 @@
+import { once } from 'node:events'
+import { request, type ServerResponse } from 'node:http'
+import { type ClientHttp2Session, connect } from 'node:http2'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { compile } from '../../policies/compile.ts'
+import { createTally } from '../../proxy/tally.ts'
+import { systemClock } from '../../runtime/clock.ts'
+import { parseSpiffeId } from '../../spiffe/id.ts'
+import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import {
+  type App,
+  dial,
+  peerOptions,
+  type Sidecar,
+  startApp,
+  startSidecar,
+  untilClosed,
+} from '../support/sidecar.ts'
+
+const own = 'spiffe://td.example/ns/shop/sa/payments'
+const web = 'spiffe://td.example/ns/shop/sa/web'
+const authority = makeTestAuthority('td.example')
+const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
+const server = { authority, id: own }
+
+let app: App
+let asked = Promise.withResolvers<ServerResponse>()
+
+beforeAll(async () => {
+  app = await startApp((message, response) => {
+    if (message.url === '/held') asked.resolve(response)
+    else response.end('at once')
+  })
+})
+
+afterAll(() => app[Symbol.asyncDispose]())
+
+async function start(more: object = {}, limits: object = {}): Promise<Sidecar> {
+  const listener = { listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }
+  const spec = { inbound: [{ ...listener, ...more }] }
+  return await startSidecar(spec, { source, state: stateOf('[{}]'), limits })
+}
+
+async function openHttp2(port: number): Promise<ClientHttp2Session> {
+  const options = peerOptions(port, authority.issue(web), server)
+  const socket = await dial({ ...options, ALPNProtocols: ['h2'] })
+  const session = connect('https://shop', { createConnection: () => socket })
+  session.on('error', () => {})
+  return session
+}
+
+const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: shop\r\n\r\n`
+
+describe('a connection of age', () => {
+  it('ends behind the next answer of HTTP/1.1', async () => {
+    await using sidecar = await start({ maxConnectionAge: '1ms' })
+    const socket = await dial(peerOptions(sidecar.port, authority.issue(web), server))
+    const answer = untilClosed(socket)
+    asked = Promise.withResolvers()
+    socket.write(get('/held'))
+    const response = await asked.promise
+    await expect.poll(() => sidecar.connections.size, { timeout: 10_000 }).toBe(1)
+    response.end('finished')
+    expect(await answer).toMatch(/finished/)
+  })
+
+  it('says goodbye in HTTP/2 and lets its streams finish', async () => {
+    await using sidecar = await start({ maxConnectionAge: '200ms' })
+    const session = await openHttp2(sidecar.port)
+    const goaway = once(session, 'goaway')
+    asked = Promise.withResolvers()
+    const stream = session.request({ ':path': '/held' })
+    let body = ''
+    stream.on('data', (part) => {
+      body += part
+    })
+    const response = await asked.promise
+    const [code] = await goaway
+    response.end('finished')
+    await once(stream, 'close')
+    expect([code, body]).toEqual([0, 'finished'])
+  })
+})
+
+describe('an idle connection', () => {
+  it('is closed after its time, in HTTP/1.1 and HTTP/2', async () => {
+    await using sidecar = await start({}, { idle: 100 })
+    const socket = await dial(peerOptions(sidecar.port, authority.issue(web), server))
+    const answer = untilClosed(socket)
+    socket.write(get('/'))
+    expect(await answer).toMatch(/at once/)
+    const session = await openHttp2(sidecar.port)
+    await once(session, 'close')
+  })
+})
+
+describe('shutdown', () => {
+  it('ends idle connections at once and lets requests in flight finish', async () => {
+    const sidecar = await start({}, { drain: 60_000 })
+    const idle = await dial(peerOptions(sidecar.port, authority.issue(web), server))
+    const idleEnds = untilClosed(idle)
+    const session = await openHttp2(sidecar.port)
+    const sessionEnds = once(session, 'close')
+    asked = Promise.withResolvers()
+    const socket = await dial(peerOptions(sidecar.port, authority.issue(web), server))
+    const answer = untilClosed(socket)
+    socket.write(get('/held'))
+    const response = await asked.promise
+    const stopped = sidecar[Symbol.asyncDispose]()
+    await Promise.all([idleEnds, sessionEnds])
+    const refused = request({ host: '127.0.0.1', port: sidecar.port })
+    await expect(once(refused, 'response')).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    response.end('finished')
+    expect(await answer).toMatch(/connection: close[\s\S]*finished/i)
+    await stopped
+  })
+
+  it('does not wait longer than its limit', async () => {
+    const sidecar = await start({}, { drain: 50 })
+    asked = Promise.withResolvers()
+    const socket = await dial(peerOptions(sidecar.port, authority.issue(web), server))
+    const answer = untilClosed(socket)
+    socket.write(get('/held'))
+    await asked.promise
+    await sidecar[Symbol.asyncDispose]()
+    expect(await answer).toBe('')
+  })
+})
+
+describe('tally', () => {
+  it('keeps the newest 64 denials and counts all', () => {
+    const tally = createTally(systemClock)
+    const source = parseSpiffeId(web)
+    for (let port = 0; port < 100; port++) {
+      const destination = { id: parseSpiffeId(own), port }
+      expect(tally.allows(compile([]), { source, destination, http: undefined })).toBe(false)
+    }
+    const counts = tally.take()
+    expect(counts?.denied).toBe(100)
+    expect(counts?.denials.length).toBe(64)
+    expect(counts?.denials[63]?.request.destination.port).toBe(99)
+    expect(tally.take()).toBeUndefined()
+  })
+})
