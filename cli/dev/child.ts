@@ -27,7 +27,7 @@ export interface ChildOptions {
   readonly signal: AbortSignal
 }
 
-const main = new URL('../main.ts', import.meta.url).pathname
+const main = new URL('../boot.mjs', import.meta.url).pathname
 const line = z.record(z.string(), z.unknown())
 const grace = 8000
 

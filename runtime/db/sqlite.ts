@@ -49,8 +49,9 @@ function migrate(db: DatabaseSync, migrations: readonly string[]): void {
 }
 
 function open(path: string, migrations: readonly string[]): DatabaseSync {
+  let db: DatabaseSync | undefined
   try {
-    const db = new DatabaseSync(path, { timeout: 1000 })
+    db = new DatabaseSync(path, { timeout: 1000 })
     if (path !== ':memory:') chmodSync(path, 0o600)
     // exclusive: a second program on the same file is refused instead of taking turns
     db.exec(
@@ -59,6 +60,8 @@ function open(path: string, migrations: readonly string[]): DatabaseSync {
     migrate(db, migrations)
     return db
   } catch (cause) {
+    // or its lock would stay until the next garbage collection
+    db?.close()
     throw cause instanceof IdentityError
       ? cause
       : new IdentityError('ERR_STORE', `cannot open ${path}: ${explain(cause)}`, { cause })

@@ -21,6 +21,7 @@ import {
   type Headers,
   ok,
   responseHeaders,
+  type Status,
   statusOf,
   trailersOf,
   trailersOnly,
@@ -86,7 +87,20 @@ function report<P>({ caller, route, rules, started }: Call<P>, code: number, err
   if (rules.observe === undefined) return
   const ms = rules.clock.monotonic() - started
   const event = { method: methodName(route.method), code, ms, peer: caller.peer }
-  rules.observe(error === undefined ? event : { ...event, error })
+  try {
+    rules.observe(error === undefined ? event : { ...event, error })
+  } catch {
+    // The caller has its answer; an observer that fails must not take the server with it.
+  }
+}
+
+function statusFor<P>({ rules }: Call<P>, error: unknown): Status {
+  try {
+    return statusOf(error, rules.details)
+  } catch {
+    // `details` is extra; a call without an answer would hang its caller
+    return statusOf(error)
+  }
 }
 
 function isOpen(stream: ServerHttp2Stream): boolean {
@@ -105,8 +119,8 @@ function sendHeaders<P>(call: Call<P>): void {
 
 export function fail<P>(call: Call<P>, error: unknown): void {
   if (call.answered) return
-  const { rules, stream } = call
-  const status = statusOf(error, rules.details)
+  const { stream } = call
+  const status = statusFor(call, error)
   settle(call)
   if (isOpen(stream)) {
     if (!stream.headersSent) {

@@ -11,10 +11,11 @@ import {
 import { startGrpcServer } from '../../runtime/grpc/server.ts'
 import { service } from '../../runtime/grpc/service.ts'
 import { createLatest } from '../../runtime/lifecycle.ts'
-import { bundleToDer } from '../../spiffe/bundle.ts'
+import { bundleToDer, type X509Bundle } from '../../spiffe/bundle.ts'
+import { fingerprintOf } from '../../spiffe/certificate.ts'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
-import { createFakeClock } from '../support/fake-clock.ts'
+import { createFakeClock, type FakeClock } from '../support/fake-clock.ts'
 import { makeTestAuthority } from '../support/mesh.ts'
 
 type Answer = MessageInitShape<typeof X509SVIDResponseSchema>
@@ -44,7 +45,15 @@ const answer = (id: string): Answer => ({ svids: [svidOf(id)] })
 /** A Workload API that says what the test pushes, an error by ending the stream, and a source on it. */
 async function start(name: string) {
   const path = join(folder, `${name}.sock`)
-  const clock = createFakeClock()
+  const fake = createFakeClock()
+  let waits = 0
+  const clock: FakeClock = {
+    ...fake,
+    sleep(ms, options) {
+      waits++
+      return fake.sleep(ms, options)
+    },
+  }
   const headers: (readonly string[] | undefined)[] = []
   let feed: ((next: Answer | IdentityError) => void) | undefined
   let pending: Answer | IdentityError | undefined
@@ -108,6 +117,8 @@ async function start(name: string) {
       await troubled.promise
       return troubles.at(-1)
     },
+    /** how often the source began to wait for its next attempt */
+    waits: () => waits,
     /** Lets the source try again. */
     async retry() {
       await clock.asleep()
@@ -119,6 +130,9 @@ async function start(name: string) {
     },
   }
 }
+
+const fingerprintsOf = (bundle: X509Bundle | undefined) =>
+  bundle?.authorities.map(({ der }) => fingerprintOf(der))
 
 const idOf = (context: X509Context | undefined) => context?.svids[0].id
 
@@ -137,9 +151,9 @@ describe('an X509 source', () => {
     const wanted = ['spiffe://td/a', 'spiffe://td/spare', 'spiffe://td/b']
     expect(context.svids.map(({ id }) => id)).toEqual(wanted)
     expect(api.source.current()).toBe(context)
-    const rootOf = (name: string) => context.bundles(parseTrustDomain(name))?.authorities[0]?.der
-    expect(rootOf('td')).toEqual(authority.bundle.authorities[0]?.der)
-    expect(rootOf('other')).toEqual(other.bundle.authorities[0]?.der)
+    const rootOf = (name: string) => fingerprintsOf(context.bundles(parseTrustDomain(name)))
+    expect(rootOf('td')).toEqual(fingerprintsOf(authority.bundle))
+    expect(rootOf('other')).toEqual(fingerprintsOf(other.bundle))
     expect(rootOf('third')).toBeUndefined()
     expect(api.headers).toEqual([['true']])
   })
@@ -170,6 +184,8 @@ describe('an X509 source', () => {
     const context = await api.source.ready(patience)
     const error = await api.trouble(new IdentityError('ERR_UNAVAILABLE', 'later'))
     expect(error).toMatchObject({ code: 14 })
+    await api.clock.asleep()
+    expect(api.waits()).toBe(1)
     expect(api.source.current()).toBe(context)
     await api.retry()
     expect(idOf(await api.change(answer('spiffe://td/b')))).toBe('spiffe://td/b')
@@ -179,9 +195,8 @@ describe('an X509 source', () => {
     await using api = await start('invalid')
     api.say(new IdentityError('ERR_BAD_REQUEST', 'never'))
     await expect(api.source.ready(patience)).rejects.toMatchObject({ code: 3 })
-    // the loop has returned: nobody waits for a time to try again
     await api.source[Symbol.asyncDispose]()
-    expect(api.headers).toHaveLength(1)
+    expect(api.waits()).toBe(0)
     expect(api.troubles).toHaveLength(1)
   })
 

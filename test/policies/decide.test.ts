@@ -7,7 +7,7 @@ import { readPolicies } from '../../policies/read.ts'
 import type { Request } from '../../policies/request.ts'
 import { naiveAllows } from '../support/naive-policies.ts'
 import { httpRequest, policySet, policyText, tcpRequest } from '../support/policy-text.ts'
-import { document, policy, request, specOf } from '../support/random-policies.ts'
+import { policy, policyOf, type RandomPolicy, request, specOf } from '../support/random-policies.ts'
 
 const allows = (set: ReturnType<typeof policySet>, asked: Request) => decide(set, asked).allow
 
@@ -128,7 +128,7 @@ describe('TCP (authorization.md §4.9)', () => {
 
 describe('random policies and requests', () => {
   const sets = fc.array(policy, { minLength: 1, maxLength: 5 })
-  const compiled = (specs: Parameters<typeof document>[0][]) => policySet(...specs.map(document))
+  const compiled = (specs: readonly RandomPolicy[]) => compile(specs.map(policyOf))
 
   it('are decided as the naive interpreter decides them', () => {
     const seen = { true: 0, false: 0 }

@@ -1,5 +1,6 @@
 // Policies and requests out of few words, so that they meet often.
 import fc from 'fast-check'
+import type { Policy } from '../../policies/read.ts'
 import type { Request } from '../../policies/request.ts'
 import type { NaivePolicy, NaiveRequest } from './naive-policies.ts'
 import { httpRequest, policyText, tcpRequest } from './policy-text.ts'
@@ -52,7 +53,14 @@ export const policy = fc.oneof(
   },
 )
 
-export type RandomPolicy = NaivePolicy & { readonly name: string }
+export type RandomPolicy = Omit<Policy, 'file' | 'lines'>
+
+/** As if it had been read. */
+export const policyOf = (spec: RandomPolicy): Policy => ({
+  ...spec,
+  file: 'random.yaml',
+  lines: [],
+})
 
 export const specOf = ({ namespace, action, rules }: RandomPolicy): NaivePolicy => ({
   namespace,

@@ -25,7 +25,9 @@ function authorityTable({ db, change }: Session): AuthorityTable {
         )
         for (const { id, state, certificate, preparedAt } of ordered) {
           tx.run(
-            'INSERT OR REPLACE INTO authorities VALUES (?, ?, ?, ?)',
+            // never REPLACE: it would take away whoever else is active
+            `INSERT INTO authorities VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE
+             SET state = excluded.state, certificate = excluded.certificate, prepared_at = excluded.prepared_at`,
             id,
             state,
             certificate,

@@ -160,3 +160,14 @@ test('every call that ends is observed once, with its code, its peer and its err
     { method: 'castellan.test.v1.Echo/Expand', code: 0, error: undefined },
   ])
 })
+
+test('an observer or a details function that throws costs no answer', async () => {
+  const broken = () => {
+    throw new Error('broken')
+  }
+  await using echo = await startEcho({ observe: broken, details: broken })
+  using client = echoClient(echo.server.address)
+  expect(await client.unary({ text: 'hi' })).toMatchObject({ text: 'hi' })
+  await expect(client.unary({ fail: 'ERR_DENIED' })).rejects.toMatchObject({ code: 7 })
+  expect(await gather(client.expand({ count: 2 }))).toHaveLength(2)
+})
