@@ -27,7 +27,7 @@ export interface Authorities {
   active(): Authority
   all(): readonly Authority[]
   bundle(): X509Bundle
-  /** Grows with each change of the bundle. */
+  /** Grows with each change of the bundle, over restarts too. */
   readonly sequence: number
   /** Does what is due: prepare, activate, forget what has expired. Says what it did. */
   advance(): Promise<readonly string[]>
@@ -89,17 +89,16 @@ export async function openAuthorities(options: AuthoritiesOptions): Promise<Auth
     trustDomain,
     all.map((it) => it.certificate.der),
   )
-  let sequence = 0
+  let sequence = table.sequence()
 
   async function become(list: readonly Authority[]): Promise<void> {
     const removed = all.filter((it) => !list.some((kept) => kept.id === it.id)).map((it) => it.id)
-    await table.set(list.map(rowOf), removed)
+    sequence = await table.set(list.map(rowOf), removed)
     all = list
     bundle = bundleOf(
       trustDomain,
       list.map((it) => it.certificate.der),
     )
-    sequence++
     keys.keepOnly(list.map((it) => it.id))
     topic.publish()
   }

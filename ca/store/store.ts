@@ -151,8 +151,10 @@ export interface EntryTable {
 
 export interface AuthorityTable {
   list(): AuthorityRow[]
-  /** Writes all rows as one change; `removed` are taken out. */
-  set(rows: readonly AuthorityRow[], removed: readonly string[]): Promise<void>
+  /** The cursor of the last change, 0 before the first. */
+  sequence(): number
+  /** Writes all rows as one change; `removed` are taken out. The new sequence is returned. */
+  set(rows: readonly AuthorityRow[], removed: readonly string[]): Promise<number>
 }
 
 export interface PolicyTable {

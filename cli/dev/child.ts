@@ -13,8 +13,6 @@ export interface Child extends AsyncDisposable {
   readonly pid: number
   /** fields of the line that said `ready` */
   readonly ready: Event
-  /** kill -9, and wait */
-  kill(): Promise<void>
 }
 
 export interface ChildOptions {
@@ -89,10 +87,6 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     return {
       pid: child.pid ?? 0,
       ready,
-      async kill() {
-        child.kill('SIGKILL')
-        await exitOf(child)
-      },
       [Symbol.asyncDispose]: () => stop(child),
     }
   } finally {

@@ -33,8 +33,6 @@ export interface DevMesh extends AsyncDisposable {
   readonly toWrongServer: string
   /** port of the mTLS listener in front of payments */
   readonly paymentsPort: number
-  /** kill -9 of the authority, then a new start on the same state */
-  restartAuthority(): Promise<void>
   pids(): readonly number[]
 }
 
@@ -182,9 +180,7 @@ export async function startMesh(options: MeshOptions): Promise<DevMesh> {
     runProxy('payments', paymentsPort),
     runProxy('frontend', frontendPort),
   ])
-  const [, agent, payments, frontend] = all
-  let [authority] = all
-  starting.defer(() => authority[Symbol.asyncDispose]())
+  const [authority, agent, payments, frontend] = all
   const started = starting.move()
   return {
     stage,
@@ -194,10 +190,6 @@ export async function startMesh(options: MeshOptions): Promise<DevMesh> {
     toPayments: `http://127.0.0.1:${listenerPort(frontend, 'payments')}`,
     toWrongServer: `http://127.0.0.1:${listenerPort(frontend, 'wrong-server')}`,
     paymentsPort,
-    async restartAuthority() {
-      await authority.kill()
-      authority = await runCa()
-    },
     pids: () => [authority, agent, payments, frontend].map(({ pid }) => pid),
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   }

@@ -182,15 +182,6 @@ async function wrongServer({ mesh, signal }: Check): Promise<string> {
   return '502, no byte of the request was sent'
 }
 
-async function authorityKilled(check: Check): Promise<string> {
-  const { mesh, traffic, feed, signal } = check
-  const [sent, failed] = [traffic.sent, traffic.failed]
-  await mesh.restartAuthority()
-  await feed.until(({ connected }) => connected, signal)
-  demand(traffic.failed === failed, `${traffic.failed - failed} requests failed`)
-  return `${traffic.sent - sent} requests meanwhile, 0 failed`
-}
-
 const rotationsWanted = 3
 const requestsWanted = 1000
 
@@ -239,7 +230,6 @@ export const steps: readonly Step[] = [
   ['an expired certificate is refused', refused(expired)],
   ['a stranger of our own CA is denied', stranger],
   ['a server of our CA with the wrong identity gets no request', wrongServer],
-  ['the authority is killed and started again: workloads go on', authorityKilled],
   ['certificates rotate under traffic', rotations],
   ['no secret in any log', noSecrets],
 ]

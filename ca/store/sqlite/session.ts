@@ -3,7 +3,8 @@ import type { Database, Transaction } from '../../../runtime/db/sqlite.ts'
 import { createTopic, type Topic } from '../../../runtime/lifecycle.ts'
 import type { Event } from '../store.ts'
 
-export type Emit = (kind: Event['kind'], key: string) => void
+/** Writes an event; returns its cursor. */
+export type Emit = (kind: Event['kind'], key: string) => number
 
 export interface Session {
   readonly db: Database
@@ -23,6 +24,7 @@ export function createSession(db: Database): Session {
         const emit: Emit = (kind, key) => {
           const { id } = tx.run('INSERT INTO events (kind, key) VALUES (?, ?)', kind, key)
           told.push({ cursor: id, kind, key })
+          return id
         }
         return { value: work(tx, emit), events: told }
       })

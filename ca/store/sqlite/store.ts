@@ -16,6 +16,8 @@ function authorityTable({ db, change }: Session): AuthorityTable {
       db.read
         .all('SELECT * FROM authorities ORDER BY prepared_at')
         .map((row) => authorityRow.parse(row)),
+    sequence: () =>
+      Number(db.read.get("SELECT max(cursor) AS last FROM events WHERE kind = 'bundle'")?.last ?? 0),
     set: (rows, removed) =>
       change((tx, emit) => {
         for (const id of removed) tx.run('DELETE FROM authorities WHERE id = ?', id)
@@ -34,7 +36,7 @@ function authorityTable({ db, change }: Session): AuthorityTable {
             preparedAt,
           )
         }
-        emit('bundle', '')
+        return emit('bundle', '')
       }),
   }
 }

@@ -1,0 +1,177 @@
+import { generateKeyPairSync } from 'node:crypto'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { openKeyFolder } from '../../../ca/authorities/keys.ts'
+import { type Authorities, openAuthorities } from '../../../ca/authorities/slots.ts'
+import { openSqliteStore } from '../../../ca/store/sqlite/store.ts'
+import type { Store } from '../../../ca/store/store.ts'
+import { sealingSecret } from '../../../runtime/sealed.ts'
+import { parseTrustDomain } from '../../../spiffe/id.ts'
+import { testFolder } from '../../support/ca.ts'
+import { createFakeClock, type FakeClock } from '../../support/fake-clock.ts'
+import { refusalOf } from '../../support/refusal.ts'
+
+const trustDomain = parseTrustDomain('example.org')
+const start = Date.UTC(2031, 4, 17, 12)
+const hour = 3_600_000
+const lifetime = 168 * hour
+const secret = sealingSecret(Buffer.from('a secret of the test'))
+
+let folder: ReturnType<typeof testFolder>
+let store: Store
+let clock: FakeClock
+let authorities: Authorities
+
+async function open(): Promise<Authorities> {
+  const keys = openKeyFolder(join(folder.path, 'keys'), secret)
+  const table = store.authorities
+  authorities = await openAuthorities({ trustDomain, table, keys, clock, lifetime })
+  return authorities
+}
+
+beforeEach(async () => {
+  folder = testFolder()
+  store = await openSqliteStore(join(folder.path, 'castellan.db'), trustDomain)
+  clock = createFakeClock(start)
+  await open()
+})
+afterEach(() => {
+  store[Symbol.dispose]()
+  folder[Symbol.dispose]()
+})
+
+const states = () => authorities.all().map(({ state }) => state)
+const idsOf = (list: readonly { readonly id: string }[]) => list.map(({ id }) => id)
+const inBundle = () => authorities.bundle().authorities.map(({ serial }) => serial)
+const serials = () => authorities.all().map(({ certificate }) => certificate.serial)
+const keyFiles = () =>
+  readdirSync(join(folder.path, 'keys'))
+    .filter((name) => !name.startsWith('.'))
+    .sort()
+const filesOf = (ids: readonly string[]) => ids.map((id) => `x509-${id}.sealed`).sort()
+
+async function at(part: number): Promise<readonly string[]> {
+  await clock.advance(start + part * lifetime - clock.now())
+  return authorities.advance()
+}
+
+describe('X.509 authorities', () => {
+  it('begin with an active one', async () => {
+    expect(states()).toEqual(['active'])
+    const { certificate, id } = authorities.active()
+    expect(certificate.notBefore).toBe(start - 60_000)
+    expect(certificate.notAfter).toBe(start + lifetime)
+    expect(inBundle()).toEqual([certificate.serial])
+    expect(keyFiles()).toEqual(filesOf([id]))
+    expect(await authorities.advance()).toEqual([])
+  })
+
+  it('are renewed by time: prepared at half, active at 5/6, forgotten when expired', async () => {
+    const [first] = idsOf(authorities.all())
+    expect(await at(0.49)).toEqual([])
+    expect(await at(0.5)).toEqual(['prepared a new authority'])
+    expect(states()).toEqual(['active', 'prepared'])
+    expect(inBundle(), 'both in the bundle before the new one signs').toEqual(serials())
+    expect(authorities.active().id).toBe(first)
+    const second = idsOf(authorities.all())[1]
+    expect(await at(0.83)).toEqual([])
+    expect(authorities.active().id).toBe(first)
+    expect(await at(0.834)).toEqual(['activated the prepared authority'])
+    expect(states()).toEqual(['old', 'active'])
+    expect(authorities.active().id).toBe(second)
+    expect(inBundle(), 'both in the bundle while leaves of the old one live').toEqual(serials())
+    expect(await at(0.9999)).toEqual([])
+    expect(keyFiles()).toEqual(filesOf(idsOf(authorities.all())))
+    // half of the second one's life begins half a life after it was prepared
+    expect(await at(1.0001)).toEqual(['prepared a new authority', 'forgot an expired authority'])
+    expect(states()).toEqual(['active', 'prepared'])
+    expect(idsOf(authorities.all())[0]).toBe(second)
+    expect(inBundle()).toEqual(serials())
+    expect(keyFiles()).toEqual(filesOf(idsOf(authorities.all())))
+  })
+
+  it('say each change, in the store, in the bundle’s sequence and to those who listen', async () => {
+    const seen: string[] = []
+    using _ = authorities.onChange(() => void seen.push(states().join()))
+    const before = authorities.sequence
+    const events = store.events.last()
+    await at(0.5)
+    await at(0.84)
+    await at(1.01)
+    expect(seen).toEqual([
+      'active,prepared',
+      'old,active',
+      'old,active,prepared',
+      'active,prepared',
+    ])
+    expect(authorities.sequence).toBe(before + 4)
+    const kinds = store.events.after(events, 10).map(({ kind }) => kind)
+    expect(kinds).toEqual(['bundle', 'bundle', 'bundle', 'bundle'])
+  })
+
+  it('never sign with one that was not prepared a twelfth of a life ago, while there is time', async () => {
+    expect(await at(0.9)).toEqual(['prepared a new authority'])
+    expect(await at(0.94)).toEqual([])
+    expect(await at(0.951)).toEqual(['activated the prepared authority'])
+  })
+
+  it('sign as soon as there is need: after a long sleep nothing valid is left', async () => {
+    await clock.advance(2 * lifetime)
+    expect(refusalOf(authorities.active)).toEqual({
+      code: 'ERR_UNAVAILABLE',
+      message: 'no authority is active and valid',
+    })
+    expect(await authorities.advance()).toEqual([
+      'prepared a new authority',
+      'activated the prepared authority',
+      'forgot an expired authority',
+    ])
+    expect(states()).toEqual(['active'])
+    expect(authorities.active().certificate.notBefore).toBe(clock.now() - 60_000)
+  })
+})
+
+describe('a restart', () => {
+  it('in the middle of a renewal goes on where it was', async () => {
+    await at(0.5)
+    const before = authorities.all()
+    await open()
+    expect(idsOf(authorities.all())).toEqual(idsOf(before))
+    expect(states()).toEqual(['active', 'prepared'])
+    for (const [i, { key }] of authorities.all().entries()) {
+      expect(before[i]?.key.equals(key)).toBe(true)
+    }
+    expect(inBundle()).toEqual(serials())
+    expect(await authorities.advance()).toEqual([])
+    expect(await at(0.84)).toEqual(['activated the prepared authority'])
+    await open()
+    expect(states()).toEqual(['old', 'active'])
+  })
+
+  it('removes the key of an authority that a crash kept out of the store', async () => {
+    const keys = openKeyFolder(join(folder.path, 'keys'), secret)
+    keys.save('0123', generateKeyPairSync('ec', { namedCurve: 'prime256v1' }).privateKey)
+    const ids = idsOf(authorities.all())
+    expect(keyFiles()).toEqual(filesOf([...ids, '0123']))
+    await open()
+    expect(keyFiles()).toEqual(filesOf(ids))
+    expect(idsOf(authorities.all())).toEqual(ids)
+  })
+
+  it('is refused when a key is missing: nothing is made up instead', async () => {
+    const [id = ''] = idsOf(authorities.all())
+    openKeyFolder(join(folder.path, 'keys'), secret).keepOnly([])
+    await expect(open()).rejects.toMatchObject({ code: 'ERR_SEALED' })
+    expect(store.authorities.list().map((row) => row.id)).toEqual([id])
+  })
+
+  it('keeps the sequence of the bundle growing', async () => {
+    await at(0.5)
+    const before = authorities.sequence
+    await open()
+    expect(authorities.sequence).toBe(before)
+    await at(0.84)
+    expect(authorities.sequence).toBeGreaterThan(before)
+  })
+})
