@@ -17,7 +17,9 @@ function authorityTable({ db, change }: Session): AuthorityTable {
         .all('SELECT * FROM authorities ORDER BY prepared_at')
         .map((row) => authorityRow.parse(row)),
     sequence: () =>
-      Number(db.read.get("SELECT max(cursor) AS last FROM events WHERE kind = 'bundle'")?.last ?? 0),
+      Number(
+        db.read.get("SELECT max(cursor) AS last FROM events WHERE kind = 'bundle'")?.last ?? 0,
+      ),
     set: (rows, removed) =>
       change((tx, emit) => {
         for (const id of removed) tx.run('DELETE FROM authorities WHERE id = ?', id)

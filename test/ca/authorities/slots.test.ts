@@ -1,14 +1,11 @@
-import { generateKeyPairSync } from 'node:crypto'
-import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { openKeyFolder } from '../../../ca/authorities/keys.ts'
+import type { KeyFolder } from '../../../ca/authorities/keys.ts'
 import { type Authorities, openAuthorities } from '../../../ca/authorities/slots.ts'
 import { openSqliteStore } from '../../../ca/store/sqlite/store.ts'
 import type { Store } from '../../../ca/store/store.ts'
-import { sealingSecret } from '../../../runtime/sealed.ts'
+import { IdentityError } from '../../../spiffe/errors.ts'
 import { parseTrustDomain } from '../../../spiffe/id.ts'
-import { testFolder } from '../../support/ca.ts'
 import { createFakeClock, type FakeClock } from '../../support/fake-clock.ts'
 import { refusalOf } from '../../support/refusal.ts'
 
@@ -16,40 +13,44 @@ const trustDomain = parseTrustDomain('example.org')
 const start = Date.UTC(2031, 4, 17, 12)
 const hour = 3_600_000
 const lifetime = 168 * hour
-const secret = sealingSecret(Buffer.from('a secret of the test'))
 
-let folder: ReturnType<typeof testFolder>
+let saved: Map<string, KeyObject>
 let store: Store
 let clock: FakeClock
 let authorities: Authorities
 
+/** Keys in memory: sealing is slow by design, and keys.test.ts has it. */
+const keys: KeyFolder = {
+  save: (id, key) => void saved.set(id, key),
+  load: (id) => saved.get(id) ?? missing(id),
+  keepOnly(ids) {
+    for (const id of saved.keys()) if (!ids.includes(id)) saved.delete(id)
+  },
+}
+
+function missing(id: string): never {
+  throw new IdentityError('ERR_SEALED', `no key ${id}`)
+}
+
 async function open(): Promise<Authorities> {
-  const keys = openKeyFolder(join(folder.path, 'keys'), secret)
   const table = store.authorities
   authorities = await openAuthorities({ trustDomain, table, keys, clock, lifetime })
   return authorities
 }
 
 beforeEach(async () => {
-  folder = testFolder()
-  store = await openSqliteStore(join(folder.path, 'castellan.db'), trustDomain)
+  saved = new Map()
+  store = await openSqliteStore(':memory:', trustDomain)
   clock = createFakeClock(start)
   await open()
 })
-afterEach(() => {
-  store[Symbol.dispose]()
-  folder[Symbol.dispose]()
-})
+afterEach(() => store[Symbol.dispose]())
 
 const states = () => authorities.all().map(({ state }) => state)
 const idsOf = (list: readonly { readonly id: string }[]) => list.map(({ id }) => id)
 const inBundle = () => authorities.bundle().authorities.map(({ serial }) => serial)
 const serials = () => authorities.all().map(({ certificate }) => certificate.serial)
-const keyFiles = () =>
-  readdirSync(join(folder.path, 'keys'))
-    .filter((name) => !name.startsWith('.'))
-    .sort()
-const filesOf = (ids: readonly string[]) => ids.map((id) => `x509-${id}.sealed`).sort()
+const keyIds = () => [...saved.keys()]
 
 async function at(part: number): Promise<readonly string[]> {
   await clock.advance(start + part * lifetime - clock.now())
@@ -63,7 +64,7 @@ describe('X.509 authorities', () => {
     expect(certificate.notBefore).toBe(start - 60_000)
     expect(certificate.notAfter).toBe(start + lifetime)
     expect(inBundle()).toEqual([certificate.serial])
-    expect(keyFiles()).toEqual(filesOf([id]))
+    expect(keyIds()).toEqual([id])
     expect(await authorities.advance()).toEqual([])
   })
 
@@ -82,13 +83,13 @@ describe('X.509 authorities', () => {
     expect(authorities.active().id).toBe(second)
     expect(inBundle(), 'both in the bundle while leaves of the old one live').toEqual(serials())
     expect(await at(0.9999)).toEqual([])
-    expect(keyFiles()).toEqual(filesOf(idsOf(authorities.all())))
+    expect(keyIds().sort()).toEqual(idsOf(authorities.all()).sort())
     // half of the second one's life begins half a life after it was prepared
     expect(await at(1.0001)).toEqual(['prepared a new authority', 'forgot an expired authority'])
     expect(states()).toEqual(['active', 'prepared'])
     expect(idsOf(authorities.all())[0]).toBe(second)
     expect(inBundle()).toEqual(serials())
-    expect(keyFiles()).toEqual(filesOf(idsOf(authorities.all())))
+    expect(keyIds().sort()).toEqual(idsOf(authorities.all()).sort())
   })
 
   it('say each change, in the store, in the bundle’s sequence and to those who listen', async () => {
@@ -150,19 +151,18 @@ describe('a restart', () => {
   })
 
   it('removes the key of an authority that a crash kept out of the store', async () => {
-    const keys = openKeyFolder(join(folder.path, 'keys'), secret)
     keys.save('0123', generateKeyPairSync('ec', { namedCurve: 'prime256v1' }).privateKey)
     const ids = idsOf(authorities.all())
-    expect(keyFiles()).toEqual(filesOf([...ids, '0123']))
+    expect(keyIds()).toEqual([...ids, '0123'])
     await open()
-    expect(keyFiles()).toEqual(filesOf(ids))
+    expect(keyIds()).toEqual(ids)
     expect(idsOf(authorities.all())).toEqual(ids)
   })
 
   it('is refused when a key is missing: nothing is made up instead', async () => {
     const [id = ''] = idsOf(authorities.all())
-    openKeyFolder(join(folder.path, 'keys'), secret).keepOnly([])
-    await expect(open()).rejects.toMatchObject({ code: 'ERR_SEALED' })
+    keys.keepOnly([])
+    await expect(open()).rejects.toThrow(new IdentityError('ERR_SEALED', `no key ${id}`))
     expect(store.authorities.list().map((row) => row.id)).toEqual([id])
   })
 
