@@ -24,7 +24,9 @@ describe('a duration', () => {
     const amount = fc.nat(999_999)
     for (const [unit, ms] of Object.entries(units)) {
       fc.assert(
-        fc.property(amount, (n) => expect(duration.parse(`${n}${unit}`)).toBe(n * ms)),
+        fc.property(amount, (n) => {
+          expect(duration.parse(`${n}${unit}`)).toBe(n * ms)
+        }),
         { numRuns: 20 },
       )
     }
