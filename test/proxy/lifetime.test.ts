@@ -6,6 +6,7 @@ import { compile } from '../../policies/compile.ts'
 import { createTally } from '../../proxy/tally.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
+import { createFakeClock } from '../support/fake-clock.ts'
 import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
 import {
   type App,
@@ -35,10 +36,14 @@ beforeAll(async () => {
 
 afterAll(() => app[Symbol.asyncDispose]())
 
-async function start(more: object = {}, limits: object = {}): Promise<Sidecar> {
+async function start(
+  more: object = {},
+  limits: object = {},
+  clock = systemClock,
+): Promise<Sidecar> {
   const listener = { listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }
   const spec = { inbound: [{ ...listener, ...more }] }
-  return await startSidecar(spec, { source, state: stateOf('[{}]'), limits })
+  return await startSidecar(spec, { source, state: stateOf('[{}]'), limits, clock })
 }
 
 async function openHttp2(port: number): Promise<ClientHttp2Session> {
@@ -53,19 +58,22 @@ const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: shop\r\n\r\n`
 
 describe('a connection of age', () => {
   it('ends behind the next answer of HTTP/1.1', async () => {
-    await using sidecar = await start({ maxConnectionAge: '1ms' })
+    const clock = createFakeClock(Date.now())
+    await using sidecar = await start({ maxConnectionAge: '1s' }, {}, clock)
     const socket = await dial(peerOptions(sidecar.port, authority.issue(web), server))
     const answer = untilClosed(socket)
     asked = Promise.withResolvers()
     socket.write(get('/held'))
     const response = await asked.promise
-    await expect.poll(() => sidecar.connections.size, { timeout: 10_000 }).toBe(1)
+    await clock.advance(2_000)
+    expect(sidecar.connections.size).toBe(1)
     response.end('finished')
     expect(await answer).toMatch(/finished/)
   })
 
   it('says goodbye in HTTP/2 and lets its streams finish', async () => {
-    await using sidecar = await start({ maxConnectionAge: '200ms' })
+    const clock = createFakeClock(Date.now())
+    await using sidecar = await start({ maxConnectionAge: '1s' }, {}, clock)
     const session = await openHttp2(sidecar.port)
     const goaway = once(session, 'goaway')
     asked = Promise.withResolvers()
@@ -75,6 +83,7 @@ describe('a connection of age', () => {
       body += part
     })
     const response = await asked.promise
+    await clock.advance(2_000)
     const [code] = await goaway
     response.end('finished')
     await once(stream, 'close')
