@@ -6,6 +6,7 @@ import type { Bench, BenchResult } from './measure.ts'
 const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
   { name: 'grpc', load: async () => (await import('./grpc.ts')).grpcBench },
   { name: 'identify', load: async () => (await import('./identify.ts')).identifyBench },
+  { name: 'issue', load: async () => (await import('./issue.ts')).issueBench },
   { name: 'pipe', load: async () => (await import('./pipe.ts')).pipeBench },
 ]
 
