@@ -44,7 +44,7 @@ function createHttp2({ headerBytes, messageBytes, streams }: SessionLimits): Htt
     maxSessionMemory: 10 + Math.ceil((streams * messageBytes) / 1_000_000),
     maxSettings: 16,
     // frames and streams refused before the session is ended
-    maxSessionInvalidFrames: 100,
+    maxSessionInvalidFrames: 1000,
     maxSessionRejectedStreams: 100,
     // rapid reset (CVE-2023-44487): so many cancels at once, so many per second after that
     streamResetBurst: 1000,

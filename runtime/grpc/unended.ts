@@ -5,9 +5,9 @@ import type { ServerHttp2Stream } from 'node:http2'
 import { systemClock } from '../clock.ts'
 
 /** turns of the event loop in which a socket that is not blocked has taken a header block */
-const turns = 20
+const turns = 200
 /** milliseconds between two looks at a blocked one */
-const pause = 5
+const pause = 1
 
 /** Whether the stream needs no more looks. A reset before our END_STREAM is out would drop it. */
 function reset(stream: ServerHttp2Stream): boolean {
