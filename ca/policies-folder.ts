@@ -26,6 +26,28 @@ function readFolder(folder: string): StoredPolicies['files'] {
     })
 }
 
+/** What two readings agree on: most editors empty a file before they write it. */
+async function readSettled(folder: string, clock: Clock, signal: AbortSignal) {
+  let files = readFolder(folder)
+  for (;;) {
+    await clock.sleep(settle, { signal })
+    const again = readFolder(folder)
+    if (JSON.stringify(again) === JSON.stringify(files)) return files
+    files = again
+  }
+}
+
+/** An empty file is a save that went wrong: it must not look like a folder without policies. */
+function demandContent(files: StoredPolicies['files']): void {
+  const fields = files
+    .filter(({ text }) => text.trim() === '')
+    .map(({ name }) => ({
+      field: `${name}:1`,
+      problem: 'is empty; delete the file if that is meant',
+    }))
+  if (fields.length > 0) throw new IdentityError('ERR_POLICY', 'an empty policy file', { fields })
+}
+
 /** A folder that is misspelt must not look like one without policies. */
 function demandFolder(folder: string): void {
   try {
@@ -51,12 +73,13 @@ export function followPolicies(
   let refused = ''
   demandFolder(folder)
 
-  async function apply(): Promise<void> {
-    const files = readFolder(folder)
+  async function apply(signal: AbortSignal): Promise<void> {
+    const files = await readSettled(folder, clock, signal)
     const text = JSON.stringify(files)
     if (text === refused) return
     try {
       const before = authority.registry.policies().version
+      demandContent(files)
       const { version } = await applyPolicies(authority, files)
       refused = ''
       if (version !== before) log.info({ version, files: files.length }, 'policies applied')
@@ -80,11 +103,10 @@ export function followPolicies(
     await using __ = ticking
     wake.push(true)
     for await (const ___ of wake) {
-      await apply().catch((error: unknown) =>
-        log.error({ err: error }, 'the policy folder cannot be read'),
-      )
-      // several events of one save are one reading
-      await clock.sleep(settle, { signal })
+      await apply(signal).catch((error: unknown) => {
+        if (signal.aborted) throw error
+        log.error({ err: error }, 'the policy folder cannot be read')
+      })
     }
   })
 }

@@ -96,6 +96,19 @@ describe('a folder of policies', () => {
     expect(inForce().version).toBe(before.version + 1)
   })
 
+  it('with a file that a save left empty keeps what is in force', async () => {
+    const { log, said } = listeningLog()
+    put('a.yaml', policy('a'))
+    await using _ = followPolicies(policies.path, authority, { log, clock: systemClock })
+    await said('policies applied')
+    const before = inForce()
+    put('a.yaml', '')
+    const { problems } = await said('policies refused; the version in force stays')
+    const field = `${join(policies.path, 'a.yaml')}:1`
+    expect(problems).toEqual([{ field, problem: 'is empty; delete the file if that is meant' }])
+    expect(inForce()).toBe(before)
+  })
+
   it('that is not there is refused at the start', () => {
     const missing = join(policies.path, 'none')
     const follow = () =>
