@@ -27,7 +27,7 @@ import {
   trailersOnly,
   whole,
 } from './status.ts'
-import { resetSoon } from './unended.ts'
+import { atRequestEnd, resetSoon } from './unended.ts'
 
 export interface CallEvent<P> {
   /** `package.Service/Method`, or `unknown` */
@@ -146,6 +146,30 @@ function succeed<P>(call: Call<P>, last?: Uint8Array): void {
     else stream.end(last)
   }
   report(call, ok)
+}
+
+/** how many times the largest message a refused request may still send, and be answered at its end */
+const swallowed = 4
+
+/** Answers a request that is refused before it was read, at its end when it has one soon. */
+export function refuse<P>(call: Call<P>, error: unknown): void {
+  if (call.answered) return
+  const { route, rules, stream } = call
+  // a stream of requests may have no end, its sender may wait for us
+  if (route.kind === 'client_streaming' || route.kind === 'bidi_streaming') {
+    fail(call, error)
+    return
+  }
+  const status = statusFor(call, error)
+  settle(call)
+  report(call, status.code, error)
+  if (!isOpen(stream)) return
+  const answer = (ended: boolean) => {
+    stream.respond(trailersOnly(status), whole)
+    if (!ended) resetSoon(stream)
+  }
+  if (call.requestEnded) answer(true)
+  else atRequestEnd(stream, swallowed * rules.messageBytes, answer)
 }
 
 async function stop<P>(iterator: AsyncIterator<P>): Promise<void> {

@@ -9,8 +9,8 @@ import {
   answerOnce,
   type Call,
   type Caller,
-  fail,
   type Rules,
+  refuse,
 } from './answer.ts'
 import { createContext } from './context.ts'
 import { parseTimeout } from './deadline.ts'
@@ -27,19 +27,20 @@ function coded(error: unknown): IdentityError {
 function read<P>(call: Call<P>, onMessage: (bytes: Uint8Array) => void, onEnd: () => void): void {
   const { rules, stream } = call
   const reader = createFrameReader(rules.messageBytes, onMessage)
+  const reject = call.requests === undefined ? refuse : abort
   stream.on('data', (chunk: Uint8Array) => {
     if (call.answered) return
     try {
       reader.push(chunk)
     } catch (error) {
-      abort(call, coded(error))
+      reject(call, coded(error))
     }
   })
   stream.on('end', () => {
     call.requestEnded = true
     if (call.answered) return
     if (!reader.partial) return onEnd()
-    abort(call, new IdentityError('ERR_BAD_REQUEST', 'request ends inside a message'))
+    reject(call, new IdentityError('ERR_BAD_REQUEST', 'request ends inside a message'))
   })
 }
 
@@ -138,8 +139,8 @@ export function startCall<P>(arrival: Arrival<P>, rules: Rules<P>): void {
     if (typeof timeout === 'string') setDeadline(call, timeout)
     const admitted = admit(call, context)
     if (admitted === undefined) serve(call, context)
-    else admitted.then(() => serve(call, context)).catch((error: unknown) => fail(call, error))
+    else admitted.then(() => serve(call, context)).catch((error: unknown) => refuse(call, error))
   } catch (error) {
-    fail(call, error)
+    refuse(call, error)
   }
 }

@@ -1,6 +1,9 @@
 // Streams that are answered before their request has ended. Many clients then send neither END_STREAM
 // nor RST_STREAM, and Node resets nothing: the client counts the stream as closed, we as open, and
 // once it fills the connection again HTTP/2 calls that a protocol error and the connection dies.
+//
+// The reset leaves a gap: a client that has read our END_STREAM may open its next stream before our reset
+// is out, and one that is at its limit then is over ours. So what can wait is answered at the request's end.
 import type { ServerHttp2Stream } from 'node:http2'
 import { systemClock } from '../clock.ts'
 
@@ -40,4 +43,32 @@ function look(stream: ServerHttp2Stream, left: number): void {
  */
 export function resetSoon(stream: ServerHttp2Stream): void {
   setImmediate(look, stream, turns)
+}
+
+/** milliseconds, real ones, that a refused request gets to end */
+const patience = 1000
+
+/**
+ * Throws away what still comes of a request and calls back when it has ended, or when it has taken
+ * `patience` or `most` bytes: whoever answers then has to reset the stream.
+ */
+export function atRequestEnd(
+  stream: ServerHttp2Stream,
+  most: number,
+  answer: (ended: boolean) => void,
+): void {
+  let left = most
+  const done = (ended: boolean) => {
+    clearTimeout(timer)
+    stream.off('data', count).off('end', end).off('close', close)
+    if (!stream.destroyed && !stream.closed) answer(ended)
+  }
+  const count = (chunk: Uint8Array) => {
+    left -= chunk.length
+    if (left < 0) done(false)
+  }
+  const end = () => done(true)
+  const close = () => done(false)
+  const timer = setTimeout(done, patience, false)
+  stream.on('data', count).on('end', end).on('close', close)
 }

@@ -59,7 +59,13 @@ func oversizedOften(c *client) error {
 			return fmt.Errorf("message %d: %w", i, err)
 		}
 	}
-	return together(100, func(int) error { return unary(c) })
+	return together(200, func(i int) error {
+		if i%2 == 0 {
+			return unary(c)
+		}
+		_, err := c.unary(ctx, tooLarge)
+		return wantCode(err, codes.ResourceExhausted)
+	})
 }
 
 func crowd(c *client) error {

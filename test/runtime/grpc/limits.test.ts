@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { create, toBinary } from '@bufbuild/protobuf'
 import * as grpc from '@grpc/grpc-js'
 import { expect, test, vi } from 'vitest'
@@ -44,6 +45,43 @@ test('150 oversized messages on one connection leak none of its 100 streams', as
   expect(await client.unary({ text: 'still here' })).toMatchObject({ text: 'still here' })
   expect(echo.server.connections).toBe(1)
   await allClosed(echo.server)
+})
+
+test('a connection full of refused requests and others is refused nothing else', async () => {
+  await using echo = await startEcho({ limits: { messageBytes: 100_000 } })
+  using client = echoClient(echo.server.address, undefined, unlimited)
+  const codes = Array.from({ length: 300 }, (_, i) =>
+    client.unary(i % 2 === 0 ? big : {}).then(
+      () => grpc.status.OK,
+      ({ code }) => code,
+    ),
+  )
+  const expected = codes.map((_, i) =>
+    i % 2 === 0 ? grpc.status.RESOURCE_EXHAUSTED : grpc.status.OK,
+  )
+  expect(await Promise.all(codes)).toEqual(expected)
+  expect(echo.server.connections).toBe(1)
+  await allClosed(echo.server)
+})
+
+const endless = [
+  ['at its promised end', 60_000, 0],
+  ['after four times the limit', 60_000, 250_000],
+  ['after a second', 60_000, 10],
+] as const
+
+test.each(endless)('a refused request that goes on is answered %s', async (_when, limit, more) => {
+  await using echo = await startEcho({ limits: { messageBytes: limit } })
+  const session = await rawSession(echo.server.address)
+  const stream = session.request(rawHeaders)
+  const answer = once(stream, 'response')
+  stream.write(Uint8Array.of(0, 1, 0, 0, 0))
+  if (more === 0) stream.end()
+  else stream.write(new Uint8Array(more))
+  expect((await answer)[0]).toMatchObject({ 'grpc-status': '8' })
+  await allClosed(echo.server)
+  stream.destroy()
+  session.close()
 })
 
 test('250 callers share the 100 streams of a connection', async () => {
