@@ -40,21 +40,26 @@ function caConfig(file: string) {
       authorityLifetime: duration.default(7 * 86_400 * second),
       /** how long SVIDs live whose entry does not say; 5 minutes to 24 hours */
       svidLifetime: duration.default(3600 * second),
+      /** how long the SVIDs of agents live: an agent survives an authority that is away for half of it; as svidLifetime when left out */
+      agentLifetime: duration.optional(),
       /** folder of policy files (*.yaml) that is watched and applied */
       policies: path.optional(),
       /** lowers the floor of lifetimes to 2 s; for demonstrations and tests */
       development: z.boolean().default(false),
       logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
     })
-    .superRefine(({ svidLifetime, authorityLifetime, development }, context) => {
+    .superRefine(({ svidLifetime, agentLifetime, authorityLifetime, development }, context) => {
       const floor = development ? floors.development : floors.product
-      if (svidLifetime < floor || svidLifetime > longestLeaf) {
-        const message = `is not between ${floor / second}s and 24h`
-        context.addIssue({ code: 'custom', path: ['svidLifetime'], message })
-      }
-      if (authorityLifetime < svidLifetime * 6) {
-        const message = 'is shorter than six times svidLifetime: leaves would be cut short'
-        context.addIssue({ code: 'custom', path: ['authorityLifetime'], message })
+      for (const [key, lifetime] of Object.entries({ svidLifetime, agentLifetime })) {
+        if (lifetime === undefined) continue
+        if (lifetime < floor || lifetime > longestLeaf) {
+          const message = `is not between ${floor / second}s and 24h`
+          context.addIssue({ code: 'custom', path: [key], message })
+        }
+        if (authorityLifetime < lifetime * 6) {
+          const message = `is shorter than six times ${key}: leaves would be cut short`
+          context.addIssue({ code: 'custom', path: ['authorityLifetime'], message })
+        }
       }
     })
 }
@@ -67,9 +72,10 @@ export function loadCaConfig(file: string): CaConfig {
 }
 
 /** Milliseconds: what an entry may ask for lies between floor and cap. */
-export function lifetimesOf({ svidLifetime, development }: CaConfig) {
+export function lifetimesOf({ svidLifetime, agentLifetime, development }: CaConfig) {
   return {
     default: svidLifetime,
+    agent: agentLifetime ?? svidLifetime,
     floor: development ? floors.development : floors.product,
     cap: longestLeaf,
   }

@@ -25,7 +25,7 @@ export interface GrantRules {
   readonly registry: Registry
   readonly now: () => number
   /** milliseconds */
-  readonly lifetimes: { readonly default: number; readonly floor: number; readonly cap: number }
+  readonly lifetimes: Readonly<Record<'default' | 'agent' | 'floor' | 'cap', number>>
 }
 
 function denied(message: string): never {
@@ -63,7 +63,7 @@ function joined(facts: Extract<Attested, { kind: 'node' }>, rules: GrantRules): 
   return {
     spiffeId: facts.agentId,
     dnsNames: [],
-    lifetime: clamp(0, rules),
+    lifetime: rules.lifetimes.agent,
     entryId: '',
     requester: facts.agentId,
     ...(token === undefined ? {} : { token }),
@@ -79,7 +79,7 @@ function renewed({ id }: AgentRow, rules: GrantRules): GrantTerms {
   return {
     spiffeId: id,
     dnsNames: [],
-    lifetime: clamp(0, rules),
+    lifetime: rules.lifetimes.agent,
     entryId: '',
     requester: id,
     change: ({ serial, notAfter }) => ({ kind: 'renewed', id, serial, notAfter }),

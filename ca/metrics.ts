@@ -17,7 +17,8 @@ export function createMetrics(
   openStreams: () => number,
 ): CaMetrics {
   const registry = new Metrics()
-  collectDefaultMetrics({ register: registry })
+  // in ms: the default, 10, would wake an idle authority a hundred times a second
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 })
   const registers = [registry]
   const issued = new Counter({
     name: 'castellan_ca_issued_total',

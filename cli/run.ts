@@ -27,5 +27,10 @@ export async function untilStopped(
       .once('end', () => resolve())
       .once('error', () => resolve())
       .resume()
-  await Promise.race([promise, failed])
+  try {
+    await Promise.race([promise, failed])
+  } finally {
+    // an open pipe keeps the process alive
+    if (withStdin) process.stdin.destroy()
+  }
 }

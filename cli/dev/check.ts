@@ -8,6 +8,8 @@ import { type Check, type Step, steps } from './steps.ts'
 import { startTraffic } from './traffic.ts'
 
 const svidLifetime = '12s'
+// renewed once on the way, and not lost when this machine stands still for a while
+const agentLifetime = '60s'
 // about 35 s on an idle machine; this is where a busy one gives up
 const budget = 110_000
 
@@ -38,6 +40,7 @@ async function tour(tell: (outcome: Outcome) => void, signal: AbortSignal): Prom
   const started = performance.now()
   const mesh = await startMesh({
     svidLifetime,
+    agentLifetime,
     signal,
     onEvent: (who, event) => events.push({ who, event }),
   })
@@ -52,7 +55,7 @@ async function tour(tell: (outcome: Outcome) => void, signal: AbortSignal): Prom
   open.use(mesh)
   const feed = open.use(followStatus(mesh.adminSocket))
   const traffic = open.use(
-    startTraffic(mesh.toPayments, '/balance', { clock: systemClock, lanes: 2, pause: 20 }),
+    startTraffic(mesh.toPayments, '/balance', { clock: systemClock, lanes: 6, pause: 20 }),
   )
   const check: Check = { mesh, feed, traffic, events, signal, clock: systemClock }
   for (const step of steps) {
@@ -86,12 +89,13 @@ export async function checkTour(context: Context): Promise<ExitCode> {
     )
   }
   const signal = AbortSignal.any([context.signal, AbortSignal.timeout(budget)])
-  const pids: number[] = []
   try {
-    const { pids: all, stage } = await tour(tell, signal)
-    pids.push(...all())
+    const { pids, stage, stubborn } = await tour(tell, signal)
     const left = [
-      ...pids.filter((pid) => !isGone(pid)).map((pid) => `process ${pid}`),
+      ...stubborn().map((pid) => `process ${pid} had to be killed`),
+      ...pids()
+        .filter((pid) => !isGone(pid))
+        .map((pid) => `process ${pid}`),
       ...(stage.exists() ? [stage.folder] : []),
     ]
     tell({

@@ -13,6 +13,8 @@ export interface Child extends AsyncDisposable {
   readonly pid: number
   /** fields of the line that said `ready` */
   readonly ready: Event
+  /** whether it did not end when it was asked to */
+  readonly isStubborn: boolean
 }
 
 export interface ChildOptions {
@@ -87,6 +89,9 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     return {
       pid: child.pid ?? 0,
       ready,
+      get isStubborn() {
+        return child.signalCode === 'SIGKILL'
+      },
       [Symbol.asyncDispose]: () => stop(child),
     }
   } finally {

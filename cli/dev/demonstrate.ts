@@ -10,6 +10,8 @@ import { startTraffic, type Traffic } from './traffic.ts'
 import { picture } from './view.ts'
 
 const svidLifetime = '40s'
+// outlives an authority that you stop for some minutes
+const agentLifetime = '10m'
 
 function instructions({ stage, toPayments }: DevMesh): string {
   return `castellan is running: an authority, an agent, two services behind sidecars. Certificates live ${svidLifetime}.
@@ -71,6 +73,7 @@ export async function demonstrate(context: Context): Promise<ExitCode> {
   try {
     await using mesh = await startMesh({
       svidLifetime,
+      agentLifetime,
       signal,
       onProgress: (what) => say(`starting ${what} …\n`),
       onEvent(who, event) {

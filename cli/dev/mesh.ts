@@ -34,11 +34,14 @@ export interface DevMesh extends AsyncDisposable {
   /** port of the mTLS listener in front of payments */
   readonly paymentsPort: number
   pids(): readonly number[]
+  /** those that had to be killed, once it is disposed */
+  stubborn(): readonly number[]
 }
 
 export interface MeshOptions {
   /** such as `40s` */
   readonly svidLifetime: string
+  readonly agentLifetime: string
   readonly signal: AbortSignal
   readonly onEvent?: (who: string, event: Event) => void
   readonly onProgress?: (what: string) => void
@@ -66,7 +69,11 @@ async function freePorts(count: number): Promise<number[]> {
 }
 
 /** Configuration, first authority, a token for the node, and one entry for each sidecar. */
-async function prepareAuthority(stage: Stage, svidLifetime: string, port: number): Promise<string> {
+async function prepareAuthority(
+  stage: Stage,
+  { svidLifetime, agentLifetime }: MeshOptions,
+  port: number,
+): Promise<string> {
   const file = stage.write('ca.yaml', {
     trustDomain,
     state: 'ca',
@@ -74,6 +81,7 @@ async function prepareAuthority(stage: Stage, svidLifetime: string, port: number
     listen: `127.0.0.1:${port}`,
     operations: '127.0.0.1:0',
     svidLifetime,
+    agentLifetime,
     authorityLifetime: '1h',
     policies: 'policies',
     development: true,
@@ -148,12 +156,12 @@ function specFor(
 
 /** Starts everything at once: each program waits for those it needs, as it would on a node that boots. */
 export async function startMesh(options: MeshOptions): Promise<DevMesh> {
-  const { svidLifetime, signal, onEvent = () => {}, onProgress = () => {} } = options
+  const { signal, onEvent = () => {}, onProgress = () => {} } = options
   await using starting = new AsyncDisposableStack()
   const stage = starting.use(setStage())
   const [caPort = 0, frontendPort = 0, paymentsPort = 0] = await freePorts(3)
   onProgress('preparing an authority')
-  const caFile = await prepareAuthority(stage, svidLifetime, caPort)
+  const caFile = await prepareAuthority(stage, options, caPort)
   const backends = {
     frontend: await startService('frontend'),
     payments: await startService('payments'),
@@ -180,7 +188,7 @@ export async function startMesh(options: MeshOptions): Promise<DevMesh> {
     runProxy('payments', paymentsPort),
     runProxy('frontend', frontendPort),
   ])
-  const [authority, agent, payments, frontend] = all
+  const [, , , frontend] = all
   const started = starting.move()
   return {
     stage,
@@ -190,7 +198,8 @@ export async function startMesh(options: MeshOptions): Promise<DevMesh> {
     toPayments: `http://127.0.0.1:${listenerPort(frontend, 'payments')}`,
     toWrongServer: `http://127.0.0.1:${listenerPort(frontend, 'wrong-server')}`,
     paymentsPort,
-    pids: () => [authority, agent, payments, frontend].map(({ pid }) => pid),
+    pids: () => all.map(({ pid }) => pid),
+    stubborn: () => all.filter((child) => child.isStubborn).map(({ pid }) => pid),
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   }
 }

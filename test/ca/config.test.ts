@@ -93,6 +93,16 @@ describe('ca.yaml', () => {
       '4 authorityLifetime: is shorter than six times svidLifetime: leaves would be cut short',
     ],
     [
+      'a lifetime of agents above the cap',
+      `${least}agentLifetime: 25h\n`,
+      '4 agentLifetime: is not between 300s and 24h',
+    ],
+    [
+      'an authority that would cut the leaves of agents short',
+      `${least}agentLifetime: 10h\nauthorityLifetime: 59h\n`,
+      '5 authorityLifetime: is shorter than six times agentLifetime: leaves would be cut short',
+    ],
+    [
       'an address without port',
       `${least}listen: localhost\n`,
       '4 listen: an address is host:port, such as 127.0.0.1:8081',
@@ -141,8 +151,15 @@ describe('ca.yaml', () => {
 
 describe('lifetimes', () => {
   it('have a floor that only development lowers', () => {
-    const bounds = { default: 3_600_000, cap: 86_400_000 }
+    const bounds = { default: 3_600_000, agent: 3_600_000, cap: 86_400_000 }
     expect(lifetimesOf(load(least))).toEqual({ ...bounds, floor: 300_000 })
     expect(lifetimesOf(load(`${least}development: true\n`))).toEqual({ ...bounds, floor: 2000 })
+  })
+
+  it('are the same for agents and workloads unless the file says otherwise', () => {
+    expect(lifetimesOf(load(`${least}agentLifetime: 6h\n`))).toMatchObject({
+      default: 3_600_000,
+      agent: 21_600_000,
+    })
   })
 })

@@ -12,7 +12,7 @@ import { testAgent, testEntry } from '../support/rows.ts'
 
 const trustDomain = parseTrustDomain('example.org')
 const now = Date.UTC(2031, 4, 17, 12)
-const lifetimes = { default: 3_600_000, floor: 300_000, cap: 86_400_000 }
+const lifetimes = { default: 3_600_000, agent: 7_200_000, floor: 300_000, cap: 86_400_000 }
 const agent = testAgent('a')
 const id = parseSpiffeId('spiffe://example.org/web')
 const token = { hash: hashOfToken('t'), now }
@@ -105,7 +105,7 @@ describe('a node that joins', () => {
     expect(rest).toEqual({
       spiffeId: agent.id,
       dnsNames: [],
-      lifetime: lifetimes.default,
+      lifetime: lifetimes.agent,
       entryId: '',
       requester,
       token,
