@@ -1,20 +1,22 @@
 // The first attestation: a join token against an authority that was verified before.
-import { generateKeyPairSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { createClient } from '@connectrpc/connect'
+import { Code, ConnectError, createClient } from '@connectrpc/connect'
 import { Agent } from '../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Bundle } from '../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
+import type { X509SVID } from '../proto/gen/spire/api/types/x509svid_pb.js'
 import type { Clock } from '../runtime/clock.ts'
 import { errnoOf } from '../runtime/errno.ts'
 import { bundleOf, type X509Bundle } from '../spiffe/bundle.ts'
 import { bareCsr } from '../spiffe/csr.ts'
 import { IdentityError } from '../spiffe/errors.ts'
-import { bootstrapBundle, openLink } from './authority.ts'
+import { type AuthorityLink, bootstrapBundle, openLink } from './authority.ts'
 import type { AgentConfig } from './config.ts'
 import { receivedSvid } from './own-svid.ts'
-import type { AgentState } from './state.ts'
+import type { AgentState, StateFile } from './state.ts'
 
 const callTimeout = 30_000
+/** the authority's attestor for a join whose answer was lost */
+const interruptedJoin = 'castellan_interrupted_join'
 
 function tokenFrom(path: string | undefined): string {
   if (path === undefined) {
@@ -56,11 +58,40 @@ async function currentBundle(
   )
 }
 
-/** Attests this node once. Throws what the authority answered; a used token does not become good again. */
+interface Evidence {
+  readonly type: string
+  readonly payload: Uint8Array
+  readonly csr: Uint8Array
+}
+
+async function attest(
+  link: AuthorityLink,
+  { csr, ...data }: Evidence,
+  signal: AbortSignal,
+): Promise<X509SVID | undefined> {
+  const params = { step: { case: 'params' as const, value: { data, params: { csr } } } }
+  const client = createClient(Agent, link.transport)
+  for await (const { step } of client.attestAgent(once(params), { signal })) {
+    if (step.case !== 'result') break
+    return step.value.svid
+  }
+  throw new IdentityError(
+    'ERR_UNAVAILABLE',
+    'the authority ended the attestation without an answer',
+  )
+}
+
+const isUsed = (error: unknown) =>
+  error instanceof ConnectError && error.code === Code.InvalidArgument
+
+/**
+ * Attests this node once. Throws what the authority answered; a used token does not become good again, but
+ * an agent that was killed before it had the answer gets one, for it still has the key.
+ */
 export async function join(
   config: AgentConfig,
-  clock: Clock,
-  signal: AbortSignal,
+  state: StateFile,
+  { clock, signal }: { readonly clock: Clock; readonly signal: AbortSignal },
 ): Promise<AgentState> {
   const token = tokenFrom(config.joinTokenFile)
   const bundle = await currentBundle(
@@ -70,19 +101,12 @@ export async function join(
     signal,
   )
   using link = openLink({ address: config.authority.address, bundle, now: clock.now })
-  const client = createClient(Agent, link.transport)
-  const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
-  const data = { type: 'join_token', payload: new Uint8Array(Buffer.from(token)) }
-  const params = { data, params: { csr: new Uint8Array(bareCsr(keys)) } }
-  for await (const { step } of client.attestAgent(
-    once({ step: { case: 'params' as const, value: params } }),
-    { signal },
-  )) {
-    if (step.case !== 'result') break
-    return { svid: receivedSvid(step.value.svid, keys.privateKey, bundle, clock.now()), bundle }
-  }
-  throw new IdentityError(
-    'ERR_UNAVAILABLE',
-    'the authority ended the attestation without an answer',
-  )
+  const { keys, isRetry } = state.beginJoin()
+  const payload = new Uint8Array(Buffer.from(token))
+  const csr = new Uint8Array(bareCsr(keys))
+  const svid = await attest(link, { type: 'join_token', payload, csr }, signal).catch((error) => {
+    if (!isRetry || !isUsed(error)) throw error
+    return attest(link, { type: interruptedJoin, payload, csr }, signal)
+  })
+  return { svid: receivedSvid(svid, keys.privateKey, bundle, clock.now()), bundle }
 }

@@ -18,6 +18,7 @@ import { createUnixAttestor } from './attest/unix.ts'
 import type { AgentConfig } from './config.ts'
 import { join } from './join.ts'
 import { createKnowledge } from './knowledge.ts'
+import type { AgentSvid } from './own-svid.ts'
 import { createSession } from './session.ts'
 import { createLedger } from './sidecar/ledger.ts'
 import { sidecarService } from './sidecar/service.ts'
@@ -37,6 +38,8 @@ export interface RunOptions {
   readonly log: Log
   readonly clock?: Clock
   readonly signal: AbortSignal
+  /** Where a crash harness may stop: before and after what the agent keeps is on disk. */
+  readonly between?: (step: 'unsaved' | 'saved', svid: AgentSvid) => void
 }
 
 /** Waiting helps against an authority that is away, never against one that says no. */
@@ -62,7 +65,7 @@ async function joined(
   const backoff = createBackoff({ first: 100, cap: 2000 })
   while (true) {
     try {
-      const state = await join(config, clock, signal)
+      const state = await join(config, file, { clock, signal })
       file.save(state)
       log.info({ agentId: state.svid.id }, 'this node has joined')
       return state
@@ -74,12 +77,25 @@ async function joined(
   }
 }
 
+function stateOf({ state, trustDomain }: AgentConfig, { between }: RunOptions): StateFile {
+  const file = openState(state, trustDomain)
+  if (between === undefined) return file
+  return {
+    ...file,
+    save(next) {
+      between('unsaved', next.svid)
+      file.save(next)
+      between('saved', next.svid)
+    },
+  }
+}
+
 /** Starts the agent of `config`. Throws when it may not join, with what to do about it. */
 export async function runAgent(config: AgentConfig, options: RunOptions): Promise<RunningAgent> {
   const { log, clock = systemClock } = options
   await selfTest()
   await using starting = new AsyncDisposableStack()
-  const file = openState(config.state, config.trustDomain)
+  const file = stateOf(config, options)
   const { svid, bundle } = await joined(config, file, options)
   const knowledge = createKnowledge(config.trustDomain, bundle)
   const session = createSession({ config, knowledge, state: file, svid, clock, log })

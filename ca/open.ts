@@ -7,6 +7,7 @@ import { privateFolder, writeDurably } from '../runtime/durable.ts'
 import type { Log } from '../runtime/log.ts'
 import { readSecret, type SealingSecret } from '../runtime/sealed.ts'
 import { IdentityError } from '../spiffe/errors.ts'
+import { interruptedJoin, interruptedJoinAttestor } from './attestors/interrupted-join.ts'
 import { joinTokenAttestor } from './attestors/join-token.ts'
 import { openKeyFolder } from './authorities/keys.ts'
 import { openAuthorities } from './authorities/slots.ts'
@@ -70,6 +71,8 @@ export async function openAuthority(
   const registry = undo.use(openRegistry(store, trustDomain))
   const now = () => clock.now()
   const rules = { trustDomain, registry, now, lifetimes: lifetimesOf(config) }
+  const { agents } = registry
+  const { issuance: issued } = store
   const audit = log.child({ audit: true })
   const opened = undo.move()
   return {
@@ -79,7 +82,10 @@ export async function openAuthority(
     registry,
     authorities,
     callers: createCallers({ registry, table: store.agents, now }),
-    attestors: new Map([['join_token', joinTokenAttestor(trustDomain, clock)]]),
+    attestors: new Map([
+      ['join_token', joinTokenAttestor(trustDomain, clock)],
+      [interruptedJoin, interruptedJoinAttestor({ trustDomain, clock, agents, issued })],
+    ]),
     async issue(csr, attested, wanted) {
       try {
         return await issue(csr, attested, {

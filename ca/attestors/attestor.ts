@@ -36,5 +36,6 @@ export const checkVouched = attestations.check
  * ERR_BAD_REQUEST for evidence that cannot be read.
  */
 export interface NodeAttestor {
-  attest(payload: Uint8Array): Promise<Attested>
+  /** `csr` is what the certificate is asked for with: evidence only to who proves it. */
+  attest(payload: Uint8Array, csr: Uint8Array): Promise<Attested>
 }

@@ -25,16 +25,25 @@ export function agentIdOfToken(trustDomain: TrustDomain, token: string): SpiffeI
   return spiffeIdOf(trustDomain, `/spire/agent/join_token/${name}`)
 }
 
+/** The agent ID of a payload. Throws ERR_BAD_REQUEST for what cannot be a token. */
+export function agentIdOfPayload(trustDomain: TrustDomain, payload: Uint8Array): SpiffeId {
+  return agentIdOfToken(trustDomain, tokenOfPayload(payload))
+}
+
+function tokenOfPayload(payload: Uint8Array): string {
+  if (payload.length === 0 || payload.length > longestToken) {
+    throw new IdentityError('ERR_BAD_REQUEST', 'a join token is 1 to 256 bytes', {
+      fields: [{ field: 'params.data.payload', problem: 'not a join token' }],
+    })
+  }
+  return Buffer.from(payload).toString('utf8')
+}
+
 /** Whether the token is good is decided where it is used up: in the transaction of the reservation. */
 export function joinTokenAttestor(trustDomain: TrustDomain, clock: Clock): NodeAttestor {
   return {
     async attest(payload) {
-      if (payload.length === 0 || payload.length > longestToken) {
-        throw new IdentityError('ERR_BAD_REQUEST', 'a join token is 1 to 256 bytes', {
-          fields: [{ field: 'params.data.payload', problem: 'not a join token' }],
-        })
-      }
-      const token = Buffer.from(payload).toString('utf8')
+      const token = tokenOfPayload(payload)
       return vouch({
         kind: 'node',
         agentId: agentIdOfToken(trustDomain, token),

@@ -124,7 +124,7 @@ export function agentService(authority: Authority): Service<Peer> {
             problem: `no attestor of type ${JSON.stringify(type.slice(0, 40))}`,
           },
         ])
-      const attested = await attestor.attest(payload)
+      const attested = await attestor.attest(payload, csr)
       const svid = await authority.issue(csr, attested, { kind: 'agent' })
       const reattestable = attested.kind === 'node' && attested.canReattest
       yield { step: { case: 'result' as const, value: { svid: svidToWire(svid), reattestable } } }

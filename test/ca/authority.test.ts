@@ -72,6 +72,29 @@ describe('joining by a token', () => {
     expect(await useAs(agent)).toBe(undefined)
   })
 
+  it('gives the same agent another SVID when its answer was lost: to its key, and to no other', async () => {
+    const token = await newToken()
+    const again = 'castellan_interrupted_join'
+    const keys = newKeys()
+    using connection = remote()
+    expect(await denialOf(attest(connection, token, keys, again)), 'not used yet').toEqual(unusable)
+    const first = await attest(connection, token, keys)
+    const second = await attest(connection, token, keys, again)
+    expect(second.id).toBe(first.id)
+    expect(serialOf(second)).not.toBe(serialOf(first))
+    expect(await useAs(second)).toBe(undefined)
+    expect(await denialOf(attest(connection, token, newKeys(), again))).toEqual(unusable)
+    expect(await denialOf(attest(connection, await newToken(), keys, again))).toEqual(unusable)
+    expect(await denialOf(attest(connection, '', keys, again))).toMatchObject({
+      code: 'InvalidArgument',
+      message: 'a join token is 1 to 256 bytes',
+    })
+    await local.client(Agent).banAgent({ id: wireId(first.id) })
+    expect(await denialOf(attest(connection, token, keys, again)), 'banned').toEqual(unusable)
+    await local.client(Agent).deleteAgent({ id: wireId(first.id) })
+    expect(await denialOf(attest(connection, token, keys, again)), 'deleted').toEqual(unusable)
+  })
+
   it('happens once per token', async () => {
     const token = await newToken()
     using connection = remote()

@@ -74,9 +74,10 @@ export async function attest(
   connection: Connection,
   token: string,
   keys = newKeys(),
+  type = 'join_token',
 ): Promise<Credential & { id: string }> {
   async function* requests() {
-    const data = { type: 'join_token', payload: Buffer.from(token) }
+    const data = { type, payload: Buffer.from(token) }
     yield { step: { case: 'params' as const, value: { data, params: { csr: makeCsr(keys) } } } }
   }
   for await (const { step } of connection.client(Agent).attestAgent(requests())) {
