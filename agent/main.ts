@@ -77,6 +77,9 @@ async function joined(
   }
 }
 
+// everyone on the node may connect, and asks for little
+const publicLimits = { messageBytes: 1024 * 1024, connections: 4096 } as const
+
 function stateOf({ state, trustDomain }: AgentConfig, { between }: RunOptions): StateFile {
   const file = openState(state, trustDomain)
   if (between === undefined) return file
@@ -122,6 +125,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
     peer: callers,
     disconnected: (caller) => caller[Symbol.dispose](),
     authorize: demandSecurityHeader,
+    limits: publicLimits,
     observe: ({ method, code, error }) =>
       log.debug({ method, code, ...(error === undefined ? {} : { err: error }) }, 'call'),
     clock,

@@ -11,6 +11,8 @@ import { applyPolicies } from './services/policies.ts'
 import type { StoredPolicies } from './store/store.ts'
 
 const largestFile = 1024 * 1024
+/** Stands in for the text of a larger file: the reader refuses it for its length, with its name. */
+const tooLong = ' '.repeat(largestFile + 1)
 const settle = 50
 const look = 2000
 
@@ -21,7 +23,7 @@ function readFolder(folder: string): StoredPolicies['files'] {
     .sort()
     .map((name) => {
       const path = join(folder, name)
-      const text = statSync(path).size > largestFile ? 'too large' : readFileSync(path, 'utf8')
+      const text = statSync(path).size > largestFile ? tooLong : readFileSync(path, 'utf8')
       return { name: path, text }
     })
 }
@@ -40,7 +42,7 @@ async function readSettled(folder: string, clock: Clock, signal: AbortSignal) {
 /** An empty file is a save that went wrong: it must not look like a folder without policies. */
 function demandContent(files: StoredPolicies['files']): void {
   const fields = files
-    .filter(({ text }) => text.trim() === '')
+    .filter(({ text }) => text !== tooLong && text.trim() === '')
     .map(({ name }) => ({
       field: `${name}:1`,
       problem: 'is empty; delete the file if that is meant',

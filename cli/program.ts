@@ -75,6 +75,7 @@ function registerOn(
         command.error("error: --output is 'text' or 'json'")
       const args = given
         .slice(0, positional.length)
+        .flat() // <name...> comes as a list
         .map((it) => (it === undefined ? undefined : String(it)))
       done(await run(contextOf(process, output === 'json'), { values, args }))
     })

@@ -6,6 +6,7 @@ import type { Context, ExitCode } from './context.ts'
 export interface Given {
   /** options by camel-cased name, as commander read them */
   readonly values: Readonly<Record<string, unknown>>
+  /** in the order of `positional`; those of a last `<name...>` follow one another */
   readonly args: readonly (string | undefined)[]
 }
 

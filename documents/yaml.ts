@@ -2,6 +2,7 @@
 // configuration files and for policies alike.
 import {
   type Document,
+  isCollection,
   isMap,
   isNode,
   isScalar,
@@ -25,6 +26,9 @@ export interface Checked<T> {
 }
 
 const largestText = 1024 * 1024
+/** levels of lists and mappings */
+const deepest = 32
+const tooDeep = `nested deeper than ${deepest} levels`
 
 /** `rules[0].to[1].operation.paths[2]`, as people write it. */
 export function fieldName(path: Path): string {
@@ -87,7 +91,11 @@ function checkSyntax(document: Document, { file, code, lines }: Source): void {
   const refuse = (offset: number, problem: string): never =>
     refuseAt(file, code, [{ line: lines.linePos(offset).line, path: [], problem }])
   const [error] = [...document.errors, ...document.warnings]
-  if (error !== undefined) refuse(error.pos[0], error.message)
+  if (error !== undefined) {
+    // the parser's own recursion, told as an error of the document
+    const isTooDeep = error.message.startsWith('Maximum call stack')
+    refuse(error.pos[0], isTooDeep ? tooDeep : error.message)
+  }
   // with %YAML 1.1 the same text means something else
   const { yaml, tags } = document.directives ?? {}
   if (yaml?.explicit === true || Object.keys(tags ?? {}).length > 1) {
@@ -95,6 +103,9 @@ function checkSyntax(document: Document, { file, code, lines }: Source): void {
   }
   // a document of a few lines could expand without bound
   visit(document, {
+    Collection: (_, { range }, path) => {
+      if (path.filter(isCollection).length >= deepest) refuse(range?.[0] ?? 0, tooDeep)
+    },
     Alias: (_, { range }) => refuse(range?.[0] ?? 0, 'aliases (&name, *name) are not accepted'),
   })
 }

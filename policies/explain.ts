@@ -22,12 +22,19 @@ interface Change {
   readonly text: string
 }
 
+// Paths are the caller's to choose, and 16 KiB long if it likes; explanations are kept and sent on.
+const longestPath = 512
+
+function shortened(path: string): string {
+  return path.length > longestPath ? `${path.slice(0, longestPath)}…` : path
+}
+
 function describe(request: Request): string {
   const who = request.source ?? 'a peer without identity'
   const what =
     request.http === undefined
       ? `TCP port ${request.destination.port}`
-      : `${request.http.method} ${request.http.path}`
+      : `${request.http.method} ${shortened(request.http.path)}`
   return `${who} → ${request.destination.id} ${what}`
 }
 
@@ -48,6 +55,7 @@ function attribute(field: Field, request: Request): string | undefined {
 /** The attribute as a policy writes it; undefined when a policy would read it as a wider pattern. */
 function ownValue(field: Field, request: Request): string | undefined {
   const value = attribute(field, request)
+  if (field === 'paths' && value !== undefined && value.length > longestPath) return undefined
   return value !== undefined && patternOf(value).kind === 'exact' ? value : undefined
 }
 

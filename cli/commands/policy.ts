@@ -5,6 +5,8 @@ import { z } from 'zod'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
 import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import type { Denial } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
+import { errnoOf } from '../../runtime/errno.ts'
+import { IdentityError } from '../../spiffe/errors.ts'
 import { answer, table } from '../context.ts'
 import { optionalText, optionsOf, type Register, whole } from '../register.ts'
 import { adminSocketOption, socketOption, withAgent, withAuthority } from '../sockets.ts'
@@ -16,6 +18,14 @@ export function denialText({ reason, remedy }: Denial): string {
   return remedy === '' ? reason : `${reason}\n  would allow it: ${remedy}`
 }
 
+function readPolicyFile(name: string): { name: string; text: string } {
+  try {
+    return { name, text: readFileSync(name, 'utf8') }
+  } catch (cause) {
+    throw new IdentityError('ERR_BAD_REQUEST', `cannot read ${name} (${errnoOf(cause)})`, { cause })
+  }
+}
+
 export function policyCommands(register: Register): void {
   register({
     noun: 'policy',
@@ -25,8 +35,8 @@ export function policyCommands(register: Register): void {
     options: [socketOption],
     run: (context, given) =>
       withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
-        const names = (given.args[0] ?? '').split(',')
-        const files = names.map((name) => ({ name, text: readFileSync(name, 'utf8') }))
+        const names = given.args.map((name = '') => name)
+        const files = names.map(readPolicyFile)
         const { version } = await createClient(Policies, transport).applyPolicies({ files })
         answer(context, { version, files: names }, () => `version ${version} is in force`)
         return 0

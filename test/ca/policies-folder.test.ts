@@ -109,6 +109,15 @@ describe('a folder of policies', () => {
     expect(inForce()).toBe(before)
   })
 
+  it('with a file that is too large keeps what is in force', async () => {
+    const { log, said } = listeningLog()
+    put('a.yaml', policy('a').padEnd(1024 * 1024 + 1, '#'))
+    await using _ = followPolicies(policies.path, authority, { log, clock: systemClock })
+    const { problems } = await said('policies refused; the version in force stays')
+    const field = `${join(policies.path, 'a.yaml')}:1`
+    expect(problems).toEqual([{ field, problem: 'longer than 1 MiB' }])
+  })
+
   it('that is not there is refused at the start', () => {
     const missing = join(policies.path, 'none')
     const follow = () =>

@@ -104,6 +104,16 @@ describe('readDocuments', () => {
       '%TAG ! tag:yaml.org,2002:\n---\nname: !str a\n',
       'a.yaml:2: directives (%YAML, %TAG) are not accepted',
     ],
+    [
+      'lists without end',
+      `name: a\ndeep: ${'['.repeat(33)}${']'.repeat(33)}\n`,
+      'a.yaml:2: nested deeper than 32 levels',
+    ],
+    [
+      'lists that no stack holds',
+      `name: a\ndeep: ${'['.repeat(50_000)}${']'.repeat(50_000)}\n`,
+      'a.yaml:2: nested deeper than 32 levels',
+    ],
     ['too long a text', `name: ${'a'.repeat(1024 * 1024)}`, 'a.yaml:1: longer than 1 MiB'],
   ])('refuses %s', (_, text, problem) => {
     expect(problemsOf(text)).toEqual([problem])

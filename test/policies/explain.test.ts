@@ -94,6 +94,16 @@ describe('explainDecision', () => {
     )
   })
 
+  it('stays short, however long a path the caller thinks of', () => {
+    const asked = httpRequest(`GET /${'p'.repeat(15_000)}`, { from: 'td/a' })
+    for (const set of [policySet(policyText(rules)), policySet()]) {
+      const { reason, remedy } = explained(set, asked)
+      expect(reason).toContain(` /${'p'.repeat(511)}…`)
+      expect(reason.length).toBeLessThan(1024)
+      expect(remedy).toBe('')
+    }
+  })
+
   it('keeps to the root namespace of the set', () => {
     const texts = [{ name: 'f', text: policyText(rules, { namespace: 'mesh' }) }]
     const set = compile(readPolicies(texts), { rootNamespace: 'mesh' })
