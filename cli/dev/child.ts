@@ -24,6 +24,8 @@ export interface ChildOptions {
   readonly logFile: string
   /** called for each log line */
   readonly onEvent?: (event: Event) => void
+  /** called when it ends though nobody asked it to, with its code or signal */
+  readonly onEnd?: (how: string) => void
   readonly signal: AbortSignal
 }
 
@@ -54,7 +56,7 @@ async function stop(child: ChildProcess): Promise<void> {
 
 /** Starts a program of ours and waits until it is ready. Throws with its last words when it ends instead. */
 export async function startChild(options: ChildOptions): Promise<Child> {
-  const { node, args, logFile, onEvent = () => {}, signal } = options
+  const { node, args, logFile, onEvent = () => {}, onEnd = () => {}, signal } = options
   const log = createWriteStream(logFile, { flags: 'a', mode: 0o600 })
   const child = spawn(node, [main, ...args, '--exit-with-stdin'], {
     stdio: ['pipe', 'ignore', 'pipe'],
@@ -73,8 +75,14 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     onEvent(event)
   })
   child.once('error', reject)
-  child.once('exit', (code) => {
+  let isAsked = false
+  const ask = async () => {
+    isAsked = true
+    await stop(child)
+  }
+  child.once('exit', (code, killer) => {
     log.end()
+    if (!isAsked) onEnd(killer ?? `code ${code}`)
     reject(
       new IdentityError(
         'ERR_UNAVAILABLE',
@@ -82,7 +90,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
       ),
     )
   })
-  const abort = () => void stop(child).then(() => reject(signal.reason))
+  const abort = () => void ask().then(() => reject(signal.reason))
   signal.addEventListener('abort', abort, { once: true })
   try {
     const ready = await promise
@@ -92,7 +100,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
       get isStubborn() {
         return child.signalCode === 'SIGKILL'
       },
-      [Symbol.asyncDispose]: () => stop(child),
+      [Symbol.asyncDispose]: ask,
     }
   } finally {
     signal.removeEventListener('abort', abort)

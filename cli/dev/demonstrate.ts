@@ -4,10 +4,11 @@ import { every } from '../../runtime/lifecycle.ts'
 import type { Context, ExitCode } from '../context.ts'
 import { writeDevAddress } from './address.ts'
 import { type DevMesh, startMesh } from './mesh.ts'
+import { createScreen, type Screen } from './screen.ts'
 import { identityOf, services } from './stage.ts'
 import { followStatus, type StatusFeed } from './status.ts'
 import { startTraffic, type Traffic } from './traffic.ts'
-import { picture } from './view.ts'
+import { picture, trafficLine } from './view.ts'
 
 const svidLifetime = '40s'
 // outlives an authority that you stop for some minutes
@@ -27,54 +28,53 @@ logs: ${stage.path('log')}    stop: Ctrl-C
 `
 }
 
-/** On a terminal the picture is redrawn in place; elsewhere a line is printed when something happened. */
-function show(context: Context, feed: StatusFeed, traffic: Traffic) {
-  const { stdout } = context.process
-  let lines = 0
-  let told = ''
+const isAway = (traffic: Traffic) =>
+  `agent AWAY; sidecars go on with what they have\n\n${trafficLine(traffic)}`
+
+/** One look at everything, once a second. */
+function follow(context: Context, screen: Screen, feed: StatusFeed, traffic: Traffic) {
   return every(systemClock, 1000, async () => {
     const status = feed.current()
-    if (status === undefined) return
-    const denials = await feed.denials(3)
+    const denials = status && (await feed.denials(3).catch(() => undefined))
+    if (status === undefined || denials === undefined) {
+      screen.show(isAway(traffic), 'away')
+      return
+    }
+    const identities = status.identities.map(({ spiffeId, serial, rotations }) => ({
+      spiffeId,
+      serial,
+      rotations: Number(rotations),
+    }))
     if (context.isJson) {
-      stdout.write(
-        `${JSON.stringify({ sent: traffic.sent, failed: traffic.failed, identities: status.identities.map(({ spiffeId, serial, rotations }) => ({ spiffeId, serial, rotations: Number(rotations) })) })}\n`,
-      )
+      const { sent, denied, failed } = traffic
+      context.process.stdout.write(`${JSON.stringify({ sent, denied, failed, identities })}\n`)
       return
     }
-    const text = picture(status, { traffic, denials, now: systemClock.now() })
-    if (stdout.isTTY === true) {
-      stdout.write(`${lines > 0 ? `\u001b[${lines}A\u001b[0J` : ''}${text}\n`)
-      lines = text
-        .split('\n')
-        .reduce(
-          (sum, line) => sum + Math.max(1, Math.ceil(line.length / (stdout.columns ?? 80))),
-          0,
-        )
-      return
-    }
-    const news = JSON.stringify([
-      status.identities.map(({ serial }) => serial),
+    const news = [
+      ...identities.map(({ serial }) => serial),
       status.policyVersion,
-      denials.map(({ at }) => String(at)),
+      ...denials.map(({ at }) => at),
       status.connected,
-    ])
-    if (news !== told) stdout.write(`${text}\n\n`)
-    told = news
+    ]
+    screen.show(picture(status, { traffic, denials, now: systemClock.now() }), news.join())
   })
 }
 
 /** Runs until Ctrl-C or kill; leaves no process and no file. */
 export async function demonstrate(context: Context): Promise<ExitCode> {
   const { process, signal, isJson } = context
-  const say = (text: string) => {
-    if (!isJson) process.stdout.write(text)
-  }
+  const screen = createScreen(process.stdout, { isJson })
+  const { say } = screen
   try {
     await using mesh = await startMesh({
       svidLifetime,
       agentLifetime,
       signal,
+      onEnd(who, how, args) {
+        const again = who === 'authority' || who === 'agent'
+        const next = again ? `; start it again: bin/castellan ${args.join(' ')}` : ''
+        say(`\n${who} has ended (${how})${next}\n\n`)
+      },
       onProgress: (what) => say(`starting ${what} …\n`),
       onEvent(who, event) {
         if (event.msg === 'policies refused; the version in force stays') {
@@ -99,11 +99,11 @@ export async function demonstrate(context: Context): Promise<ExitCode> {
       identities: Object.fromEntries(services.map((service) => [service, identityOf(service)])),
     })
     say(`\n${instructions(mesh)}\n`)
-    await using __ = show(context, feed, traffic)
-    await new Promise<void>((resolve) => {
-      if (signal.aborted) resolve()
-      else signal.addEventListener('abort', () => resolve(), { once: true })
-    })
+    await using view = follow(context, screen, feed, traffic)
+    const stopped = Promise.withResolvers<void>()
+    if (signal.aborted) stopped.resolve()
+    signal.addEventListener('abort', () => stopped.resolve(), { once: true })
+    await Promise.race([stopped.promise, view.done])
     say('\nstopping …\n')
     return 0
   } catch (error) {

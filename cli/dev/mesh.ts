@@ -44,6 +44,8 @@ export interface MeshOptions {
   readonly agentLifetime: string
   readonly signal: AbortSignal
   readonly onEvent?: (who: string, event: Event) => void
+  /** called when a program ended by itself; `args` start it again */
+  readonly onEnd?: (who: string, how: string, args: readonly string[]) => void
   readonly onProgress?: (what: string) => void
 }
 
@@ -156,7 +158,7 @@ function specFor(
 
 /** Starts everything at once: each program waits for those it needs, as it would on a node that boots. */
 export async function startMesh(options: MeshOptions): Promise<DevMesh> {
-  const { signal, onEvent = () => {}, onProgress = () => {} } = options
+  const { signal, onEvent = () => {}, onEnd = () => {}, onProgress = () => {} } = options
   await using starting = new AsyncDisposableStack()
   const stage = starting.use(setStage())
   const [caPort = 0, frontendPort = 0, paymentsPort = 0] = await freePorts(3)
@@ -175,6 +177,7 @@ export async function startMesh(options: MeshOptions): Promise<DevMesh> {
       logFile: stage.path('log', `${who}.log`),
       signal,
       onEvent: (event) => onEvent(who, event),
+      onEnd: (how) => onEnd(who, how, args),
     })
   const runCa = () => start('authority', process.execPath, ['ca', 'run', '--config', caFile])
   const runProxy = (service: ServiceName, port: number) => {

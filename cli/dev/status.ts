@@ -3,9 +3,11 @@ import { createClient } from '@connectrpc/connect'
 import { openTransport } from '../../client/transport.ts'
 import { AgentAdmin, type AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import type { Denial } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
+import { systemClock } from '../../runtime/clock.ts'
 import { createTopic, run } from '../../runtime/lifecycle.ts'
 
 export interface StatusFeed extends AsyncDisposable {
+  /** undefined before the first, and while the agent is away */
   current(): AgentStatus | undefined
   /** Resolves with the first status for which `holds` is true. Rejects when the signal is aborted first. */
   until(holds: (status: AgentStatus) => boolean, signal: AbortSignal): Promise<AgentStatus>
@@ -19,9 +21,17 @@ export function followStatus(adminSocket: string): StatusFeed {
   const topic = createTopic<AgentStatus>()
   let current: AgentStatus | undefined
   const loop = run(async (signal) => {
-    for await (const status of client.watchStatus({}, { signal })) {
-      current = status
-      topic.publish(status)
+    while (!signal.aborted) {
+      try {
+        for await (const status of client.watchStatus({}, { signal })) {
+          current = status
+          topic.publish(status)
+        }
+      } catch {
+        // an agent that is away may come back
+      }
+      current = undefined
+      await systemClock.sleep(500, { signal })
     }
   })
   return {

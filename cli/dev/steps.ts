@@ -199,8 +199,8 @@ async function rotations({ feed, traffic, signal }: Check): Promise<string> {
     signal,
   )
   demand(
-    traffic.failed === 0,
-    `${traffic.failed} of ${traffic.sent} failed: ${traffic.failures.join('; ')}`,
+    traffic.failed === 0 && traffic.denied === 0,
+    `${traffic.failed} of ${traffic.sent} failed, ${traffic.denied} were denied: ${traffic.failures.join('; ')}`,
   )
   const counts = wanted.map(
     (id) => status.sidecars.find(({ spiffeId }) => spiffeId === id)?.vitals?.rotations ?? 0n,

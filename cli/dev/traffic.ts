@@ -39,12 +39,15 @@ export function call(
 
 export interface Traffic extends AsyncDisposable {
   readonly sent: number
+  /** answered 403 */
+  readonly denied: number
+  /** not answered, or with something else than 200 and 403 */
   readonly failed: number
   /** why requests failed, at most ten */
   readonly failures: readonly string[]
 }
 
-/** Sends GET `path` about every `pause` ms over `lanes` keep-alive connections; anything but 200 is a failure. */
+/** Sends GET `path` about every `pause` ms over `lanes` keep-alive connections. */
 export function startTraffic(
   url: string,
   path: string,
@@ -53,12 +56,16 @@ export function startTraffic(
   const agent = new Agent({ keepAlive: true, maxSockets: lanes })
   const failures: string[] = []
   let sent = 0
+  let denied = 0
   let failed = 0
 
   async function once(): Promise<void> {
     sent++
     const reason = await call(url, 'GET', path, { agent }).then(
-      ({ status }) => (status === 200 ? undefined : `status ${status}`),
+      ({ status }) => {
+        if (status === 403) denied++
+        return status === 200 || status === 403 ? undefined : `status ${status}`
+      },
       (error: unknown) => String(error),
     )
     if (reason === undefined) return
@@ -77,6 +84,9 @@ export function startTraffic(
   return {
     get sent() {
       return sent
+    },
+    get denied() {
+      return denied
     },
     get failed() {
       return failed

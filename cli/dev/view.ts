@@ -18,6 +18,11 @@ function denialLine({ at, reason, remedy }: Denial): string {
     : `  ${time}  ${reason}\n            would allow it: ${remedy}`
 }
 
+export function trafficLine({ sent, denied, failed, failures }: Traffic): string {
+  const lost = failed === 0 ? '0 failed' : `${failed} FAILED (${failures.at(-1)})`
+  return `frontend → payments  ${sent} requests, ${denied} denied, ${lost}`
+}
+
 /** The whole picture as text. */
 export function picture(
   status: AgentStatus,
@@ -30,13 +35,11 @@ export function picture(
       sidecar === undefined ? ['', ''] : [String(sidecar.allowed), String(sidecar.denied)]
     return [spiffeId, short(serial), left(notAfter, now), String(rotations), ...decided]
   })
-  const failed =
-    traffic.failed === 0 ? '0 failed' : `${traffic.failed} FAILED (${traffic.failures.at(-1)})`
   const link = status.connected ? 'connected' : `AWAY (${status.trouble}); workloads go on`
   return [
     table([['IDENTITY', 'SERIAL', 'LEFT', 'ROTATIONS', 'ALLOWED', 'DENIED'], ...rows]),
     '',
-    `frontend → payments  ${traffic.sent} requests, ${failed}    authority ${link}    policies version ${status.policyVersion}`,
+    `${trafficLine(traffic)}    authority ${link}    policies version ${status.policyVersion}`,
     ...(denials.length === 0 ? [] : ['', 'denied:', ...denials.map(denialLine)]),
   ].join('\n')
 }

@@ -1,0 +1,104 @@
+// castellan dev, as a person uses it: look, call, edit, break, kill, stop.
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, it, onTestFinished } from 'vitest'
+
+const launcher = join(import.meta.dirname, '../../bin/castellan')
+const runtime = mkdtempSync(join(tmpdir(), 'castellan-xdg-'))
+const env = { ...process.env, XDG_RUNTIME_DIR: runtime }
+
+function castellan(...args: string[]): Promise<{ code: number; output: string }> {
+  const { promise, resolve } = Promise.withResolvers<{ code: number; output: string }>()
+  execFile(launcher, args, { env }, (error, stdout, stderr) =>
+    resolve({ code: error === null ? 0 : Number(error.code), output: stdout + stderr }),
+  )
+  return promise
+}
+
+/** The demonstration, and a way to wait for what it says next. */
+function startDev() {
+  const child = spawn(launcher, ['dev'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  onTestFinished(async () => {
+    if (child.exitCode === null) {
+      child.kill()
+      await once(child, 'exit')
+    }
+    rmSync(runtime, { recursive: true, force: true })
+  })
+  let said = ''
+  let wake = () => {}
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (part: string) => {
+      said += part
+      wake()
+    })
+  child.once('exit', () => wake())
+  return {
+    child,
+    /** what it says from now on, once it matches */
+    async says(pattern: RegExp): Promise<RegExpExecArray> {
+      for (;;) {
+        const found = pattern.exec(said)
+        if (found !== null) {
+          said = said.slice(found.index + found[0].length)
+          return found
+        }
+        if (child.exitCode !== null) throw new Error(`it ended before it said ${pattern}: ${said}`)
+        const next = Promise.withResolvers<void>()
+        wake = next.resolve
+        await next.promise
+      }
+    },
+  }
+}
+
+it('shows identities and rotations, answers calls, follows edits, and survives its authority', async () => {
+  const { child, says } = startDev()
+  const [, file = ''] = await says(/^edit (\S+)$/m)
+  await says(/sa\/frontend +[0-9a-f]{8} +\d+ s/)
+  await says(/authority connected/)
+
+  const allowed = await castellan('call', 'frontend', 'payments', 'GET', '/balance')
+  expect(allowed.code).toBe(0)
+  expect(allowed.output).toContain('200  from spiffe://castellan.dev/ns/payments/sa/payments')
+  const denied = await castellan('call', 'frontend', 'payments', 'POST', '/admin')
+  expect(denied.code).toBe(1)
+  expect(denied.output).toMatch(/^403 /)
+  expect(denied.output).toContain('would allow it: ')
+  await says(/denied:\n.*POST \/admin/)
+
+  const before = readFileSync(file, 'utf8')
+  writeFileSync(file, `${before}colour: red\n`)
+  await says(/policy refused, the one before it stays in force/)
+  await says(/payments\.yaml:\d+ colour/)
+  writeFileSync(file, before.replaceAll('GET', 'PUT'))
+  await says(/policies version 2/)
+  expect((await castellan('call', 'frontend', 'payments', 'GET', '/balance')).code).toBe(1)
+  writeFileSync(file, before)
+  await says(/policies version 3/)
+
+  await killed('ca run')
+  await says(/authority has ended \(SIGKILL\); start it again: bin\/castellan ca run/)
+  await says(/authority AWAY/)
+  await killed('agent run')
+  await says(/agent has ended \(SIGKILL\); start it again: bin\/castellan agent run/)
+  await says(/agent AWAY; sidecars go on/)
+  const without = await castellan('call', 'frontend', 'payments', 'GET', '/balance')
+  expect(without.output).toMatch(/^200 /)
+
+  child.kill()
+  await once(child, 'exit')
+  expect(child.exitCode).toBe(0)
+  expect(existsSync(join(file, '../..'))).toBe(false)
+  expect(existsSync(join(runtime, 'castellan-dev.json'))).toBe(false)
+
+  async function killed(command: string): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<string>()
+    execFile('ps', ['-o', 'pid=,args=', '--ppid', String(child.pid)], (_, out) => resolve(out))
+    const line = (await promise).split('\n').find((it) => it.includes(command))
+    process.kill(Number.parseInt(line ?? '', 10), 'SIGKILL')
+  }
+}, 120_000)
