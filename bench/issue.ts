@@ -5,15 +5,12 @@ import { closeSync, fdatasyncSync, mkdtempSync, openSync, rmSync, writeSync } fr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { vouch } from '../ca/attestors/attestor.ts'
-import type { Authority } from '../ca/authorities/slots.ts'
+import { type Authority, lonelyAuthority } from '../ca/authorities/authorities.ts'
 import { type IssueSteps, issue } from '../ca/issue.ts'
-import { keyIdOf } from '../ca/profile.ts'
 import { createBatch } from '../ca/store/batch.ts'
 import { openSqliteStore } from '../ca/store/sqlite/store.ts'
 import type { IssuanceTable } from '../ca/store/store.ts'
-import { createAuthority } from '../ca/x509.ts'
 import { systemClock } from '../runtime/clock.ts'
-import { parseCertificate } from '../spiffe/certificate.ts'
 import { bareCsr, type KeyPair } from '../spiffe/csr.ts'
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/id.ts'
 import { type Bench, type BenchResult, interleave, rounded } from './measure.ts'
@@ -47,11 +44,7 @@ function ask(keys: KeyPair): Asked {
 
 async function makeSigner(): Promise<Authority> {
   const now = Date.now()
-  const made = await createAuthority({ trustDomain, notBefore: now, notAfter: now + 24 * hour })
-  const certificate = parseCertificate(made.certificate)
-  const keyId = keyIdOf(certificate.publicKey)
-  const id = keyId.toString('hex')
-  return { id, keyId, certificate, key: made.key, state: 'active', preparedAt: now }
+  return await lonelyAuthority(trustDomain, now, now + 24 * hour)
 }
 
 /** What is left of a store when nothing has to last. */

@@ -14,25 +14,29 @@ import type { Authority } from './authority.ts'
 import type { Peer } from './callers.ts'
 import { agentService } from './services/agent.ts'
 import { bundleService } from './services/bundle.ts'
-import { type Acknowledgements, controlService } from './services/control.ts'
+import { controlService } from './services/control.ts'
+import { debugService } from './services/debug.ts'
 import { entryService } from './services/entry.ts'
+import { localAuthorityService } from './services/local-authority.ts'
+import { loggerService } from './services/logger.ts'
 import { policiesService } from './services/policies.ts'
 import { svidService } from './services/svid.ts'
+import { trustDomainService } from './services/trust-domain.ts'
 
 export function servicesOf(
   authority: Authority,
-  {
-    log,
-    acknowledged,
-    notReady,
-  }: { log: Log; acknowledged: Acknowledgements; notReady: () => string | undefined },
+  { log, notReady }: { readonly log: Log; readonly notReady: () => string | undefined },
 ): readonly Service<Peer>[] {
   const services = [
     agentService(authority),
     entryService(authority, log),
     svidService(authority, log),
-    bundleService(authority),
-    controlService(authority, acknowledged),
+    bundleService(authority, log),
+    trustDomainService(authority, log),
+    localAuthorityService(authority, log),
+    loggerService(log),
+    debugService(authority),
+    controlService(authority),
     policiesService(authority),
   ]
   const known = new Set(['', ...services.map(({ descriptor }) => descriptor.typeName)])

@@ -1,13 +1,15 @@
 // The parts that the services stand on, as one value: made in main.ts, passed as an argument.
 import type { Clock } from '../runtime/clock.ts'
 import type { TrustDomain } from '../spiffe/id.ts'
+import type { Acknowledgements } from './acknowledgements.ts'
 import type { Attested, NodeAttestor } from './attestors/attestor.ts'
-import type { Authorities } from './authorities/slots.ts'
+import type { Authorities } from './authorities/authorities.ts'
 import type { Callers } from './callers.ts'
-import type { Wanted } from './grants.ts'
+import type { Wanted, WantedToken } from './grants.ts'
 import type { Delivered } from './issue.ts'
 import type { Registry } from './registry.ts'
 import type { Store } from './store/store.ts'
+import type { TokenPurpose, TokenSvid } from './token-svids.ts'
 
 export interface Authority {
   readonly trustDomain: TrustDomain
@@ -16,7 +18,10 @@ export interface Authority {
   readonly registry: Registry
   readonly authorities: Authorities
   readonly callers: Callers
+  readonly acknowledgements: Acknowledgements
   readonly attestors: ReadonlyMap<string, NodeAttestor>
   /** The whole procedure of `issue.ts` with this authority's rules. */
   issue(csr: Uint8Array, attested: Attested, wanted: Wanted): Promise<Delivered>
+  /** The same for JWT- and WIT-SVIDs, `token-svids.ts`. */
+  issueToken(purpose: TokenPurpose, attested: Attested, wanted: WantedToken): Promise<TokenSvid>
 }

@@ -26,9 +26,17 @@ export type Peer =
       readonly address: string
     }
 
-export type CallerClass = 'anyone' | 'local' | 'agent' | 'admin'
+export type CallerClass = 'anyone' | 'local' | 'agent' | 'admin' | 'downstream'
 
 const administration = ['local', 'admin'] as const
+
+/** Rows for methods that are administration, all of them. */
+function allOf(
+  service: string,
+  methods: readonly string[],
+): Record<string, readonly CallerClass[]> {
+  return Object.fromEntries(methods.map((method) => [`${service}/${method}`, administration]))
+}
 
 /** Method → who may call it. A method without a row is refused to everybody. */
 export const callersOf: Readonly<Record<string, readonly CallerClass[]>> = {
@@ -50,8 +58,44 @@ export const callersOf: Readonly<Record<string, readonly CallerClass[]>> = {
   'spire.api.server.entry.v1.Entry/GetAuthorizedEntries': ['agent'],
   'spire.api.server.entry.v1.Entry/SyncAuthorizedEntries': ['agent'],
   'spire.api.server.svid.v1.SVID/MintX509SVID': administration,
+  'spire.api.server.svid.v1.SVID/MintJWTSVID': administration,
+  'spire.api.server.svid.v1.SVID/MintWITSVID': administration,
   'spire.api.server.svid.v1.SVID/BatchNewX509SVID': ['agent'],
+  'spire.api.server.svid.v1.SVID/NewJWTSVID': ['agent'],
+  'spire.api.server.svid.v1.SVID/BatchNewWITSVID': ['agent'],
+  'spire.api.server.svid.v1.SVID/NewDownstreamX509CA': ['downstream'],
   'spire.api.server.bundle.v1.Bundle/GetBundle': ['anyone'],
+  'spire.api.server.bundle.v1.Bundle/CountBundles': administration,
+  'spire.api.server.bundle.v1.Bundle/AppendBundle': administration,
+  'spire.api.server.bundle.v1.Bundle/PublishJWTAuthority': ['downstream'],
+  'spire.api.server.bundle.v1.Bundle/PublishWITAuthority': ['downstream'],
+  'spire.api.server.bundle.v1.Bundle/ListFederatedBundles': administration,
+  'spire.api.server.bundle.v1.Bundle/GetFederatedBundle': [...administration, 'agent'],
+  'spire.api.server.bundle.v1.Bundle/BatchCreateFederatedBundle': administration,
+  'spire.api.server.bundle.v1.Bundle/BatchUpdateFederatedBundle': administration,
+  'spire.api.server.bundle.v1.Bundle/BatchSetFederatedBundle': administration,
+  'spire.api.server.bundle.v1.Bundle/BatchDeleteFederatedBundle': administration,
+  ...allOf('spire.api.server.trustdomain.v1.TrustDomain', [
+    'ListFederationRelationships',
+    'GetFederationRelationship',
+    'BatchCreateFederationRelationship',
+    'BatchUpdateFederationRelationship',
+    'BatchDeleteFederationRelationship',
+    'RefreshBundle',
+  ]),
+  ...allOf('spire.api.server.localauthority.v1.LocalAuthority', [
+    ...['X509', 'JWT', 'WIT'].flatMap((kind) => [
+      `Get${kind}AuthorityState`,
+      `Prepare${kind}Authority`,
+      `Activate${kind}Authority`,
+      `Taint${kind}Authority`,
+      `Revoke${kind}Authority`,
+    ]),
+    'TaintX509UpstreamAuthority',
+    'RevokeX509UpstreamAuthority',
+  ]),
+  ...allOf('spire.api.server.logger.v1.Logger', ['GetLogger', 'SetLogLevel', 'ResetLogLevel']),
+  ...allOf('spire.api.server.debug.v1.Debug', ['GetInfo']),
   'castellan.control.v1.Control/Subscribe': ['agent'],
   'castellan.policy.v1.Policies/GetPolicies': administration,
   'castellan.policy.v1.Policies/ApplyPolicies': administration,
@@ -122,10 +166,10 @@ export function createCallers({ registry, table, now }: CallersOptions): Callers
     await table.promote(agent.id, serial)
   }
 
-  const isAdmin = (peer: Peer) =>
+  const isMarked = (peer: Peer, mark: 'admin' | 'downstream') =>
     peer.kind === 'svid' &&
     peer.notAfter >= now() &&
-    entries.bySpiffeId(peer.id, now()).some((entry) => entry.admin)
+    entries.bySpiffeId(peer.id, now()).some((entry) => entry[mark])
 
   async function belongs(peer: Peer, to: CallerClass): Promise<boolean> {
     switch (to) {
@@ -134,7 +178,8 @@ export function createCallers({ registry, table, now }: CallersOptions): Callers
       case 'local':
         return peer.kind === 'local'
       case 'admin':
-        return isAdmin(peer)
+      case 'downstream':
+        return isMarked(peer, to)
       case 'agent': {
         const agent = agentOf(peer)
         if (peer.kind === 'svid' && peer.serial === agent.pendingSerial)
@@ -156,7 +201,7 @@ export function createCallers({ registry, table, now }: CallersOptions): Callers
       return { row, attested: vouch({ kind: 'agent', agent: row }) }
     },
     administrator({ peer }) {
-      if (peer.kind !== 'local' && !isAdmin(peer)) {
+      if (peer.kind !== 'local' && !isMarked(peer, 'admin')) {
         throw new IdentityError('ERR_DENIED', `${nameOf(peer)} is no administrator`)
       }
       return vouch({ kind: 'administrator', name: nameOf(peer) })

@@ -3,9 +3,10 @@
 import { IdentityError } from '../spiffe/errors.ts'
 import { isMemberOf, pathOf, type SpiffeId, spiffeIdOf, type TrustDomain } from '../spiffe/id.ts'
 import type { Attested } from './attestors/attestor.ts'
+import type { TokenKind } from './authorities/authorities.ts'
 import type { GrantTerms } from './issue.ts'
 import type { Registry } from './registry.ts'
-import { type AgentRow, unusableToken } from './store/store.ts'
+import { type AgentRow, type EntryRow, unusableToken } from './store/store.ts'
 
 /** What is asked for, beside the key. */
 export type Wanted =
@@ -19,6 +20,28 @@ export type Wanted =
       readonly lifetime: number
     }
   | { readonly kind: 'server' }
+
+/** What is asked for as a token. */
+export type WantedToken =
+  | { readonly kind: 'entry'; readonly entryId: string; readonly token: TokenKind }
+  | {
+      readonly kind: 'mint'
+      readonly id: SpiffeId
+      readonly token: TokenKind
+      /** milliseconds, 0 for the default */
+      readonly lifetime: number
+    }
+
+export interface TokenGrant {
+  readonly spiffeId: SpiffeId
+  /** milliseconds; clamped to the life of the signing key */
+  readonly lifetime: number
+  readonly entryId: string
+  readonly requester: string
+  /** whether a JWT-SVID carries its `jti` */
+  readonly includeId: boolean
+  readonly hint: string
+}
 
 export interface GrantRules {
   readonly trustDomain: TrustDomain
@@ -86,12 +109,17 @@ function renewed({ id }: AgentRow, rules: GrantRules): GrantTerms {
   }
 }
 
-function ofEntry(agent: AgentRow, entryId: string, rules: GrantRules): GrantTerms {
+function entryBelow(agent: AgentRow, entryId: string, rules: GrantRules): EntryRow {
   const entry = rules.registry.entries.get(entryId)
   if (entry === undefined) throw new IdentityError('ERR_NOT_FOUND', `entry ${entryId} not found`)
   if (!rules.registry.entries.isAuthorized(agent, entry, rules.now())) {
     denied(`entry ${entryId} is not below agent ${agent.id}`)
   }
+  return entry
+}
+
+function ofEntry(agent: AgentRow, entryId: string, rules: GrantRules): GrantTerms {
+  const entry = entryBelow(agent, entryId, rules)
   return {
     spiffeId: entry.spiffeId,
     dnsNames: entry.dnsNames,
@@ -101,17 +129,21 @@ function ofEntry(agent: AgentRow, entryId: string, rules: GrantRules): GrantTerm
   }
 }
 
+function demandMintable(id: SpiffeId, rules: GrantRules): void {
+  if (!isMemberOf(id, rules.trustDomain))
+    denied(`${id} is not of trust domain ${rules.trustDomain}`)
+  const path = pathOf(id)
+  if (path === '' || path === '/spire' || path.startsWith('/spire/'))
+    denied(`${id} cannot be minted`)
+}
+
 function minted(
   name: string,
   wanted: Extract<Wanted, { kind: 'mint' }>,
   rules: GrantRules,
 ): GrantTerms {
   const { id, dnsNames, lifetime } = wanted
-  if (!isMemberOf(id, rules.trustDomain))
-    denied(`${id} is not of trust domain ${rules.trustDomain}`)
-  const path = pathOf(id)
-  if (path === '' || path === '/spire' || path.startsWith('/spire/'))
-    denied(`${id} cannot be minted`)
+  demandMintable(id, rules)
   return { spiffeId: id, dnsNames, lifetime: clamp(lifetime, rules), entryId: '', requester: name }
 }
 
@@ -129,4 +161,44 @@ export function termsFor(attested: Attested, wanted: Wanted, rules: GrantRules):
     return { spiffeId, dnsNames: [], lifetime: clamp(0, rules), entryId: '', requester: spiffeId }
   }
   return denied(`a caller of kind ${kind} may not have a certificate of kind ${wanted.kind}`)
+}
+
+/** A JWT-SVID is short because nothing but its expiry ends it; a WIT-SVID is useless without its key. */
+const tokenLifetimes: Readonly<Record<TokenKind, number>> = { jwt: 300_000, wit: 3_600_000 }
+
+function tokenLifetime(wanted: number, token: TokenKind, { lifetimes }: GrantRules): number {
+  return Math.min(wanted === 0 ? tokenLifetimes[token] : wanted, lifetimes.cap)
+}
+
+/** The terms of a token SVID for `attested`. Throws ERR_DENIED or ERR_NOT_FOUND. */
+export function tokenTermsFor(
+  attested: Attested,
+  wanted: WantedToken,
+  rules: GrantRules,
+): TokenGrant {
+  const { token } = wanted
+  if (attested.kind === 'agent' && wanted.kind === 'entry') {
+    const entry = entryBelow(attested.agent, wanted.entryId, rules)
+    const asked = token === 'jwt' ? entry.jwtSvidTtl * 1000 : 0
+    return {
+      spiffeId: entry.spiffeId,
+      lifetime: tokenLifetime(asked, token, rules),
+      entryId: entry.id,
+      requester: attested.agent.id,
+      includeId: entry.includeJti,
+      hint: entry.hint,
+    }
+  }
+  if (attested.kind === 'administrator' && wanted.kind === 'mint') {
+    demandMintable(wanted.id, rules)
+    return {
+      spiffeId: wanted.id,
+      lifetime: tokenLifetime(wanted.lifetime, token, rules),
+      entryId: '',
+      requester: attested.name,
+      includeId: false,
+      hint: '',
+    }
+  }
+  return denied(`a caller of kind ${attested.kind} may not have a token of kind ${wanted.kind}`)
 }

@@ -20,7 +20,6 @@ import { type CaMetrics, createMetrics } from './metrics.ts'
 import { openAuthority } from './open.ts'
 import { followPolicies } from './policies-folder.ts'
 import { newServerSvid, renewServerSvid, type ServerSvid } from './server-svid.ts'
-import type { Acknowledgements } from './services/control.ts'
 
 export interface RunningAuthority extends AsyncDisposable {
   /** of the TLS listener */
@@ -52,8 +51,11 @@ function logCall(log: Log, method: string, code: number, peer: Peer, error: unkn
 }
 
 async function rotate({ authorities }: Authority, log: Log): Promise<void> {
-  for (const what of await authorities.advance()) {
-    log.info({ active: authorities.active().id, authorities: authorities.all().length }, what)
+  const { jwt, wit } = authorities
+  for (const [kind, slots] of Object.entries({ x509: authorities, jwt, wit })) {
+    for (const what of await slots.advance()) {
+      log.info({ kind, active: slots.active().id, authorities: slots.all().length }, what)
+    }
   }
 }
 
@@ -71,10 +73,9 @@ function rotation(authority: Authority, config: CaConfig, log: Log, clock: Clock
 /** What both listeners share: the services, who calls, who may. */
 function servingOf(authority: Authority, metrics: CaMetrics, log: Log) {
   const { clock, authorities, callers } = authority
-  const acknowledged: Acknowledgements = { of: new Map() }
   const notReady = () => reasonNotReady(authority)
   return {
-    services: servicesOf(authority, { log, acknowledged, notReady }),
+    services: servicesOf(authority, { log, notReady }),
     peer: (socket: Socket) => peerOf(socket, bundleSourceOf(authorities.bundle()), clock.now()),
     authorize: callers.authorize,
     details: detailsOf,

@@ -1,6 +1,6 @@
 // What operators watch.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry as Metrics } from 'prom-client'
-import type { Authorities } from './authorities/slots.ts'
+import type { Authorities } from './authorities/authorities.ts'
 import type { Registry } from './registry.ts'
 
 export interface CaMetrics {

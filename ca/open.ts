@@ -7,17 +7,20 @@ import { privateFolder, writeDurably } from '../runtime/durable.ts'
 import type { Log } from '../runtime/log.ts'
 import { readSecret, type SealingSecret } from '../runtime/sealed.ts'
 import { IdentityError } from '../spiffe/errors.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
+import { createAcknowledgements } from './acknowledgements.ts'
 import { interruptedJoin, interruptedJoinAttestor } from './attestors/interrupted-join.ts'
 import { joinTokenAttestor } from './attestors/join-token.ts'
+import { openAuthorities } from './authorities/authorities.ts'
 import { openKeyFolder } from './authorities/keys.ts'
-import { openAuthorities } from './authorities/slots.ts'
 import type { Authority } from './authority.ts'
 import { createCallers } from './callers.ts'
 import { type CaConfig, lifetimesOf } from './config.ts'
-import { termsFor } from './grants.ts'
-import { type IssueSteps, issue } from './issue.ts'
+import type { IssueSteps } from './issue.ts'
+import { createIssuing } from './issuing.ts'
 import { openRegistry } from './registry.ts'
 import { openSqliteStore } from './store/sqlite/store.ts'
+import type { AuthorityKind } from './store/store.ts'
 
 export interface OpenOptions {
   readonly log: Log
@@ -60,20 +63,31 @@ export async function openAuthority(
   const secret = unlockingSecret(config)
   await using undo = new AsyncDisposableStack()
   const store = undo.use(await openSqliteStore(join(state, storeFile), trustDomain))
-  const keys = openKeyFolder(join(state, 'keys'), secret)
+  const keys = (kind: AuthorityKind) => openKeyFolder(join(state, 'keys'), secret, kind)
+  const registry = undo.use(openRegistry(store, trustDomain))
+  const { agents } = registry
+  const isAgent = (id: SpiffeId) => agents.get(id)?.banned === false
+  const acknowledgements = createAcknowledgements(clock, isAgent)
   const authorities = await openAuthorities({
     trustDomain,
     table: store.authorities,
     keys,
     clock,
     lifetime,
+    isKnown: (sequence) => acknowledgements.laggards(sequence).length === 0,
   })
-  const registry = undo.use(openRegistry(store, trustDomain))
   const now = () => clock.now()
   const rules = { trustDomain, registry, now, lifetimes: lifetimesOf(config) }
-  const { agents } = registry
   const { issuance: issued } = store
-  const audit = log.child({ audit: true })
+  const issuing = createIssuing({
+    clock,
+    store,
+    authorities,
+    rules,
+    log,
+    onIssued: (kind) => onIssued?.(kind),
+    ...(between === undefined ? {} : { between }),
+  })
   const opened = undo.move()
   return {
     trustDomain,
@@ -81,32 +95,13 @@ export async function openAuthority(
     store,
     registry,
     authorities,
+    acknowledgements,
     callers: createCallers({ registry, table: store.agents, now }),
     attestors: new Map([
       ['join_token', joinTokenAttestor(trustDomain, clock)],
       [interruptedJoin, interruptedJoinAttestor({ trustDomain, clock, agents, issued })],
     ]),
-    async issue(csr, attested, wanted) {
-      try {
-        return await issue(csr, attested, {
-          clock,
-          table: store.issuance,
-          signer: authorities.active,
-          decide: (who) => termsFor(who, wanted, rules),
-          audit({ spiffeId, serial, notAfter, requester, entryId }) {
-            audit.info(
-              { spiffeId, serial, notAfter: new Date(notAfter).toISOString(), requester, entryId },
-              'issued',
-            )
-            onIssued?.(wanted.kind)
-          },
-          ...(between === undefined ? {} : { between }),
-        })
-      } catch (error) {
-        audit.warn({ err: error, kind: wanted.kind }, 'not issued')
-        throw error
-      }
-    },
+    ...issuing,
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   }
 }

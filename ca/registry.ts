@@ -14,6 +14,7 @@ export type Change =
   | { readonly kind: 'agent'; readonly id: string; readonly after: AgentRow | undefined }
   | { readonly kind: 'policies' }
   | { readonly kind: 'bundle' }
+  | { readonly kind: 'federation'; readonly trustDomain: string }
 
 export interface Registry extends Disposable {
   readonly entries: EntryIndex
@@ -49,6 +50,8 @@ export function openRegistry(store: Store, trustDomain: TrustDomain): Registry {
         return { kind }
       case 'bundle':
         return { kind }
+      case 'federation':
+        return { kind, trustDomain: key }
     }
   }
 

@@ -14,9 +14,11 @@ import {
   type TrustDomain,
   trustDomainOf,
 } from '../spiffe/id.ts'
-import type { Authorities } from './authorities/slots.ts'
+import type { Authorities } from './authorities/authorities.ts'
+import type { Slot } from './authorities/slots.ts'
 import type { Delivered } from './issue.ts'
 import type { AgentRow, EntryRow } from './store/store.ts'
+import type { TokenSvid } from './token-svids.ts'
 
 export function badRequest(fields: readonly FieldProblem[]): never {
   const [first] = fields
@@ -124,13 +126,33 @@ export function svidToWire(svid: Delivered, hint = ''): MessageInitShape<typeof 
   }
 }
 
+/** A JWT-SVID or a WIT-SVID: the two messages have the same shape. */
+export function tokenToWire(svid: TokenSvid) {
+  return {
+    token: svid.token,
+    id: idToWire(svid.spiffeId),
+    expiresAt: BigInt(svid.expiresAt / 1000),
+    issuedAt: BigInt(svid.issuedAt / 1000),
+    hint: svid.hint,
+  }
+}
+
+const tokenKeyToWire = ({ id, material, notAfter, isTainted }: Slot) => ({
+  keyId: id,
+  publicKey: material,
+  expiresAt: BigInt(Math.floor(notAfter / 1000)),
+  tainted: isTainted,
+})
+
 export function bundleToWire(
   trustDomain: TrustDomain,
   authorities: Authorities,
-): MessageInitShape<typeof BundleSchema> {
+): MessageInitShape<typeof BundleSchema> & object {
   return {
     trustDomain,
-    x509Authorities: authorities.all().map((it) => ({ asn1: it.certificate.der, tainted: false })),
+    x509Authorities: authorities.all().map((it) => ({ asn1: it.material, tainted: it.isTainted })),
+    jwtAuthorities: authorities.jwt.all().map(tokenKeyToWire),
+    witAuthorities: authorities.wit.all().map(tokenKeyToWire),
     sequenceNumber: BigInt(authorities.sequence),
   }
 }

@@ -6,6 +6,7 @@ import { privateFolder, syncFolder, writeDurably } from '../../runtime/durable.t
 import { errnoOf } from '../../runtime/errno.ts'
 import { type SealingSecret, seal, unseal } from '../../runtime/sealed.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
+import type { AuthorityKind } from '../store/store.ts'
 
 export interface KeyFolder {
   /** Durable before it returns. */
@@ -18,10 +19,16 @@ export interface KeyFolder {
 
 const suffix = '.sealed'
 
-export function openKeyFolder(folder: string, secret: SealingSecret): KeyFolder {
+/** Keys of one kind; those of other kinds in the same folder are left alone. */
+export function openKeyFolder(
+  folder: string,
+  secret: SealingSecret,
+  kind: AuthorityKind = 'x509',
+): KeyFolder {
   privateFolder(folder)
-  const pathOf = (id: string) => join(folder, `x509-${id}${suffix}`)
-  const purposeOf = (id: string) => `x509 authority ${id}`
+  const prefix = join(folder, `${kind}-`)
+  const pathOf = (id: string) => `${prefix}${id}${suffix}`
+  const purposeOf = (id: string) => `${kind} authority ${id}`
   return {
     save(id, key) {
       const pkcs8 = key.export({ format: 'der', type: 'pkcs8' })
@@ -48,7 +55,7 @@ export function openKeyFolder(folder: string, secret: SealingSecret): KeyFolder 
       const known = new Set(ids.map(pathOf))
       const stale = readdirSync(folder)
         .map((name) => join(folder, name))
-        .filter((path) => path.endsWith(suffix) && !known.has(path))
+        .filter((path) => path.startsWith(prefix) && path.endsWith(suffix) && !known.has(path))
       for (const path of stale) rmSync(path)
       if (stale.length > 0) syncFolder(folder)
     },

@@ -1,156 +1,234 @@
-// The X.509 authorities: one active signer, perhaps one prepared, old ones until they expire; all of
-// them in the bundle. Renewed by time: prepared at half of the active one's life, activated at 5/6.
+// The signing keys of one kind: one active, perhaps one prepared, old ones until they expire or are
+// revoked; all of them are published. Renewed by time: prepared at half of the active one's life,
+// activated at 5/6; or by an operator: prepare, activate, taint, revoke.
 import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../../runtime/clock.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
-import { bundleOf, type X509Bundle } from '../../spiffe/bundle.ts'
-import { type Certificate, parseCertificate } from '../../spiffe/certificate.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
-import type { TrustDomain } from '../../spiffe/id.ts'
-import { keyIdOf } from '../profile.ts'
-import type { AuthorityRow, AuthorityState, AuthorityTable } from '../store/store.ts'
+import type { AuthorityKind, AuthorityRow, AuthorityState, AuthorityTable } from '../store/store.ts'
 import type { KeyFolder } from './keys.ts'
 
-export interface Authority {
-  /** lower-case hex of the subject key identifier */
+/** One signing key with its place in the rotation. */
+export interface Slot {
+  readonly kind: AuthorityKind
+  /** X.509: lower-case hex of the subject key identifier; JWT and WIT: the `kid` */
   readonly id: string
-  readonly keyId: Uint8Array
-  readonly certificate: Certificate
-  readonly key: KeyObject
   readonly state: AuthorityState
-  /** milliseconds since the epoch */
+  /** not to be trusted any more: whoever has something signed by it renews at once */
+  readonly isTainted: boolean
+  readonly key: KeyObject
+  /** DER: a certificate, or a SubjectPublicKeyInfo */
+  readonly material: Uint8Array
+  /** milliseconds since the epoch, like all times here */
+  readonly notBefore: number
+  readonly notAfter: number
   readonly preparedAt: number
 }
 
-export interface Authorities {
+/** What a kind adds to the key itself. */
+export type Made = Pick<Slot, 'id' | 'key' | 'material' | 'notBefore' | 'notAfter'>
+
+export interface Slots<T extends Slot> {
   /** The signer. Throws ERR_UNAVAILABLE when there is none that is valid. */
-  active(): Authority
-  all(): readonly Authority[]
-  bundle(): X509Bundle
-  /** Grows with each change of the bundle, over restarts too. */
+  active(): T
+  /** All that are published, in the order in which they were prepared. */
+  all(): readonly T[]
+  /** The cursor of the last change, over restarts too. */
   readonly sequence: number
   /** Does what is due: prepare, activate, forget what has expired. Says what it did. */
   advance(): Promise<readonly string[]>
+  /** A new one takes the place of the one that is prepared. ERR_PRECONDITION when there are too many. */
+  prepare(): Promise<T>
+  /** The prepared one signs from now on. ERR_PRECONDITION when `id` is not prepared. */
+  activate(id: string): Promise<T>
+  /** ERR_PRECONDITION when `id` is not old. */
+  taint(id: string): Promise<T>
+  /** Takes an old one out of everything that is published, and forgets its key. ERR_PRECONDITION. */
+  revoke(id: string): Promise<T>
   /** Called after each change. */
   onChange(listener: () => void): Disposable
 }
 
-export interface AuthoritiesOptions {
-  readonly trustDomain: TrustDomain
+export interface SlotsOptions<T extends Slot> {
+  readonly kind: AuthorityKind
   readonly table: AuthorityTable
   readonly keys: KeyFolder
   readonly clock: Clock
-  /** milliseconds that a new authority lives */
-  readonly lifetime: number
+  /** Makes a key that is valid from a moment before `now`. */
+  readonly make: (now: number) => Promise<Made> | Made
+  readonly load: (slot: Slot) => T
+  /** how many may be published at once */
+  readonly most: number
+  /** Whether everybody who has to know what is published now does. */
+  readonly isKnown: () => boolean
 }
 
-const backdate = 60_000
-
-/** How much of its life an authority has behind it, from 0 to 1. */
-function ageOf({ certificate: { notBefore, notAfter } }: Authority, now: number): number {
+/** How much of its life a slot has behind it, from 0 to 1. */
+function ageOf({ notBefore, notAfter }: Slot, now: number): number {
   return (now - notBefore) / (notAfter - notBefore)
 }
 
-function rowOf({ id, state, certificate, preparedAt }: Authority): AuthorityRow {
-  return { id, state, certificate: certificate.der, preparedAt }
+function rowOf(slot: Slot): AuthorityRow {
+  const { kind, id, state, isTainted, material, notBefore, notAfter, preparedAt } = slot
+  return { kind, id, state, isTainted, material, notBefore, notAfter, preparedAt }
+}
+
+const inState = <T extends Slot>(all: readonly T[], state: AuthorityState) =>
+  all.find((it) => it.state === state)
+
+function activated<T extends Slot>(all: readonly T[], next: T): T[] {
+  return all.map((it): T => {
+    if (it === next) return { ...it, state: 'active' }
+    return it.state === 'active' ? { ...it, state: 'old' } : it
+  })
+}
+
+interface Due<T> {
+  readonly list: readonly T[]
+  readonly what: string
 }
 
 /** What is due now, as the new list and a word for the log; undefined when nothing is. */
-function due(
-  all: readonly Authority[],
+function due<T extends Slot>(
+  all: readonly T[],
   now: number,
-): { list: Authority[]; what: string } | undefined {
-  const living = all.filter((it) => it.state === 'active' || now <= it.certificate.notAfter)
+  isKnown: () => boolean,
+): Due<T> | undefined {
+  const living = all.filter((it) => it.state === 'active' || now <= it.notAfter)
   if (living.length < all.length) return { list: living, what: 'forgot an expired authority' }
-  const active = all.find((it) => it.state === 'active')
-  const next = all.find((it) => it.state === 'prepared')
+  const active = inState(all, 'active')
+  const next = inState(all, 'prepared')
   if (active === undefined || next === undefined || ageOf(active, now) < 5 / 6) return undefined
   // one that was prepared late still gets a while to be known, unless the active one is about to end
-  const known =
-    now - next.preparedAt >= (active.certificate.notAfter - active.certificate.notBefore) / 12
-  if (!known && ageOf(active, now) < 0.95) return undefined
-  const list = all.map((it): Authority => {
-    if (it === next) return { ...it, state: 'active' }
-    return it === active ? { ...it, state: 'old' } : it
-  })
-  return { list, what: 'activated the prepared authority' }
+  const hadTime = now - next.preparedAt >= (active.notAfter - active.notBefore) / 12
+  if (!hadTime && ageOf(active, now) < 0.95) return undefined
+  // an active one that has ended signs nothing any more: waiting would only make it worse
+  if (now <= active.notAfter && !isKnown()) return undefined
+  return { list: activated(all, next), what: 'activated the prepared authority' }
 }
 
-/** Loads the authorities of the store; makes and activates the first one when there is none. */
-export async function openAuthorities(options: AuthoritiesOptions): Promise<Authorities> {
-  const { trustDomain, table, keys, clock, lifetime } = options
+/** The slots of a kind, in memory and in the store. */
+interface Held<T extends Slot> extends Pick<Slots<T>, 'sequence' | 'all' | 'onChange'> {
+  become(list: readonly T[]): Promise<void>
+  /** A new one takes the place of whoever is in `state`. */
+  add(state: AuthorityState): Promise<T>
+}
+
+function hold<T extends Slot>(options: SlotsOptions<T>): Held<T> {
+  const { kind, table, keys, clock, make, load, most } = options
   const topic = createTopic<void>()
-  let all: readonly Authority[] = table.list().map((row) => {
-    const certificate = parseCertificate(row.certificate)
-    return { ...row, certificate, keyId: keyIdOf(certificate.publicKey), key: keys.load(row.id) }
-  })
-  keys.keepOnly(all.map((it) => it.id))
-  let bundle = bundleOf(
-    trustDomain,
-    all.map((it) => it.certificate.der),
-  )
+  let all: readonly T[] = table
+    .list()
+    .filter((row) => row.kind === kind)
+    .map((row) => load({ ...row, key: keys.load(row.id) }))
+  keys.keepOnly(all.map(({ id }) => id))
   let sequence = table.sequence()
 
-  async function become(list: readonly Authority[]): Promise<void> {
-    const removed = all.filter((it) => !list.some((kept) => kept.id === it.id)).map((it) => it.id)
+  async function become(list: readonly T[]): Promise<void> {
+    const kept = new Set(list.map(({ id }) => id))
+    const removed = all.map(({ id }) => id).filter((id) => !kept.has(id))
     sequence = await table.set(list.map(rowOf), removed)
     all = list
-    bundle = bundleOf(
-      trustDomain,
-      list.map((it) => it.certificate.der),
-    )
-    keys.keepOnly(list.map((it) => it.id))
+    keys.keepOnly([...kept])
     topic.publish()
   }
 
-  /** The key is on disk before the row that speaks of it. */
-  async function prepare(state: AuthorityState): Promise<void> {
-    const now = clock.now()
-    // loaded when needed: @peculiar/x509 would be a third of the time that a start takes
-    const { createAuthority } = await import('../x509.ts')
-    const made = await createAuthority({
-      trustDomain,
-      notBefore: now - backdate,
-      notAfter: now + lifetime,
-    })
-    const certificate = parseCertificate(made.certificate)
-    const keyId = keyIdOf(certificate.publicKey)
-    const id = keyId.toString('hex')
-    keys.save(id, made.key)
-    await become([...all, { id, keyId, certificate, key: made.key, state, preparedAt: now }])
+  return {
+    become,
+    all: () => all,
+    get sequence() {
+      return sequence
+    },
+    async add(state) {
+      const others = all.filter((it) => it.state !== state)
+      if (others.length >= most) {
+        throw new IdentityError(
+          'ERR_PRECONDITION',
+          `${others.length} authorities of kind ${kind} are published already; revoke an old one first`,
+        )
+      }
+      const now = clock.now()
+      const made = await make(now)
+      const slot = load({ ...made, kind, state, isTainted: false, preparedAt: now })
+      // the key is on disk before the row that speaks of it
+      keys.save(slot.id, slot.key)
+      await become([...others, slot])
+      return slot
+    },
+    onChange: (listener) => topic.subscribe(listener),
+  }
+}
+
+/** What an operator may do. */
+function operations<T extends Slot>({ all, add, become }: Held<T>) {
+  function demand(id: string, state: AuthorityState): T {
+    const slot = all().find((it) => it.id === id)
+    if (slot?.state === state) return slot
+    const is = slot === undefined ? 'unknown' : slot.state
+    throw new IdentityError(
+      'ERR_PRECONDITION',
+      `authority ${JSON.stringify(id.slice(0, 80))} is ${is}, not ${state}`,
+    )
   }
 
-  if (all.length === 0) await prepare('active')
+  return {
+    prepare: () => add('prepared'),
+    async activate(id: string): Promise<T> {
+      const next = demand(id, 'prepared')
+      await become(activated(all(), next))
+      return { ...next, state: 'active' }
+    },
+    async taint(id: string): Promise<T> {
+      const slot = demand(id, 'old')
+      const tainted: T = { ...slot, isTainted: true }
+      await become(all().map((it) => (it === slot ? tainted : it)))
+      return tainted
+    },
+    async revoke(id: string): Promise<T> {
+      const slot = demand(id, 'old')
+      await become(all().filter((it) => it !== slot))
+      return slot
+    },
+  }
+}
+
+/** Loads the slots of `kind`; makes and activates the first one when there is none. */
+export async function openSlots<T extends Slot>(options: SlotsOptions<T>): Promise<Slots<T>> {
+  const { clock, isKnown, most } = options
+  const held = hold(options)
+  const { add, all, become } = held
+  if (all().length === 0) await add('active')
 
   return {
+    ...operations(held),
     active() {
-      const active = all.find((it) => it.state === 'active')
-      if (active === undefined || clock.now() > active.certificate.notAfter) {
+      const active = inState(all(), 'active')
+      if (active === undefined || clock.now() > active.notAfter) {
         throw new IdentityError('ERR_UNAVAILABLE', 'no authority is active and valid', {
           retryAfter: 5000,
         })
       }
       return active
     },
-    all: () => all,
-    bundle: () => bundle,
+    all,
     get sequence() {
-      return sequence
+      return held.sequence
     },
     async advance() {
       const done: string[] = []
-      const active = all.find((it) => it.state === 'active')
+      const active = inState(all(), 'active')
       const isNextDue = active === undefined || ageOf(active, clock.now()) >= 1 / 2
-      if (isNextDue && !all.some((it) => it.state === 'prepared')) {
-        await prepare('prepared')
+      if (isNextDue && inState(all(), 'prepared') === undefined && all().length < most) {
+        await add('prepared')
         done.push('prepared a new authority')
       }
-      for (let step = due(all, clock.now()); step !== undefined; step = due(all, clock.now())) {
+      for (;;) {
+        const step = due(all(), clock.now(), isKnown)
+        if (step === undefined) return done
         await become(step.list)
         done.push(step.what)
       }
-      return done
     },
-    onChange: (listener) => topic.subscribe(listener),
+    onChange: held.onChange,
   }
 }

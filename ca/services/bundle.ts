@@ -1,19 +1,111 @@
 // spire.api.server.bundle.v1.Bundle
-import { create } from '@bufbuild/protobuf'
-import { Bundle } from '../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
-import { BundleSchema } from '../../proto/gen/spire/api/types/bundle_pb.js'
+import {
+  Bundle,
+  BatchDeleteFederatedBundleRequest_Mode as Mode,
+} from '../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
+import type {
+  BundleMask,
+  Bundle as BundleMessage,
+} from '../../proto/gen/spire/api/types/bundle_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
+import type { Log } from '../../runtime/log.ts'
+import { IdentityError } from '../../spiffe/errors.ts'
 import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
-import { bundleToWire } from '../wire.ts'
+import {
+  bundleFromWire,
+  federatedBundleToWire,
+  foreignFromWire,
+  maskedBundle,
+  updatedBundle,
+} from '../federation.ts'
+import type { FederatedBundleRow } from '../store/store.ts'
+import { badRequest, bundleToWire } from '../wire.ts'
+import { pageOf } from './page.ts'
+import { batch } from './status.ts'
 
-export function bundleService({ trustDomain, authorities }: Authority): Service<Peer> {
+const modes: Readonly<Record<number, 'restrict' | 'delete' | 'dissociate'>> = {
+  [Mode.RESTRICT]: 'restrict',
+  [Mode.DELETE]: 'delete',
+  [Mode.DISSOCIATE]: 'dissociate',
+}
+
+/** Our keys are made here and nowhere else: there is no upstream whose keys could be added. */
+function notUpstream(): never {
+  throw new IdentityError(
+    'ERR_PRECONDITION',
+    'this authority makes its own keys; keys of others are federated bundles',
+  )
+}
+
+export function bundleService(authority: Authority, log: Log): Service<Peer> {
+  const { trustDomain, authorities, acknowledgements } = authority
+  const { federation } = authority.store
+
+  function found(name: string): FederatedBundleRow {
+    const foreign = foreignFromWire(name, 'trust_domain', trustDomain)
+    const bundle = federation.bundle(foreign)
+    if (bundle !== undefined) return bundle
+    throw new IdentityError('ERR_NOT_FOUND', `no bundle of trust domain ${foreign}`)
+  }
+
+  /** Writes all bundles, each with a status of its own. */
+  async function writeAll(
+    {
+      bundle,
+      outputMask,
+    }: { bundle: readonly BundleMessage[]; outputMask?: BundleMask | undefined },
+    write: (row: FederatedBundleRow) => Promise<FederatedBundleRow>,
+  ) {
+    const one = async (message: BundleMessage, at: string) => {
+      const row = await write(bundleFromWire(message, trustDomain, at))
+      return { bundle: maskedBundle(federatedBundleToWire(row), outputMask) }
+    }
+    return { results: await batch(bundle, { field: 'bundle', log }, one) }
+  }
+
+  const setting = (before: 'absent' | 'any') => async (row: FederatedBundleRow) => {
+    await federation.setBundle(row, before)
+    return row
+  }
+
   return service<typeof Bundle, Peer>(Bundle, {
-    getBundle({ outputMask }) {
-      const bundle = create(BundleSchema, bundleToWire(trustDomain, authorities))
-      if (outputMask?.x509Authorities === false) bundle.x509Authorities = []
-      if (outputMask?.sequenceNumber === false) bundle.sequenceNumber = 0n
-      return bundle
+    countBundles: () => ({ count: 1 + federation.bundles().length }),
+    getBundle({ outputMask }, { peer }) {
+      // a stock agent says nothing of what it has put to use
+      if (peer.kind === 'svid') acknowledgements.answered(peer.id, authorities.sequence)
+      return maskedBundle(bundleToWire(trustDomain, authorities), outputMask)
+    },
+    appendBundle: notUpstream,
+    publishJWTAuthority: notUpstream,
+    publishWITAuthority: notUpstream,
+    listFederatedBundles({ outputMask, pageSize, pageToken }) {
+      const all = federation.bundles().map((row) => ({ id: row.trustDomain, row }))
+      const { items, nextPageToken } = pageOf(all, pageSize, pageToken)
+      const bundles = items.map(({ row }) => maskedBundle(federatedBundleToWire(row), outputMask))
+      return { bundles, nextPageToken }
+    },
+    getFederatedBundle: ({ trustDomain: name, outputMask }) =>
+      maskedBundle(federatedBundleToWire(found(name)), outputMask),
+    batchCreateFederatedBundle: (request) => writeAll(request, setting('absent')),
+    batchSetFederatedBundle: (request) => writeAll(request, setting('any')),
+    batchUpdateFederatedBundle: (request) =>
+      writeAll(request, async (row) => {
+        const next = updatedBundle(found(row.trustDomain), row, request.inputMask)
+        await federation.setBundle(next, 'present')
+        return next
+      }),
+    async batchDeleteFederatedBundle({ trustDomains, mode }) {
+      const how = modes[mode] ?? badRequest([{ field: 'mode', problem: `unknown mode ${mode}` }])
+      const results = await batch(
+        trustDomains,
+        { field: 'trust_domains', log },
+        async (name, at) => {
+          await federation.deleteBundle(foreignFromWire(name, at, trustDomain), how)
+          return {}
+        },
+      )
+      return { results: results.map((it, i) => ({ ...it, trustDomain: trustDomains[i] ?? '' })) }
     },
   })
 }

@@ -32,11 +32,6 @@ const mostMissed = 10_000
 /** milliseconds between messages of an idle stream; agents give up after three without one */
 const heartbeat = 20_000
 
-export interface Acknowledgements {
-  /** the cursor that each agent has put to use, and when it said so (ms since the epoch) */
-  readonly of: Map<SpiffeId, { cursor: number; at: number }>
-}
-
 async function helloOf(requests: AsyncIterator<AgentMessage>): Promise<Hello> {
   const { value, done } = await requests.next()
   if (done === true || value.message.case !== 'hello') {
@@ -100,17 +95,14 @@ function createFeed(authority: Authority, agent: AgentRow) {
   }
 }
 
-export function controlService(
-  authority: Authority,
-  acknowledged: Acknowledgements,
-): Service<Peer> {
-  const { registry, callers, clock } = authority
+export function controlService(authority: Authority): Service<Peer> {
+  const { registry, callers, clock, acknowledgements } = authority
 
   async function hear(requests: AsyncIterable<AgentMessage>, agent: SpiffeId): Promise<void> {
     for await (const { message } of requests) {
       if (message.case !== 'acknowledged')
         badRequest([{ field: 'message', problem: 'is not an acknowledgement' }])
-      acknowledged.of.set(agent, { cursor: Number(message.value.cursor), at: clock.now() })
+      acknowledgements.acknowledge(agent, Number(message.value.cursor))
     }
   }
 
@@ -125,6 +117,7 @@ export function controlService(
       let failure: { error: unknown } | undefined
       using _ = registry.subscribe((change) => {
         if (change.kind === 'agent' && change.id !== agent.id) return
+        if (change.kind === 'federation') return
         if (change.kind === 'entry' && !feed.concerns(change)) return
         dirty = mark(dirty, change.kind)
         wake.push(true)
@@ -161,6 +154,7 @@ function mark(dirty: Dirty, kind: Change['kind']): Dirty {
     case 'policies':
       return { ...dirty, policies: true }
     case 'agent':
+    case 'federation':
       return dirty
   }
 }

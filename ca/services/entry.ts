@@ -21,9 +21,8 @@ import { selectorsMatch, setsMatch } from '../selectors.ts'
 import type { EntryRow } from '../store/store.ts'
 import { badRequest, entryToWire, idFromWire } from '../wire.ts'
 import { pageOf } from './page.ts'
-import { ok, statusOfItem } from './status.ts'
+import { bounded, ok, statusOfItem } from './status.ts'
 
-const largestBatch = 1000
 const syncPage = 500
 
 type EntryFilter = CountEntriesRequest_Filter | ListEntriesRequest_Filter
@@ -44,12 +43,6 @@ function filtered(entries: Iterable<EntryRow>, filter: EntryFilter | undefined):
       // stock clients always send false, which means no filter
       (byDownstream !== true || entry.downstream),
   )
-}
-
-function bounded<T>(items: readonly T[], field: string): readonly T[] {
-  if (items.length > largestBatch)
-    badRequest([{ field, problem: `more than ${largestBatch} items` }])
-  return items
 }
 
 async function* syncPages(

@@ -1,8 +1,16 @@
 // Between rows of the database and our types: what was written by us is still parsed, never believed.
 import { z } from 'zod'
 import { type Serial, serialOf } from '../../spiffe/certificate.ts'
-import { isSpiffeId, type SpiffeId } from '../../spiffe/id.ts'
-import type { AgentRow, AuthorityRow, EntryRow, Event, IssuedRow } from './store.ts'
+import { isSpiffeId, parseTrustDomain, type SpiffeId } from '../../spiffe/id.ts'
+import type {
+  AgentRow,
+  AuthorityRow,
+  EntryRow,
+  Event,
+  FederatedBundleRow,
+  IssuedRow,
+  RelationshipRow,
+} from './store.ts'
 
 const spiffeId = z.custom<SpiffeId>((value) => typeof value === 'string' && isSpiffeId(value))
 const serial = z.custom<Serial | ''>(
@@ -91,16 +99,26 @@ export const issuedRow: z.ZodType<IssuedRow> = z
 
 export const authorityRow: z.ZodType<AuthorityRow> = z
   .object({
+    kind: z.enum(['x509', 'jwt', 'wit']),
     id: z.string(),
     state: z.enum(['prepared', 'active', 'old']),
-    certificate: bytes,
+    tainted: flag,
+    material: bytes,
+    not_before: z.number(),
+    not_after: z.number(),
     prepared_at: z.number(),
   })
-  .transform(({ prepared_at, ...row }) => ({ ...row, preparedAt: prepared_at }))
+  .transform(({ tainted, not_before, not_after, prepared_at, ...row }) => ({
+    ...row,
+    isTainted: tainted,
+    notBefore: not_before,
+    notAfter: not_after,
+    preparedAt: prepared_at,
+  }))
 
 export const eventRow: z.ZodType<Event> = z.object({
   cursor: z.number(),
-  kind: z.enum(['entry', 'bundle', 'policies', 'agent']),
+  kind: z.enum(['entry', 'bundle', 'policies', 'agent', 'federation']),
   key: z.string(),
 })
 
@@ -108,6 +126,38 @@ export const policiesRow = z.object({
   version: z.number(),
   files: json(z.array(z.strictObject({ name: z.string(), text: z.string() }))),
 })
+
+const trustDomain = z.string().transform((text) => parseTrustDomain(text))
+const base64 = z.string().transform((text) => new Uint8Array(Buffer.from(text, 'base64')))
+const tokenKeys = z.array(
+  z.strictObject({
+    keyId: z.string(),
+    publicKey: base64,
+    expiresAt: z.number(),
+    tainted: z.boolean(),
+  }),
+)
+
+const federatedBundle: z.ZodType<FederatedBundleRow> = z.strictObject({
+  trustDomain,
+  x509: z.array(z.strictObject({ der: base64, tainted: z.boolean() })),
+  jwt: tokenKeys,
+  wit: tokenKeys,
+  refreshHint: z.number(),
+  sequence: z.string(),
+})
+
+export const federatedBundleRow = z
+  .object({ body: json(federatedBundle) })
+  .transform((row) => row.body)
+
+const relationship: z.ZodType<RelationshipRow> = z.strictObject({
+  trustDomain,
+  url: z.string(),
+  endpointId: spiffeId.optional(),
+})
+
+export const relationshipRow = z.object({ body: json(relationship) }).transform((row) => row.body)
 
 /** What makes an entry the same as another one: its ID, parent and set of selectors. */
 export function identityOf(entry: EntryRow): string {

@@ -19,6 +19,18 @@ CREATE TABLE issued (
   certificate BLOB NOT NULL
 ) STRICT;
 
+CREATE TABLE issued_tokens (
+  id BLOB NOT NULL UNIQUE,
+  kind TEXT NOT NULL,
+  spiffe_id TEXT NOT NULL,
+  authority_id TEXT NOT NULL,
+  requester TEXT NOT NULL,
+  entry_id TEXT NOT NULL,
+  audience TEXT NOT NULL,
+  issued_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE agents (
   id TEXT PRIMARY KEY,
   attestation_type TEXT NOT NULL,
@@ -45,15 +57,23 @@ CREATE TABLE entries (
   body TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- material: DER of a certificate (x509) or of a SubjectPublicKeyInfo (jwt, wit); the private keys are files.
 CREATE TABLE authorities (
+  kind TEXT NOT NULL CHECK (kind IN ('x509', 'jwt', 'wit')),
   id TEXT PRIMARY KEY,
   state TEXT NOT NULL CHECK (state IN ('prepared', 'active', 'old')),
-  certificate BLOB NOT NULL,
+  tainted INTEGER NOT NULL,
+  material BLOB NOT NULL,
+  not_before INTEGER NOT NULL,
+  not_after INTEGER NOT NULL,
   prepared_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX one_active ON authorities (state) WHERE state = 'active';
+CREATE UNIQUE INDEX one_active ON authorities (kind) WHERE state = 'active';
 
 CREATE TABLE policies (version INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, files TEXT NOT NULL) STRICT;
+
+CREATE TABLE federated_bundles (trust_domain TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE relationships (trust_domain TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE events (
   cursor INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -1,7 +1,7 @@
 // What the authority remembers, as one interface for every engine. Writes resolve once they are durable;
 // those of one turn of the event loop share a commit.
 import type { Serial } from '../../spiffe/certificate.ts'
-import type { SpiffeId } from '../../spiffe/id.ts'
+import type { SpiffeId, TrustDomain } from '../../spiffe/id.ts'
 
 /** What is about to be signed, durable before the key is touched. */
 export interface Intent {
@@ -32,6 +32,22 @@ export interface IssuedRow {
   readonly notBefore: number
   readonly notAfter: number
   readonly certificate: Uint8Array
+}
+
+/** A JWT- or WIT-SVID that is about to be signed. */
+export interface TokenRecord {
+  /** 128 random bits as hex; the `jti` where there is one */
+  readonly id: string
+  readonly kind: 'jwt' | 'wit'
+  readonly spiffeId: SpiffeId
+  /** the `kid` of the key that signs it */
+  readonly authorityId: string
+  readonly requester: string
+  readonly entryId: string
+  readonly audience: readonly string[]
+  /** milliseconds since the epoch */
+  readonly issuedAt: number
+  readonly expiresAt: number
 }
 
 export interface SelectorRow {
@@ -87,13 +103,20 @@ export interface EntryRow {
   readonly createdAt: number
 }
 
+export type AuthorityKind = 'x509' | 'jwt' | 'wit'
 export type AuthorityState = 'prepared' | 'active' | 'old'
 
 export interface AuthorityRow {
-  /** lower-case hex of the subject key identifier */
+  readonly kind: AuthorityKind
+  /** X.509: lower-case hex of the subject key identifier; JWT and WIT: the `kid` */
   readonly id: string
   readonly state: AuthorityState
-  readonly certificate: Uint8Array
+  readonly isTainted: boolean
+  /** DER: a certificate, or a SubjectPublicKeyInfo */
+  readonly material: Uint8Array
+  /** milliseconds since the epoch */
+  readonly notBefore: number
+  readonly notAfter: number
   readonly preparedAt: number
 }
 
@@ -107,10 +130,41 @@ export interface StoredPolicies {
   readonly files: readonly { readonly name: string; readonly text: string }[]
 }
 
+/** A public key that signs tokens of a trust domain. */
+export interface TokenKeyRow {
+  readonly keyId: string
+  /** SubjectPublicKeyInfo, DER */
+  readonly publicKey: Uint8Array
+  /** seconds since the epoch, 0 for never */
+  readonly expiresAt: number
+  readonly tainted: boolean
+}
+
+/** What another trust domain trusts, as it was given to us. */
+export interface FederatedBundleRow {
+  readonly trustDomain: TrustDomain
+  /** DER, one certificate each */
+  readonly x509: readonly { readonly der: Uint8Array; readonly tainted: boolean }[]
+  readonly jwt: readonly TokenKeyRow[]
+  readonly wit: readonly TokenKeyRow[]
+  /** seconds, 0 for none */
+  readonly refreshHint: number
+  /** decimal: 64 bits do not fit a number */
+  readonly sequence: string
+}
+
+/** Where the bundle of another trust domain is fetched from. */
+export interface RelationshipRow {
+  readonly trustDomain: TrustDomain
+  readonly url: string
+  /** who serves it; absent for Web PKI */
+  readonly endpointId?: SpiffeId | undefined
+}
+
 /** One line of the event table: what changed, never how. */
 export interface Event {
   readonly cursor: number
-  readonly kind: 'entry' | 'bundle' | 'policies' | 'agent'
+  readonly kind: 'entry' | 'bundle' | 'policies' | 'agent' | 'federation'
   readonly key: string
 }
 
@@ -119,6 +173,8 @@ export interface IssuanceTable {
   reserve(intent: Intent, token?: TokenUse): Promise<void>
   /** Writes the certificate and what changes with it; only then may it leave the process. */
   record(row: IssuedRow, change?: AgentChange): Promise<void>
+  /** Durable before the token is signed. */
+  recordToken(row: TokenRecord): Promise<void>
   /** Gives a token back whose certificate was reserved but will not be recorded. */
   release(token: Uint8Array): Promise<void>
   find(filter: { serial?: Serial; spiffeId?: SpiffeId; limit: number }): IssuedRow[]
@@ -157,6 +213,24 @@ export interface AuthorityTable {
   set(rows: readonly AuthorityRow[], removed: readonly string[]): Promise<number>
 }
 
+export interface FederationTable {
+  bundles(): FederatedBundleRow[]
+  bundle(trustDomain: string): FederatedBundleRow | undefined
+  /** ERR_ALREADY_EXISTS, ERR_NOT_FOUND: `before` says what has to be there. */
+  setBundle(bundle: FederatedBundleRow, before: 'absent' | 'present' | 'any'): Promise<void>
+  /** ERR_NOT_FOUND; ERR_PRECONDITION when `restrict` finds entries that federate with it. */
+  deleteBundle(trustDomain: string, mode: 'restrict' | 'delete' | 'dissociate'): Promise<void>
+  relationships(): RelationshipRow[]
+  relationship(trustDomain: string): RelationshipRow | undefined
+  /** `bundle`, when there is one, is written in the same transaction. */
+  setRelationship(
+    relationship: RelationshipRow,
+    before: 'absent' | 'present',
+    bundle?: FederatedBundleRow,
+  ): Promise<void>
+  deleteRelationship(trustDomain: string): Promise<boolean>
+}
+
 export interface PolicyTable {
   current(): StoredPolicies
   /** `at` in milliseconds since the epoch. */
@@ -179,5 +253,6 @@ export interface Store extends Disposable {
   readonly entries: EntryTable
   readonly authorities: AuthorityTable
   readonly policies: PolicyTable
+  readonly federation: FederationTable
   readonly events: EventTable
 }

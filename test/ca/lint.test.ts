@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest'
-import type { Authority } from '../../ca/authorities/slots.ts'
+import type { Authority } from '../../ca/authorities/authorities.ts'
 import { lintLeaf } from '../../ca/lint.ts'
 import { type LeafFields, leafTbs } from '../../ca/profile.ts'
 import { childrenOf, encodedOf, parseDer } from '../../spiffe/der.ts'

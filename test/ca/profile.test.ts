@@ -3,7 +3,7 @@
 import { generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypto'
 import fc from 'fast-check'
 import { beforeAll, describe, expect, it } from 'vitest'
-import type { Authority } from '../../ca/authorities/slots.ts'
+import type { Authority } from '../../ca/authorities/authorities.ts'
 import type { LeafFields } from '../../ca/profile.ts'
 import { secondOpinion } from '../../ca/x509.ts'
 import { bundleOf, bundleSourceOf } from '../../spiffe/bundle.ts'

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest'
-import type { Authority } from '../../ca/authorities/slots.ts'
+import type { Authority } from '../../ca/authorities/authorities.ts'
 import { leafTbs } from '../../ca/profile.ts'
 import { readBack } from '../../ca/read-back.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'

@@ -1,20 +1,15 @@
 // One real authority and leaves of it, made by the same steps as in issuance but without a store.
 import { generateKeyPairSync, sign } from 'node:crypto'
-import type { Authority } from '../../ca/authorities/slots.ts'
+import { type Authority, lonelyAuthority } from '../../ca/authorities/authorities.ts'
 import { keyIdOf, type LeafFields, leafTbs, wrapSigned } from '../../ca/profile.ts'
 import { createSerials } from '../../ca/serials.ts'
-import { createAuthority } from '../../ca/x509.ts'
-import { parseCertificate } from '../../spiffe/certificate.ts'
+import { parseTrustDomain } from '../../spiffe/id.ts'
 
 const day = 86_400_000
 
 /** An active authority of example.org that lives from a day ago for six more days. */
 export async function testSigner(now: number, trustDomain = 'example.org'): Promise<Authority> {
-  const made = await createAuthority({ trustDomain, notBefore: now - day, notAfter: now + 6 * day })
-  const certificate = parseCertificate(made.certificate)
-  const keyId = keyIdOf(certificate.publicKey)
-  const id = keyId.toString('hex')
-  return { id, keyId, certificate, key: made.key, state: 'active', preparedAt: now - day }
+  return await lonelyAuthority(parseTrustDomain(trustDomain), now - day, now + 6 * day)
 }
 
 /** What a leaf of `signer` says, with a new key, for an hour. */

@@ -8,6 +8,7 @@ import {
   type Intent,
   type IssuanceTable,
   type IssuedRow,
+  type TokenRecord,
   type TokenUse,
   unusableToken,
 } from '../store.ts'
@@ -33,6 +34,21 @@ function insertIntents(tx: Transaction, intents: readonly Intent[]): void {
     'INSERT INTO reservations (at, intents) VALUES (?, ?)',
     intents[0]?.at ?? 0,
     JSON.stringify(intents),
+  )
+}
+
+function insertToken(tx: Transaction, row: TokenRecord): void {
+  tx.run(
+    'INSERT INTO issued_tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+    Buffer.from(row.id, 'hex'),
+    row.kind,
+    row.spiffeId,
+    row.authorityId,
+    row.requester,
+    row.entryId,
+    JSON.stringify(row.audience),
+    row.issuedAt,
+    row.expiresAt,
   )
 }
 
@@ -79,7 +95,13 @@ export function issuanceTable({ db, change }: Session): IssuanceTable {
       for (const row of rows) insertIssued(tx, row)
     }),
   )
+  const tokens = createBatch<TokenRecord>((rows) =>
+    db.write((tx) => {
+      for (const row of rows) insertToken(tx, row)
+    }),
+  )
   return {
+    recordToken: tokens,
     reserve(intent, token) {
       if (token === undefined) return reservations(intent)
       return db.write((tx) => {

@@ -7,6 +7,7 @@ import { migrations } from '../schema.ts'
 import type { AuthorityTable, EventTable, PolicyTable, Store } from '../store.ts'
 import { agentTable } from './agents.ts'
 import { entryTable } from './entries.ts'
+import { federationTable } from './federation.ts'
 import { issuanceTable, recoverTokens } from './issuance.ts'
 import { createSession, type Session } from './session.ts'
 
@@ -27,15 +28,19 @@ function authorityTable({ db, change }: Session): AuthorityTable {
         const ordered = [...rows].sort(
           (a, b) => Number(a.state === 'active') - Number(b.state === 'active'),
         )
-        for (const { id, state, certificate, preparedAt } of ordered) {
+        for (const it of ordered) {
           tx.run(
             // never REPLACE: it would take away whoever else is active
-            `INSERT INTO authorities VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE
-             SET state = excluded.state, certificate = excluded.certificate, prepared_at = excluded.prepared_at`,
-            id,
-            state,
-            certificate,
-            preparedAt,
+            `INSERT INTO authorities VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE
+             SET state = excluded.state, tainted = excluded.tainted`,
+            it.kind,
+            it.id,
+            it.state,
+            Number(it.isTainted),
+            it.material,
+            it.notBefore,
+            it.notAfter,
+            it.preparedAt,
           )
         }
         return emit('bundle', '')
@@ -104,6 +109,7 @@ export async function openSqliteStore(path: string, trustDomain: string): Promis
     entries: entryTable(session),
     authorities: authorityTable(session),
     policies: policyTable(session),
+    federation: federationTable(session),
     events: eventTable(session),
     [Symbol.dispose]: () => db[Symbol.dispose](),
   }

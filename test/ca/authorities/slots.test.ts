@@ -1,7 +1,7 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { type Authorities, openAuthorities } from '../../../ca/authorities/authorities.ts'
 import type { KeyFolder } from '../../../ca/authorities/keys.ts'
-import { type Authorities, openAuthorities } from '../../../ca/authorities/slots.ts'
 import { openSqliteStore } from '../../../ca/store/sqlite/store.ts'
 import type { Store } from '../../../ca/store/store.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
@@ -15,18 +15,22 @@ const hour = 3_600_000
 const lifetime = 168 * hour
 
 let saved: Map<string, KeyObject>
+let savedTokens: { jwt: Map<string, KeyObject>; wit: Map<string, KeyObject> }
+let known: boolean
 let store: Store
 let clock: FakeClock
 let authorities: Authorities
 
 /** Keys in memory: sealing is slow by design, and keys.test.ts has it. */
-const keys: KeyFolder = {
-  save: (id, key) => void saved.set(id, key),
-  load: (id) => saved.get(id) ?? missing(id),
+const folder = (all: () => Map<string, KeyObject>): KeyFolder => ({
+  save: (id, key) => void all().set(id, key),
+  load: (id) => all().get(id) ?? missing(id),
   keepOnly(ids) {
-    for (const id of saved.keys()) if (!ids.includes(id)) saved.delete(id)
+    for (const id of all().keys()) if (!ids.includes(id)) all().delete(id)
   },
-}
+})
+const keys = folder(() => saved)
+const otherKeys = { jwt: folder(() => savedTokens.jwt), wit: folder(() => savedTokens.wit) }
 
 function missing(id: string): never {
   throw new IdentityError('ERR_SEALED', `no key ${id}`)
@@ -34,12 +38,21 @@ function missing(id: string): never {
 
 async function open(): Promise<Authorities> {
   const table = store.authorities
-  authorities = await openAuthorities({ trustDomain, table, keys, clock, lifetime })
+  authorities = await openAuthorities({
+    trustDomain,
+    table,
+    keys: (kind) => (kind === 'x509' ? keys : otherKeys[kind]),
+    clock,
+    lifetime,
+    isKnown: () => known,
+  })
   return authorities
 }
 
 beforeEach(async () => {
   saved = new Map()
+  savedTokens = { jwt: new Map(), wit: new Map() }
+  known = true
   store = await openSqliteStore(':memory:', trustDomain)
   clock = createFakeClock(start)
   await open()
@@ -163,7 +176,8 @@ describe('a restart', () => {
     const [id = ''] = idsOf(authorities.all())
     keys.keepOnly([])
     await expect(open()).rejects.toThrow(new IdentityError('ERR_SEALED', `no key ${id}`))
-    expect(store.authorities.list().map((row) => row.id)).toEqual([id])
+    const rows = store.authorities.list().filter(({ kind }) => kind === 'x509')
+    expect(rows.map((row) => row.id)).toEqual([id])
   })
 
   it('keeps the sequence of the bundle growing', async () => {

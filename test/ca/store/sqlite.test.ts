@@ -316,9 +316,13 @@ describe('the store', () => {
 
   it('has one active authority at most, and changes all slots as one', async () => {
     const row = (id: string, state: 'prepared' | 'active' | 'old', preparedAt: number) => ({
+      kind: 'x509' as const,
       id,
       state,
-      certificate: new Uint8Array([preparedAt]),
+      isTainted: state === 'old',
+      material: new Uint8Array([preparedAt]),
+      notBefore: 10,
+      notAfter: 20,
       preparedAt,
     })
     await store.authorities.set([row('a', 'active', 1), row('b', 'prepared', 2)], [])

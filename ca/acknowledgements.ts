@@ -1,0 +1,73 @@
+// Which agents have put to use what was published: what the rotation of authorities waits for.
+import type { Clock } from '../runtime/clock.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
+
+export interface Laggard {
+  readonly agentId: SpiffeId
+  /** the cursor that it has acknowledged, 0 for none */
+  readonly acknowledged: number
+  /** when it was heard last, ms since the epoch */
+  readonly heardAt: number
+}
+
+export interface Acknowledgements {
+  /** A castellan agent says that it has put everything up to `cursor` to use. */
+  acknowledge(agentId: SpiffeId, cursor: number): void
+  /** A stock agent was answered with the bundle of `sequence`; the second time it counts. */
+  answered(agentId: SpiffeId, sequence: number): void
+  /** Connected agents that do not have what was published at `sequence`. */
+  laggards(sequence: number): readonly Laggard[]
+}
+
+interface Seen {
+  acknowledged: number
+  heardAt: number
+  /** milliseconds of silence after which it counts as away */
+  readonly patience: number
+  /** sequences that a stock agent was answered with once */
+  pending: number
+}
+
+/** three heartbeats of the Control stream, three polls of a stock agent */
+const patience = { control: 60_000, poll: 15_000 } as const
+
+/** In memory: after a restart every agent that connects says anew where it is. `isAgent`: not banned, not deleted. */
+export function createAcknowledgements(
+  clock: Clock,
+  isAgent: (id: SpiffeId) => boolean,
+): Acknowledgements {
+  const seen = new Map<SpiffeId, Seen>()
+
+  function hear(agentId: SpiffeId, how: keyof typeof patience): Seen {
+    const known = seen.get(agentId)
+    const now: Seen = {
+      acknowledged: known?.acknowledged ?? 0,
+      pending: known?.pending ?? 0,
+      heardAt: clock.now(),
+      patience: patience[how],
+    }
+    seen.set(agentId, now)
+    return now
+  }
+
+  return {
+    acknowledge(agentId, cursor) {
+      const it = hear(agentId, 'control')
+      it.acknowledged = Math.max(it.acknowledged, cursor)
+    },
+    answered(agentId, sequence) {
+      const it = hear(agentId, 'poll')
+      if (it.pending >= sequence) it.acknowledged = Math.max(it.acknowledged, sequence)
+      it.pending = sequence
+    },
+    laggards(sequence) {
+      const now = clock.now()
+      return [...seen]
+        .filter(
+          ([id, it]) =>
+            now - it.heardAt <= it.patience && it.acknowledged < sequence && isAgent(id),
+        )
+        .map(([agentId, { acknowledged, heardAt }]) => ({ agentId, acknowledged, heardAt }))
+    },
+  }
+}
