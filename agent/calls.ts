@@ -6,12 +6,13 @@ import { type AgentMessageSchema, Control } from '../proto/gen/castellan/control
 import { Agent } from '../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { SVID } from '../proto/gen/spire/api/server/svid/v1/svid_pb.js'
 import type { X509SVID } from '../proto/gen/spire/api/types/x509svid_pb.js'
-import { type Clock, sleepUntil } from '../runtime/clock.ts'
+import type { Clock } from '../runtime/clock.ts'
 import { createLatest, every } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
+import { parseCertificate } from '../spiffe/certificate.ts'
 import { bareCsr } from '../spiffe/csr.ts'
 import { IdentityError } from '../spiffe/errors.ts'
-import { renewalPoint } from '../spiffe/renewal.ts'
+import { renewalPoint, taintPoint } from '../spiffe/renewal.ts'
 import type { Knowledge } from './knowledge.ts'
 import { type AgentSvid, receivedSvid } from './own-svid.ts'
 
@@ -61,14 +62,22 @@ export async function followControl(
   throw new IdentityError('ERR_UNAVAILABLE', 'the authority ended the stream')
 }
 
+function ownPoint({ chain, receivedAt, notAfter }: AgentSvid, knowledge: Knowledge): number {
+  const [leaf = new Uint8Array()] = chain
+  const point = renewalPoint(leaf, receivedAt, notAfter)
+  const taintedAt = knowledge.taintedAt(parseCertificate(leaf).issuer)
+  return taintedAt === undefined ? point : Math.min(point, taintPoint(leaf, taintedAt, notAfter))
+}
+
 /** Waits for the renewal point of the agent's own SVID and renews it, with a new key. */
 export async function renewOwn(svid: AgentSvid, work: Work): Promise<AgentSvid> {
   const { transport, knowledge, clock, signal } = work
-  const [leaf = new Uint8Array()] = svid.chain
-  await sleepUntil(clock, renewalPoint(leaf, svid.receivedAt, svid.notAfter), {
-    signal,
-    tick: 1000,
-  })
+  // asked anew at each tick: its authority may be tainted meanwhile
+  while (clock.now() < ownPoint(svid, knowledge)) {
+    await clock.sleep(Math.min(1000, Math.max(10, ownPoint(svid, knowledge) - clock.now())), {
+      signal,
+    })
+  }
   const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
   const params = { csr: new Uint8Array(bareCsr(keys)) }
   const answer = await createClient(Agent, transport).renewAgent(

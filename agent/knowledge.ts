@@ -1,7 +1,9 @@
 // What the authority has told this agent, as one value that others read and follow.
 import type { AuthorityMessage } from '../proto/gen/castellan/control/v1/control_pb.js'
 import type { PolicySet } from '../proto/gen/castellan/policy/v1/policy_pb.js'
+import type { Bundle } from '../proto/gen/spire/api/types/bundle_pb.js'
 import type { Entry } from '../proto/gen/spire/api/types/entry_pb.js'
+import type { Clock } from '../runtime/clock.ts'
 import { createTopic } from '../runtime/lifecycle.ts'
 import { bundleOf, type X509Bundle } from '../spiffe/bundle.ts'
 import { isSpiffeId, type SpiffeId, type TrustDomain } from '../spiffe/id.ts'
@@ -20,6 +22,8 @@ export interface AgentEntry {
 export interface Knowledge {
   readonly entries: ReadonlyMap<string, AgentEntry>
   bundle(): X509Bundle
+  /** When this agent heard that the authority of that name is tainted; undefined when it is not. */
+  taintedAt(subject: Uint8Array): number | undefined
   policies(): PolicySet | undefined
   /** the resume cursor, and the store that it is of */
   place(): { readonly cursor: bigint; readonly epoch: string }
@@ -44,16 +48,36 @@ function entryOf({
   return { id, revision: revisionNumber, spiffeId: uri, selectors: texts, hint, createdAt }
 }
 
-export function createKnowledge(trustDomain: TrustDomain, first: X509Bundle): Knowledge {
+const nameKey = (subject: Uint8Array) => Buffer.from(subject).toString('base64')
+
+/** The names of the tainted authorities; those that were known keep the time at which they were. */
+function taintsOf(
+  { authorities }: X509Bundle,
+  message: Bundle,
+  { known, now }: { known: ReadonlyMap<string, number>; now: number },
+): ReadonlyMap<string, number> {
+  const names = authorities.flatMap(({ subject }, i) =>
+    message.x509Authorities[i]?.tainted === true ? [nameKey(subject)] : [],
+  )
+  return new Map(names.map((name) => [name, known.get(name) ?? now]))
+}
+
+export function createKnowledge(
+  trustDomain: TrustDomain,
+  first: X509Bundle,
+  clock: Clock,
+): Knowledge {
   const entries = new Map<string, AgentEntry>()
   const topic = createTopic<void>()
   let bundle = first
+  let tainted: ReadonlyMap<string, number> = new Map()
   let policies: PolicySet | undefined
   let place = { cursor: 0n, epoch: '' }
   let isComplete = false
   return {
     entries,
     bundle: () => bundle,
+    taintedAt: (subject) => tainted.get(nameKey(subject)),
     policies: () => policies,
     place: () => place,
     isComplete: () => isComplete,
@@ -71,7 +95,10 @@ export function createKnowledge(trustDomain: TrustDomain, first: X509Bundle): Kn
         const entry = entryOf(wire)
         if (entry !== undefined) entries.set(entry.id, entry)
       }
-      bundle = next ?? bundle
+      if (next !== undefined && message.bundle !== undefined) {
+        tainted = taintsOf(next, message.bundle, { known: tainted, now: clock.now() })
+        bundle = next
+      }
       policies = message.policies ?? policies
       place = { cursor: message.cursor, epoch: message.epoch }
       const isNews = !isComplete || message.snapshot || hasContent(message)

@@ -100,7 +100,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   await using starting = new AsyncDisposableStack()
   const file = stateOf(config, options)
   const { svid, bundle } = await joined(config, file, options)
-  const knowledge = createKnowledge(config.trustDomain, bundle)
+  const knowledge = createKnowledge(config.trustDomain, bundle, clock)
   const session = createSession({ config, knowledge, state: file, svid, clock, log })
   const cache = createSvidCache({ knowledge, clock, log })
   const ledger = createLedger()

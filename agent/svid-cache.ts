@@ -7,7 +7,7 @@ import { bundleSourceOf, type X509Bundle } from '../spiffe/bundle.ts'
 import type { Serial } from '../spiffe/certificate.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { matchId } from '../spiffe/match.ts'
-import { renewalPoint } from '../spiffe/renewal.ts'
+import { renewalPoint, taintPoint } from '../spiffe/renewal.ts'
 import { verifySvid } from '../spiffe/svid.ts'
 import type { AgentEntry, Knowledge } from './knowledge.ts'
 
@@ -26,13 +26,15 @@ export interface WorkloadSvid {
   readonly hint: string
   /** how many came before it in this process */
   readonly rotations: number
+  /** encoded name of the authority that signed it */
+  readonly issuer: Uint8Array
   /** its chain, to be compared with a new bundle */
   readonly certificates: readonly Uint8Array[]
 }
 
 export interface SvidCache {
   readonly svids: ReadonlyMap<string, WorkloadSvid>
-  /** Entries without SVID, with one of another revision, at its renewal point, or no longer in the bundle. */
+  /** Entries without SVID, with one of another revision, at its point, tainted, or no longer in the bundle. */
   due(): AgentEntry[]
   /** Verifies and keeps an answer of the authority. Throws ERR_UNTRUSTED. */
   take(entry: AgentEntry, message: X509SVID, key: Uint8Array): void
@@ -75,10 +77,17 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
   const topic = createTopic<void>()
   const isTrusted = createTrust(knowledge, clock.now)
 
+  /** Its own point, or earlier when its authority was tainted. */
+  function dueAt({ renewAt, issuer, notAfter, certificates: [leaf] }: WorkloadSvid): number {
+    const taintedAt = knowledge.taintedAt(issuer)
+    if (taintedAt === undefined || leaf === undefined) return renewAt
+    return Math.min(renewAt, taintPoint(leaf, taintedAt, notAfter))
+  }
+
   function isDue({ id, revision }: AgentEntry): boolean {
     const svid = svids.get(id)
     if (svid === undefined || svid.revision !== revision) return true
-    return clock.now() >= svid.renewAt || !isTrusted(svid)
+    return clock.now() >= dueAt(svid) || !isTrusted(svid)
   }
 
   function take(entry: AgentEntry, { certChain }: X509SVID, key: Uint8Array): void {
@@ -97,6 +106,7 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
       renewAt: renewalPoint(leaf.der, now, leaf.notAfter),
       hint: entry.hint,
       rotations: before === undefined ? 0 : before.rotations + 1,
+      issuer: leaf.issuer,
       certificates: certChain,
     })
     const notAfter = new Date(leaf.notAfter).toISOString()
@@ -122,7 +132,7 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
     due: () => [...knowledge.entries.values()].filter(isDue),
     tell: () => topic.publish(),
     untilNext() {
-      const points = [...svids.values()].map(({ renewAt, notAfter }) => Math.min(renewAt, notAfter))
+      const points = [...svids.values()].map((svid) => Math.min(dueAt(svid), svid.notAfter))
       return Math.max(Math.min(...points) - clock.now(), 10)
     },
     shortestLife: () =>

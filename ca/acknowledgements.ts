@@ -15,6 +15,8 @@ export interface Acknowledgements {
   acknowledge(agentId: SpiffeId, cursor: number): void
   /** A stock agent was answered with the bundle of `sequence`; the second time it counts. */
   answered(agentId: SpiffeId, sequence: number): void
+  /** Agents that were heard a moment ago. */
+  connected(): readonly SpiffeId[]
   /** Connected agents that do not have what was published at `sequence`. */
   laggards(sequence: number): readonly Laggard[]
 }
@@ -50,6 +52,11 @@ export function createAcknowledgements(
     return now
   }
 
+  function connected(): [SpiffeId, Seen][] {
+    const now = clock.now()
+    return [...seen].filter(([id, it]) => now - it.heardAt <= it.patience && isAgent(id))
+  }
+
   return {
     acknowledge(agentId, cursor) {
       const it = hear(agentId, 'control')
@@ -60,13 +67,10 @@ export function createAcknowledgements(
       if (it.pending >= sequence) it.acknowledged = Math.max(it.acknowledged, sequence)
       it.pending = sequence
     },
+    connected: () => connected().map(([id]) => id),
     laggards(sequence) {
-      const now = clock.now()
-      return [...seen]
-        .filter(
-          ([id, it]) =>
-            now - it.heardAt <= it.patience && it.acknowledged < sequence && isAgent(id),
-        )
+      return connected()
+        .filter(([, it]) => it.acknowledged < sequence)
         .map(([agentId, { acknowledged, heardAt }]) => ({ agentId, acknowledged, heardAt }))
     },
   }

@@ -14,6 +14,8 @@ export interface ServerSvid extends ServerCredential {
   /** milliseconds since the epoch */
   readonly notAfter: number
   readonly receivedAt: number
+  /** the authority that signed it */
+  readonly authorityId: string
 }
 
 /** The chain ends in the root itself, so that an agent that only knows its fingerprint can find it. */
@@ -24,7 +26,35 @@ export async function newServerSvid(authority: Authority): Promise<ServerSvid> {
     kind: 'server',
   })
   const chain = [...svid.chain, signer.certificate.der]
-  return { chain, key: keys.privateKey, notAfter: svid.notAfter, receivedAt: authority.clock.now() }
+  return {
+    chain,
+    key: keys.privateKey,
+    notAfter: svid.notAfter,
+    receivedAt: authority.clock.now(),
+    authorityId: signer.id,
+  }
+}
+
+/** Its renewal point, or that another authority signs: the old one may be revoked. */
+async function untilDue(
+  svid: ServerSvid,
+  { authorities }: Authority,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> {
+  const changed = new AbortController()
+  const isOld = () =>
+    authorities.all().some((it) => it.id === svid.authorityId && it.state === 'old')
+  using _ = authorities.onChange(() => {
+    if (isOld()) changed.abort()
+  })
+  if (isOld()) return
+  const [leaf = new Uint8Array()] = svid.chain
+  const point = renewalPoint(leaf, svid.receivedAt, svid.notAfter)
+  const either = AbortSignal.any([signal, changed.signal])
+  await sleepUntil(clock, point, { signal: either }).catch((error: unknown) => {
+    if (signal.aborted) throw error
+  })
 }
 
 /** Keeps the server's SVID fresh; `use` is told of each new one. Failures are retried within its life. */
@@ -36,8 +66,7 @@ export function renewServerSvid(
   return run(async (signal) => {
     let svid = first
     while (!signal.aborted) {
-      const [leaf = new Uint8Array()] = svid.chain
-      await sleepUntil(clock, renewalPoint(leaf, svid.receivedAt, svid.notAfter), { signal })
+      await untilDue(svid, authority, clock, signal)
       try {
         svid = await newServerSvid(authority)
         use(svid)

@@ -39,12 +39,15 @@ export interface Slots<T extends Slot> {
   advance(): Promise<readonly string[]>
   /** A new one takes the place of the one that is prepared. ERR_PRECONDITION when there are too many. */
   prepare(): Promise<T>
-  /** The prepared one signs from now on. ERR_PRECONDITION when `id` is not prepared. */
-  activate(id: string): Promise<T>
+  /**
+   * The prepared one signs from now on. ERR_PRECONDITION when `id` is not prepared, and whatever `permit`
+   * throws, which is asked last.
+   */
+  activate(id: string, permit: () => void): Promise<T>
   /** ERR_PRECONDITION when `id` is not old. */
   taint(id: string): Promise<T>
-  /** Takes an old one out of everything that is published, and forgets its key. ERR_PRECONDITION. */
-  revoke(id: string): Promise<T>
+  /** Takes a tainted one out of everything that is published, and forgets its key. As `activate`. */
+  revoke(id: string, permit: () => void): Promise<T>
   /** Called after each change. */
   onChange(listener: () => void): Disposable
 }
@@ -173,8 +176,9 @@ function operations<T extends Slot>({ all, add, become }: Held<T>) {
 
   return {
     prepare: () => add('prepared'),
-    async activate(id: string): Promise<T> {
+    async activate(id: string, permit: () => void): Promise<T> {
       const next = demand(id, 'prepared')
+      permit()
       await become(activated(all(), next))
       return { ...next, state: 'active' }
     },
@@ -184,8 +188,14 @@ function operations<T extends Slot>({ all, add, become }: Held<T>) {
       await become(all().map((it) => (it === slot ? tainted : it)))
       return tainted
     },
-    async revoke(id: string): Promise<T> {
+    async revoke(id: string, permit: () => void): Promise<T> {
       const slot = demand(id, 'old')
+      if (!slot.isTainted)
+        throw new IdentityError(
+          'ERR_PRECONDITION',
+          `authority ${id} is not tainted; taint it first`,
+        )
+      permit()
       await become(all().filter((it) => it !== slot))
       return slot
     },

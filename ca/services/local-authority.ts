@@ -2,6 +2,7 @@
 import { LocalAuthority } from '../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
 import type { Log } from '../../runtime/log.ts'
+import type { Serial } from '../../spiffe/certificate.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { Slot, Slots } from '../authorities/slots.ts'
 import type { Authority } from '../authority.ts'
@@ -34,6 +35,22 @@ interface Request {
   readonly authorityId: string
 }
 
+/** An agent that still has nothing but a certificate of this authority could never come back. */
+function demandUnused(authorityId: string, { acknowledgements, registry, store }: Authority): void {
+  const isBySame = (serial: Serial | '') =>
+    serial !== '' && store.issuance.find({ serial, limit: 1 })[0]?.authorityId === authorityId
+  const users = acknowledgements.connected().filter((id) => {
+    const agent = registry.agents.get(id)
+    return agent !== undefined && isBySame(agent.serial)
+  })
+  if (users.length === 0) return
+  throw new IdentityError(
+    'ERR_PRECONDITION',
+    `cannot revoke yet: ${users.length} connected agents still use a certificate of it, such as ${users[0]}`,
+    { retryAfter: 5000 },
+  )
+}
+
 /** The four steps for one kind; each is logged with its outcome. */
 function stepsOf(slots: Slots<Slot>, kind: string, { authority, log }: Parts) {
   const say = (what: string, slot: Slot) => {
@@ -55,15 +72,18 @@ function stepsOf(slots: Slots<Slot>, kind: string, { authority, log }: Parts) {
     state: () => stateOf(slots),
     prepare: async () => ({ preparedAuthority: say('prepared', await slots.prepare()) }),
     async activate({ authorityId }: Request) {
-      demandKnown('activate')
-      return { activatedAuthority: say('activated', await slots.activate(authorityId)) }
+      const slot = await slots.activate(authorityId, () => demandKnown('activate'))
+      return { activatedAuthority: say('activated', slot) }
     },
     async taint({ authorityId }: Request) {
       return { taintedAuthority: say('tainted', await slots.taint(authorityId)) }
     },
     async revoke({ authorityId }: Request) {
-      demandKnown('revoke')
-      return { revokedAuthority: say('revoked', await slots.revoke(authorityId)) }
+      const slot = await slots.revoke(authorityId, () => {
+        demandKnown('revoke')
+        if (kind === 'x509') demandUnused(authorityId, authority)
+      })
+      return { revokedAuthority: say('revoked', slot) }
     },
   }
 }
