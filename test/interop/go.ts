@@ -27,7 +27,8 @@ function isWritable(folder: string): boolean {
   }
 }
 
-async function environment(ci: boolean): Promise<Environment> {
+/** Caches of this repository where the machine's own cannot be used, and always in CI. */
+export async function goEnvironment(ci: boolean): Promise<Environment> {
   const inherited = { ...process.env, GOTOOLCHAIN: 'local', GOFLAGS: '-mod=readonly' }
   const { stdout } = await run('go', ['env', 'GOMODCACHE', 'GOCACHE'], { cwd: module })
   const [modules = '', builds = ''] = stdout.split('\n')
@@ -35,7 +36,7 @@ async function environment(ci: boolean): Promise<Environment> {
   return { ...inherited, GOMODCACHE: join(cache, 'mod'), GOCACHE: join(cache, 'build') }
 }
 
-function lastLine(error: unknown): string {
+export function lastLine(error: unknown): string {
   const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error)
   return text.trim().split('\n').at(-1) ?? ''
 }
@@ -44,7 +45,7 @@ function lastLine(error: unknown): string {
 export async function buildGo(name: string, { ci, log }: Surroundings): Promise<Built> {
   let env: Environment
   try {
-    env = await environment(ci)
+    env = await goEnvironment(ci)
   } catch (error) {
     return { kind: 'skipped', reason: `go does not run: ${lastLine(error)}` }
   }

@@ -6,6 +6,8 @@ import type { Interop, Outcome } from './interop.ts'
 const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   { name: 'grpc-go', load: async () => (await import('./grpc-go.ts')).grpcGo },
   { name: 'go-spiffe', load: async () => (await import('./go-spiffe.ts')).goSpiffe },
+  { name: 'spire-cli', load: async () => (await import('./spire-cli.ts')).spireCli },
+  { name: 'spire-agent', load: async () => (await import('./spire-agent.ts')).spireAgent },
 ]
 
 const ci = process.env.CI === 'true'

@@ -1,0 +1,204 @@
+// A stock spire-agent below our authority: joins, gets entries, serves X.509- and JWT-SVIDs, and follows
+// the rotation of our keys and a restart of the authority.
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { ConnectError } from '@connectrpc/connect'
+import { loadCaConfig } from '../../ca/config.ts'
+import { type RunningAuthority, runAuthority } from '../../ca/main.ts'
+import { prepareState } from '../../ca/open.ts'
+import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
+import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
+import { LocalAuthority } from '../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
+import { systemClock } from '../../runtime/clock.ts'
+import { memoryLog } from '../support/ca.ts'
+import { connectLocally, rootsOf } from '../support/ca-client.ts'
+import type { Interop, Outcome, Surroundings } from './interop.ts'
+import { buildStock } from './stock.ts'
+
+const patience = 90_000
+
+/** Tries again until it succeeds; the last failure when it does not. */
+async function eventually<T>(what: string, attempt: () => Promise<T>): Promise<T> {
+  const end = systemClock.monotonic() + patience
+  const signal = AbortSignal.timeout(2 * patience)
+  for (;;) {
+    try {
+      return await attempt()
+    } catch (error) {
+      if (systemClock.monotonic() > end) throw new Error(`${what}: ${String(error)}`)
+      await systemClock.sleep(200, { signal })
+    }
+  }
+}
+
+function call(program: string, ...args: string[]): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>()
+  execFile(program, args, { timeout: 30_000 }, (error, stdout, stderr) => {
+    if (error === null) resolve(stdout)
+    else reject(new Error(`${args.join(' ')}: ${(stderr || stdout).trim().slice(0, 400)}`))
+  })
+  return promise
+}
+
+/** An authority that can be stopped and started again on its port. */
+async function restartable(folder: string) {
+  const write = (port: number) => {
+    const file = join(folder, 'ca.yaml')
+    writeFileSync(
+      file,
+      `trustDomain: example.org
+state: state
+unlock: { keyFile: ca.key }
+listen: 127.0.0.1:${port}
+operations: 127.0.0.1:0
+`,
+    )
+    return loadCaConfig(file)
+  }
+  const { log } = memoryLog()
+  const config = write(0)
+  prepareState(config)
+  let running: RunningAuthority = await runAuthority(config, { log })
+  const { port, socket } = running
+  return {
+    port,
+    socket,
+    async restart() {
+      await running[Symbol.asyncDispose]()
+      running = await runAuthority(write(port), { log })
+    },
+    [Symbol.asyncDispose]: () => running[Symbol.asyncDispose](),
+  }
+}
+
+function configFor(folder: string, port: number): string {
+  const file = join(folder, 'agent.conf')
+  writeFileSync(
+    file,
+    `agent {
+  data_dir = "${join(folder, 'agent')}"
+  log_level = "WARN"
+  server_address = "127.0.0.1"
+  server_port = "${port}"
+  socket_path = "${join(folder, 'run', 'api.sock')}"
+  trust_bundle_path = "${join(folder, 'bundle.pem')}"
+  trust_domain = "example.org"
+  experimental { sync_interval = "1s" }
+}
+plugins {
+  NodeAttestor "join_token" { plugin_data {} }
+  KeyManager "memory" { plugin_data {} }
+  WorkloadAttestor "unix" { plugin_data {} }
+}
+`,
+  )
+  for (const name of ['agent', 'run']) mkdirSync(join(folder, name), { recursive: true })
+  return file
+}
+
+interface Scene {
+  readonly program: string
+  readonly socket: string
+  readonly local: ReturnType<typeof connectLocally>
+  readonly log: (line: string) => void
+}
+
+const fetchX509 = async ({ program, socket }: Scene, folder: string) => {
+  const text = await call(program, 'api', 'fetch', 'x509', '-socketPath', socket, '-write', folder)
+  if (!text.includes('spiffe://example.org/web')) throw new Error(`no SVID in: ${text}`)
+  return call('openssl', 'x509', '-in', join(folder, 'svid.0.pem'), '-noout', '-serial')
+}
+
+async function register({ local }: Scene): Promise<void> {
+  const [agent] = await eventually('attestation', async () => {
+    const { agents } = await local.client(Agent).listAgents({})
+    return agents.length === 1 ? agents : Promise.reject(new Error(`${agents.length} agents`))
+  })
+  if (agent?.id === undefined) throw new Error('an agent without ID')
+  const { results } = await local.client(Entry).batchCreateEntry({
+    entries: [
+      {
+        spiffeId: { trustDomain: 'example.org', path: '/web' },
+        parentId: agent.id,
+        selectors: [{ type: 'unix', value: `uid:${process.getuid?.()}` }],
+      },
+    ],
+  })
+  if (results[0]?.status?.code !== 0) throw new Error(`entry: ${results[0]?.status?.message}`)
+}
+
+async function fetchJwt({ program, socket }: Scene): Promise<void> {
+  const at = ['-socketPath', socket, '-audience', 'them']
+  const text = await call(program, 'api', 'fetch', 'jwt', ...at)
+  const token = /(eyJ[\w-]+\.[\w-]+\.[\w-]+)/.exec(text)?.[1] ?? ''
+  const said = await call(program, 'api', 'validate', 'jwt', ...at, '-svid', token)
+  if (!said.includes('spiffe://example.org/web')) throw new Error(`not valid: ${said}`)
+}
+
+/** Prepared to revoked; what has to wait for the agent is tried until it has followed. */
+async function rotate({ local }: Scene): Promise<void> {
+  const operator = local.client(LocalAuthority)
+  const waiting = <T>(what: string, step: () => Promise<T>) =>
+    eventually(what, async () => {
+      try {
+        return await step()
+      } catch (error) {
+        if (/yet: /.test(ConnectError.from(error).message)) throw error
+        throw new Error(`refused for good: ${String(error)}`)
+      }
+    })
+  const old = (await operator.getX509AuthorityState({})).active?.authorityId ?? ''
+  const next = (await operator.prepareX509Authority({})).preparedAuthority?.authorityId ?? ''
+  await waiting('activate', () => operator.activateX509Authority({ authorityId: next }))
+  await operator.taintX509Authority({ authorityId: old })
+  await waiting('revoke', () => operator.revokeX509Authority({ authorityId: old }))
+}
+
+async function tour(scene: Scene, folder: string, restart: () => Promise<void>): Promise<void> {
+  const { log } = scene
+  await register(scene)
+  const first = await eventually('X.509-SVID', () => fetchX509(scene, folder))
+  log('ok: X.509-SVID')
+  await eventually('JWT-SVID', () => fetchJwt(scene))
+  log('ok: JWT-SVID, validated by the agent')
+  await rotate(scene)
+  await eventually('a new SVID after the rotation', async () => {
+    if ((await fetchX509(scene, folder)) === first) throw new Error('still the old SVID')
+  })
+  log('ok: the authority was prepared, activated, tainted and revoked')
+  await restart()
+  await eventually('an SVID after the restart', () => fetchX509(scene, folder))
+  await eventually('a JWT-SVID after the restart', () => fetchJwt(scene))
+  log('ok: the authority was restarted')
+}
+
+async function run({ ci, log }: Surroundings): Promise<Outcome> {
+  const stock = await buildStock({ ci, log })
+  if (stock.kind === 'skipped') return stock
+  const folder = mkdtempSync(join(tmpdir(), 'castellan-spire-agent-'))
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const ca = undo.use(await restartable(folder))
+  writeFileSync(join(folder, 'bundle.pem'), await rootsOf(ca.socket))
+  const local = undo.use(connectLocally(ca.socket))
+  const { value: token } = await local.client(Agent).createJoinToken({ ttl: 600 })
+  const config = configFor(folder, ca.port)
+  const agent = spawn(stock.agent, ['run', '-config', config, '-joinToken', token], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })
+  const ended = once(agent, 'exit')
+  undo.defer(async () => {
+    agent.kill()
+    await ended
+  })
+  const socket = join(folder, 'run', 'api.sock')
+  const died = ended.then(([code]) => Promise.reject(new Error(`the agent ended with ${code}`)))
+  died.catch(() => {})
+  await Promise.race([tour({ program: stock.agent, socket, local, log }, folder, ca.restart), died])
+  return { kind: 'ok' }
+}
+
+export const spireAgent: Interop = { name: 'spire-agent', run }
