@@ -146,6 +146,73 @@ describe('X.509 authorities', () => {
   })
 })
 
+describe('acknowledgement', () => {
+  it('holds an activation back for as long as the one in force is valid', async () => {
+    await at(0.5)
+    known = false
+    expect(await at(0.99)).toEqual([])
+    expect(states()).toEqual(['active', 'prepared'])
+    known = true
+    expect(await authorities.advance()).toEqual(['activated the prepared authority'])
+  })
+
+  it('is not waited for once nothing else could sign', async () => {
+    await at(0.5)
+    known = false
+    expect(await at(1.01)).toContain('activated the prepared authority')
+  })
+})
+
+describe('an operator', () => {
+  const permit = () => {}
+
+  it('replaces what is prepared, and moves it on in order only', async () => {
+    const [first = ''] = idsOf(authorities.all())
+    await clock.advance(1000)
+    const dropped = await authorities.prepare()
+    const next = await authorities.prepare()
+    expect(idsOf(authorities.all())).toEqual([first, next.id])
+    await expect(authorities.activate(dropped.id, permit)).rejects.toThrow(
+      'is unknown, not prepared',
+    )
+    await expect(authorities.taint(first)).rejects.toThrow('is active, not old')
+    await authorities.activate(next.id, permit)
+    await expect(authorities.revoke(first, permit)).rejects.toThrow('taint it first')
+    await authorities.taint(first)
+    expect(authorities.all().map(({ isTainted }) => isTainted)).toEqual([true, false])
+    await open()
+    expect(authorities.all().map(({ isTainted }) => isTainted)).toEqual([true, false])
+    await authorities.revoke(first, permit)
+    expect(idsOf(authorities.all())).toEqual([next.id])
+    expect(keyIds()).toEqual([next.id])
+  })
+
+  it('is stopped by whoever has to permit, and nothing has changed then', async () => {
+    const next = await authorities.prepare()
+    const refuse = () => {
+      throw new IdentityError('ERR_PRECONDITION', 'not yet')
+    }
+    await expect(authorities.activate(next.id, refuse)).rejects.toThrow('not yet')
+    expect(states()).toEqual(['active', 'prepared'])
+  })
+})
+
+describe('keys for tokens', () => {
+  it('rotate as X.509 authorities do, three at most of each kind', async () => {
+    const { jwt } = authorities
+    expect(jwt.all()).toHaveLength(1)
+    await clock.advance(lifetime * 0.5)
+    expect(await jwt.advance()).toEqual(['prepared a new authority'])
+    await clock.advance(lifetime * 0.34)
+    expect(await jwt.advance()).toEqual(['activated the prepared authority'])
+    await jwt.prepare()
+    await jwt.activate(jwt.all()[2]?.id ?? '', () => {})
+    await expect(jwt.prepare()).rejects.toThrow('revoke an old one first')
+    expect([...savedTokens.jwt.keys()].sort()).toEqual(idsOf(jwt.all()).sort())
+    expect(idsOf(authorities.wit.all())).toEqual([...savedTokens.wit.keys()])
+  })
+})
+
 describe('a restart', () => {
   it('in the middle of a renewal goes on where it was', async () => {
     await at(0.5)
