@@ -58,6 +58,9 @@ CREATE TABLE entries (
 ) STRICT, WITHOUT ROWID;
 
 -- material: DER of a certificate (x509) or of a SubjectPublicKeyInfo (jwt, wit); the private keys are files.
+CREATE INDEX entries_by_hint ON entries (json_extract(body, '$.hint'))
+  WHERE json_extract(body, '$.hint') <> '';
+
 CREATE TABLE authorities (
   kind TEXT NOT NULL CHECK (kind IN ('x509', 'jwt', 'wit')),
   id TEXT PRIMARY KEY,

@@ -1,9 +1,22 @@
 // Registration entries: who may have which identity.
 import type { Transaction } from '../../../runtime/db/sqlite.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
+import { hintsCollide } from '../../hints.ts'
 import { entryRow, identityOf } from '../rows.ts'
 import type { EntryRow, EntryTable } from '../store.ts'
 import type { Session } from './session.ts'
+
+function sameHint(tx: Transaction, entry: EntryRow): EntryRow | undefined {
+  if (entry.hint === '') return undefined
+  return tx
+    .all(
+      `SELECT body FROM entries WHERE json_extract(body, '$.hint') = ?
+       AND json_extract(body, '$.hint') <> ''`,
+      entry.hint,
+    )
+    .map((row) => entryRow.parse(row))
+    .find((other) => hintsCollide(entry, other))
+}
 
 function put(tx: Transaction, entry: EntryRow, sql: string): void {
   const twin = tx.get('SELECT id FROM entries WHERE identity = ?', identityOf(entry))
@@ -11,6 +24,13 @@ function put(tx: Transaction, entry: EntryRow, sql: string): void {
     throw new IdentityError(
       'ERR_ALREADY_EXISTS',
       `entry ${twin.id} has the same SPIFFE ID, parent and selectors`,
+    )
+  }
+  const same = sameHint(tx, entry)
+  if (same !== undefined) {
+    throw new IdentityError(
+      'ERR_ALREADY_EXISTS',
+      `hint ${JSON.stringify(entry.hint)} is that of entry ${same.id}, which the same workload may have`,
     )
   }
   tx.run(sql, identityOf(entry), JSON.stringify(entry), entry.id)
