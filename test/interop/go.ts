@@ -27,12 +27,12 @@ function isWritable(folder: string): boolean {
   }
 }
 
-/** Caches of this repository where the machine's own cannot be used, and always in CI. */
-export async function goEnvironment(ci: boolean): Promise<Environment> {
+/** Caches of this repository where the machine's own cannot be used. */
+export async function goEnvironment(): Promise<Environment> {
   const inherited = { ...process.env, GOTOOLCHAIN: 'local', GOFLAGS: '-mod=readonly' }
   const { stdout } = await run('go', ['env', 'GOMODCACHE', 'GOCACHE'], { cwd: module })
   const [modules = '', builds = ''] = stdout.split('\n')
-  if (!ci && isWritable(modules) && isWritable(builds)) return inherited
+  if (isWritable(modules) && isWritable(builds)) return inherited
   return { ...inherited, GOMODCACHE: join(cache, 'mod'), GOCACHE: join(cache, 'build') }
 }
 
@@ -42,10 +42,10 @@ export function lastLine(error: unknown): string {
 }
 
 /** A machine without Go or without the modules skips; code that does not compile fails. */
-export async function buildGo(name: string, { ci, log }: Surroundings): Promise<Built> {
+export async function buildGo(name: string, { log }: Surroundings): Promise<Built> {
   let env: Environment
   try {
-    env = await goEnvironment(ci)
+    env = await goEnvironment()
   } catch (error) {
     return { kind: 'skipped', reason: `go does not run: ${lastLine(error)}` }
   }

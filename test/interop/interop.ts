@@ -5,8 +5,6 @@ export type Outcome =
   | { readonly kind: 'skipped'; readonly reason: string }
 
 export interface Surroundings {
-  /** what the program may write to stays in the repository */
-  readonly ci: boolean
   /** for what a person wants to see, one line at a time */
   readonly log: (line: string) => void
 }

@@ -18,7 +18,7 @@ type Result = Outcome | { readonly kind: 'failed'; readonly reason: string }
 async function run(load: () => Promise<Interop>): Promise<Result> {
   try {
     const client = await load()
-    const outcome = await client.run({ ci, log })
+    const outcome = await client.run({ log })
     if (outcome.kind === 'ok' || !ci) return outcome
     return { kind: 'failed', reason: `skipped, which CI does not allow: ${outcome.reason}` }
   } catch (error) {

@@ -175,8 +175,9 @@ async function tour(scene: Scene, folder: string, restart: () => Promise<void>):
   log('ok: the authority was restarted')
 }
 
-async function run({ ci, log }: Surroundings): Promise<Outcome> {
-  const stock = await buildStock({ ci, log })
+async function run(surroundings: Surroundings): Promise<Outcome> {
+  const { log } = surroundings
+  const stock = await buildStock(surroundings)
   if (stock.kind === 'skipped') return stock
   const folder = mkdtempSync(join(tmpdir(), 'castellan-spire-agent-'))
   await using undo = new AsyncDisposableStack()

@@ -16,12 +16,12 @@ export type Stock =
   | { readonly kind: 'skipped'; readonly reason: string }
 
 /** A machine without Go, a C compiler or the modules skips. */
-export async function buildStock({ ci, log }: Surroundings): Promise<Stock> {
+export async function buildStock({ log }: Surroundings): Promise<Stock> {
   const folder = join(cache, version)
   const [agent, server] = [join(folder, 'spire-agent'), join(folder, 'spire-server')]
   if (existsSync(agent) && existsSync(server)) return { kind: 'built', agent, server }
   try {
-    const env = await goEnvironment(ci)
+    const env = await goEnvironment()
     log(`building stock spire-agent and spire-server ${version}: about ten minutes, once`)
     await run('go', ['mod', 'download'], { cwd: module, env })
     const packages = ['agent', 'server'].map((it) => `github.com/spiffe/spire/cmd/spire-${it}`)
