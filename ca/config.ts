@@ -42,6 +42,13 @@ function caConfig(file: string) {
       svidLifetime: duration.default(3600 * second),
       /** how long the SVIDs of agents live: an agent survives an authority that is away for half of it; as svidLifetime when left out */
       agentLifetime: duration.optional(),
+      /** how nodes may attest besides join tokens */
+      attestors: z
+        .strictObject({
+          /** nodes with a certificate of their own: PEM file of the authorities that sign those */
+          x509pop: z.strictObject({ bundle: path }).optional(),
+        })
+        .default({}),
       /** folder of policy files (*.yaml) that is watched and applied */
       policies: path.optional(),
       /** lowers the floor of lifetimes to 2 s; for demonstrations and tests */

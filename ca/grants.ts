@@ -98,7 +98,11 @@ function joined(facts: Extract<Attested, { kind: 'node' }>, rules: GrantRules): 
   }
 }
 
-function renewed({ id }: AgentRow, rules: GrantRules): GrantTerms {
+function renewed({ id, canReattest }: AgentRow, rules: GrantRules): GrantTerms {
+  if (canReattest) {
+    const message = `${id} renews by attesting again`
+    throw new IdentityError('ERR_AGENT_MUST_REATTEST', message)
+  }
   return {
     spiffeId: id,
     dnsNames: [],

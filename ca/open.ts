@@ -1,16 +1,20 @@
 // Opens an authority's state: store, keys, registry, rules. No listener yet.
 import { randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, systemClock } from '../runtime/clock.ts'
 import { privateFolder, writeDurably } from '../runtime/durable.ts'
 import type { Log } from '../runtime/log.ts'
 import { readSecret, type SealingSecret } from '../runtime/sealed.ts'
-import { IdentityError } from '../spiffe/errors.ts'
+import { parseCertificate } from '../spiffe/certificate.ts'
+import { explain, IdentityError } from '../spiffe/errors.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
+import { parsePem } from '../spiffe/pem.ts'
 import { createAcknowledgements } from './acknowledgements.ts'
+import type { NodeAttestor } from './attestors/attestor.ts'
 import { interruptedJoin, interruptedJoinAttestor } from './attestors/interrupted-join.ts'
 import { joinTokenAttestor } from './attestors/join-token.ts'
+import { x509PopAttestor } from './attestors/x509-pop.ts'
 import { openAuthorities } from './authorities/authorities.ts'
 import { openKeyFolder } from './authorities/keys.ts'
 import type { Authority } from './authority.ts'
@@ -50,6 +54,19 @@ export function prepareState({ state, unlock }: CaConfig): void {
   privateFolder(state)
   if ('keyFile' in unlock && !existsSync(unlock.keyFile)) {
     writeDurably(unlock.keyFile, `${randomBytes(32).toString('base64url')}\n`, { mode: 0o600 })
+  }
+}
+
+/** Its authorities are read once, at the start. Throws ERR_CONFIG. */
+function x509Pop({ trustDomain, attestors }: CaConfig, clock: Clock): [string, NodeAttestor][] {
+  const file = attestors.x509pop?.bundle
+  if (file === undefined) return []
+  try {
+    const roots = parsePem(readFileSync(file, 'utf8'), 'CERTIFICATE', file).map(parseCertificate)
+    return [['x509pop', x509PopAttestor({ trustDomain, clock, roots })]]
+  } catch (cause) {
+    const message = `attestors.x509pop.bundle: cannot read ${file}: ${explain(cause)}`
+    throw new IdentityError('ERR_CONFIG', message, { cause })
   }
 }
 
@@ -100,6 +117,7 @@ export async function openAuthority(
     attestors: new Map([
       ['join_token', joinTokenAttestor(trustDomain, clock)],
       [interruptedJoin, interruptedJoinAttestor({ trustDomain, clock, agents, issued })],
+      ...x509Pop(config, clock),
     ]),
     ...issuing,
     [Symbol.asyncDispose]: () => opened.disposeAsync(),

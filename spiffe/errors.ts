@@ -32,6 +32,7 @@ export const meanings = {
   ERR_AGENT_EXPIRED: denied,
   ERR_AGENT_NOT_ACTIVE: denied,
   ERR_AGENT_NOT_ATTESTED: denied,
+  ERR_AGENT_MUST_REATTEST: denied,
   ERR_UNTRUSTED: { http: 401, grpc: 16, retry: false },
   ERR_TOO_LARGE: { http: 413, grpc: 8, retry: false },
   ERR_EXHAUSTED: { http: 429, grpc: 8, retry: true },

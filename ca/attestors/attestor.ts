@@ -31,11 +31,14 @@ export const vouch = attestations.mint
 /** Throws TypeError for facts that no attestor vouched for. */
 export const checkVouched = attestations.check
 
+/** Sends a challenge to the node and resolves with its answer; an attestor may ask once. */
+export type Challenge = (question: Uint8Array) => Promise<Uint8Array>
+
 /**
  * One way to attest a node. Throws ERR_JOIN_TOKEN or ERR_DENIED for evidence that does not convince,
  * ERR_BAD_REQUEST for evidence that cannot be read.
  */
 export interface NodeAttestor {
   /** `csr` is what the certificate is asked for with: evidence only to who proves it. */
-  attest(payload: Uint8Array, csr: Uint8Array): Promise<Attested>
+  attest(payload: Uint8Array, csr: Uint8Array, challenge: Challenge): Promise<Attested>
 }

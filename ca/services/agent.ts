@@ -10,6 +10,7 @@ import {
 import { EntrySchema } from '../../proto/gen/spire/api/types/entry_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
+import type { NodeAttestor } from '../attestors/attestor.ts'
 import { agentIdOfToken, hashOfToken, newToken } from '../attestors/join-token.ts'
 import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
@@ -53,17 +54,47 @@ function filtered(agents: Iterable<AgentRow>, filter: AgentFilter | undefined): 
   )
 }
 
-async function paramsOf(requests: AsyncIterable<AttestAgentRequest>) {
-  for await (const { step } of requests) {
-    const { data, params } =
-      step.case === 'params'
-        ? step.value
-        : badRequest([{ field: 'params', problem: 'has to come first' }])
-    if (data === undefined) return badRequest([{ field: 'params.data', problem: 'is missing' }])
-    if (params === undefined) return badRequest([{ field: 'params.params', problem: 'is missing' }])
-    return { type: data.type, payload: data.payload, csr: params.csr }
+type Steps = AsyncIterator<AttestAgentRequest>
+
+async function paramsOf(steps: Steps) {
+  const { value, done } = await steps.next()
+  if (done === true) return badRequest([{ field: 'params', problem: 'is missing' }])
+  const { step } = value
+  const { data, params } =
+    step.case === 'params'
+      ? step.value
+      : badRequest([{ field: 'params', problem: 'has to come first' }])
+  if (data === undefined) return badRequest([{ field: 'params.data', problem: 'is missing' }])
+  if (params === undefined) return badRequest([{ field: 'params.params', problem: 'is missing' }])
+  return { type: data.type, payload: data.payload, csr: params.csr }
+}
+
+/** Attests over the stream: yields the challenge if there is one, returns what was attested. */
+async function* attestation(
+  attestor: NodeAttestor,
+  { payload, csr }: { readonly payload: Uint8Array; readonly csr: Uint8Array },
+  steps: Steps,
+) {
+  const asked = Promise.withResolvers<Uint8Array>()
+  const answered = Promise.withResolvers<Uint8Array>()
+  const attested = attestor.attest(payload, csr, (question) => {
+    asked.resolve(question)
+    return answered.promise
+  })
+  const first = await Promise.race([
+    attested.then((value) => ({ attested: value })),
+    asked.promise.then((question) => ({ question })),
+  ])
+  if ('attested' in first) return first.attested
+  yield { step: { case: 'challenge' as const, value: first.question } }
+  const { value, done } = await steps.next()
+  if (done === true || value.step.case !== 'challengeResponse') {
+    attested.catch(() => {})
+    answered.reject(new IdentityError('ERR_CANCELLED', 'the node gave no answer'))
+    return badRequest([{ field: 'challenge_response', problem: 'is missing' }])
   }
-  return badRequest([{ field: 'params', problem: 'is missing' }])
+  answered.resolve(value.step.value)
+  return await attested
 }
 
 function tokenOf(text: string): string {
@@ -115,7 +146,8 @@ export function agentService(authority: Authority): Service<Peer> {
       return {}
     },
     async *attestAgent(requests) {
-      const { type, payload, csr } = await paramsOf(requests)
+      const steps = requests[Symbol.asyncIterator]()
+      const { type, payload, csr } = await paramsOf(steps)
       const attestor = attestors.get(type)
       if (attestor === undefined)
         badRequest([
@@ -124,7 +156,7 @@ export function agentService(authority: Authority): Service<Peer> {
             problem: `no attestor of type ${JSON.stringify(type.slice(0, 40))}`,
           },
         ])
-      const attested = await attestor.attest(payload, csr)
+      const attested = yield* attestation(attestor, { payload, csr }, steps)
       const svid = await authority.issue(csr, attested, { kind: 'agent' })
       const reattestable = attested.kind === 'node' && attested.canReattest
       yield { step: { case: 'result' as const, value: { svid: svidToWire(svid), reattestable } } }

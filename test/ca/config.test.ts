@@ -43,6 +43,7 @@ describe('ca.yaml', () => {
       operations: { host: '127.0.0.1', port: 8080 },
       authorityLifetime: 7 * 86_400_000,
       svidLifetime: 3_600_000,
+      attestors: {},
       development: false,
       logLevel: 'info',
     })

@@ -12,7 +12,9 @@ import { createFakeClock } from '../../support/fake-clock.ts'
 const trustDomain = parseTrustDomain('example.org')
 const clock = createFakeClock(1_900_000_000_000)
 const attest = (payload: Uint8Array) =>
-  joinTokenAttestor(trustDomain, clock).attest(payload, new Uint8Array())
+  joinTokenAttestor(trustDomain, clock).attest(payload, new Uint8Array(), () =>
+    Promise.reject(new Error('not asked')),
+  )
 
 describe('join tokens', () => {
   it('are 256 random bits', () => {

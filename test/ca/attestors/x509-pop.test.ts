@@ -1,0 +1,233 @@
+// x509pop over the wire: a node with a certificate of its own, and nodes that only pretend.
+import 'reflect-metadata'
+import {
+  createHash,
+  generateKeyPairSync,
+  KeyObject,
+  randomBytes,
+  sign,
+  webcrypto,
+} from 'node:crypto'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import * as x509 from '@peculiar/x509'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Agent } from '../../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
+import type { X509SVID } from '../../../proto/gen/spire/api/types/x509svid_pb.js'
+import { startTestCa, type TestCa, testFolder } from '../../support/ca.ts'
+import {
+  type Connection,
+  connectLocally,
+  connectTls,
+  denialOf,
+  newKeys,
+  rootsOf,
+} from '../../support/ca-client.ts'
+import { makeCsr } from '../../support/csr.ts'
+
+interface Node {
+  readonly certificate: x509.X509Certificate
+  readonly key: KeyObject
+}
+
+const ec = { name: 'ECDSA', namedCurve: 'P-384', hash: 'SHA-384' } as const
+const rsa = {
+  name: 'RSASSA-PKCS1-v1_5',
+  hash: 'SHA-256',
+  publicExponent: new Uint8Array([1, 0, 1]),
+  modulusLength: 2048,
+} as const
+
+async function issuer(name: string) {
+  const keys = await webcrypto.subtle.generateKey(ec, true, ['sign', 'verify'])
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    name: `CN=${name}`,
+    keys,
+    signingAlgorithm: ec,
+    notBefore: new Date(Date.now() - 60_000),
+    notAfter: new Date(Date.now() + 3_600_000),
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true),
+    ],
+  })
+  return {
+    certificate,
+    async node(algorithm: typeof ec | typeof rsa, life = 3_600_000): Promise<Node> {
+      const own = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
+      const made = await x509.X509CertificateGenerator.create({
+        subject: 'CN=node-7',
+        issuer: certificate.subject,
+        publicKey: own.publicKey,
+        signingKey: keys.privateKey,
+        signingAlgorithm: ec,
+        notBefore: new Date(Date.now() - 120_000),
+        notAfter: new Date(Date.now() + life),
+        extensions: [new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true)],
+      })
+      return { certificate: made, key: KeyObject.from(own.privateKey) }
+    },
+  }
+}
+
+let folder: ReturnType<typeof testFolder>
+let ca: TestCa
+let local: Connection
+let anyone: Connection
+let known: Awaited<ReturnType<typeof issuer>>
+let foreign: Awaited<ReturnType<typeof issuer>>
+beforeAll(async () => {
+  folder = testFolder()
+  known = await issuer('nodes')
+  foreign = await issuer('others')
+  writeFileSync(join(folder.path, 'nodes.pem'), known.certificate.toString('pem'))
+  ca = await startTestCa({
+    folder: folder.path,
+    config: 'attestors: { x509pop: { bundle: nodes.pem } }\n',
+  })
+  local = connectLocally(ca.running.socket)
+  anyone = connectTls(ca.running.port, await rootsOf(ca.running.socket))
+})
+afterAll(async () => {
+  anyone[Symbol.dispose]()
+  local[Symbol.dispose]()
+  await ca[Symbol.asyncDispose]()
+  folder[Symbol.dispose]()
+})
+
+const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
+const json = (value: unknown) => new Uint8Array(Buffer.from(JSON.stringify(value)))
+
+/** The answer of an honest node: both nonces, signed. */
+function answer(question: Uint8Array, key: KeyObject, nonce = randomBytes(32)): Uint8Array {
+  const asked = JSON.parse(Buffer.from(question).toString())
+  if (asked.rsa_signature !== null) {
+    const signed = Buffer.concat([Buffer.from(asked.rsa_signature.nonce, 'base64'), nonce])
+    const signature = sign('sha256', signed, { key, padding: 6 })
+    return json({ rsa_signature: { nonce: base64(nonce), signature: base64(signature) } })
+  }
+  const signed = Buffer.concat([Buffer.from(asked.ecdsa_signature.nonce, 'base64'), nonce])
+  const raw = sign('sha256', signed, { key, dsaEncoding: 'ieee-p1363' })
+  const half = raw.length / 2
+  const [r, s] = [raw.subarray(0, half), raw.subarray(half)].map(base64)
+  return json({ ecdsa_signature: { nonce: base64(nonce), r, s } })
+}
+
+type Answerer = (question: Uint8Array) => Uint8Array | undefined
+
+async function attest(payload: Uint8Array, respond: Answerer, keys = newKeys()) {
+  const asked = Promise.withResolvers<Uint8Array>()
+  async function* requests() {
+    const data = { type: 'x509pop', payload }
+    yield { step: { case: 'params' as const, value: { data, params: { csr: makeCsr(keys) } } } }
+    const value = respond(await asked.promise)
+    if (value !== undefined) yield { step: { case: 'challengeResponse' as const, value } }
+  }
+  for await (const { step } of anyone.client(Agent).attestAgent(requests())) {
+    if (step.case === 'challenge') asked.resolve(step.value)
+    if (step.case === 'result') return { ...step.value, keys }
+  }
+  throw new Error('no result')
+}
+
+const idOf = (svid: X509SVID | undefined) => ({
+  trustDomain: 'example.org',
+  path: svid?.id?.path ?? '',
+})
+const payloadOf = (...certificates: x509.X509Certificate[]) =>
+  json({ certificates: certificates.map(({ rawData }) => base64(new Uint8Array(rawData))) })
+const sha1 = (certificate: x509.X509Certificate) =>
+  createHash('sha1').update(new Uint8Array(certificate.rawData)).digest('hex')
+
+describe('a node with a certificate of its own', () => {
+  it.each([
+    ['EC', ec],
+    ['RSA', rsa],
+  ] as const)(
+    'joins by an %s key, with what its certificate says as selectors',
+    async (_name, algorithm) => {
+      const { certificate, key } = await known.node(algorithm)
+      const { svid, reattestable } = await attest(payloadOf(certificate), (it) => answer(it, key))
+      expect(reattestable).toBe(true)
+      expect(svid?.id?.path).toBe(`/spire/agent/x509pop/${sha1(certificate)}`)
+      const agent = await local.client(Agent).getAgent({ id: idOf(svid) })
+      expect(agent).toMatchObject({ attestationType: 'x509pop', canReattest: true })
+      const serial = certificate.serialNumber.padStart(
+        Math.ceil(certificate.serialNumber.length / 2) * 2,
+        '0',
+      )
+      expect(agent.selectors.map(({ type, value }) => `${type}:${value}`)).toEqual([
+        'x509pop:subject:cn:node-7',
+        `x509pop:ca:fingerprint:${sha1(known.certificate)}`,
+        `x509pop:serialnumber:${serial}`,
+      ])
+    },
+  )
+
+  it('renews by attesting again, and is told so', async () => {
+    const { certificate, key } = await known.node(ec)
+    const first = await attest(payloadOf(certificate), (it) => answer(it, key))
+    const roots = await rootsOf(ca.running.socket)
+    const chain = first.svid?.certChain ?? []
+    using agent = connectTls(ca.running.port, roots, { chain, keys: first.keys })
+    const renewal = agent.client(Agent).renewAgent({ params: { csr: makeCsr(newKeys()) } })
+    expect(await denialOf(renewal)).toMatchObject({ code: 'PermissionDenied', reason: 5 })
+    const second = await attest(payloadOf(certificate), (it) => answer(it, key))
+    expect(second.svid?.id?.path).toBe(first.svid?.id?.path)
+    await local.client(Agent).banAgent({ id: idOf(first.svid) })
+    const banned = attest(payloadOf(certificate), (it) => answer(it, key))
+    expect(await denialOf(banned)).toMatchObject({ code: 'PermissionDenied', reason: 4 })
+  })
+})
+
+describe('x509pop refuses', () => {
+  it('a certificate of another authority, and one that has expired', async () => {
+    const other = await foreign.node(ec)
+    const told = { code: 'PermissionDenied' }
+    expect(
+      await denialOf(attest(payloadOf(other.certificate), (it) => answer(it, other.key))),
+    ).toMatchObject(told)
+    const old = await known.node(ec, -60_000)
+    const expired = await denialOf(attest(payloadOf(old.certificate), (it) => answer(it, old.key)))
+    expect(expired).toMatchObject({
+      ...told,
+      message: expect.stringContaining('does not lead to a known CA'),
+    })
+  })
+
+  it('an answer by another key, of other nonces, of the wrong kind, or none', async () => {
+    const { certificate, key } = await known.node(ec)
+    const stranger = generateKeyPairSync('ec', { namedCurve: 'P-384' }).privateKey
+    const payload = payloadOf(certificate)
+    const unsigned = {
+      code: 'PermissionDenied',
+      message: 'x509pop: the answer is not signed by the key of the certificate',
+    }
+    const empty = json({ rsa_signature: null, ecdsa_signature: null })
+    const other = json({ ecdsa_signature: { nonce: base64(randomBytes(32)) }, rsa_signature: null })
+    expect(await denialOf(attest(payload, (it) => answer(it, stranger)))).toEqual(unsigned)
+    expect(await denialOf(attest(payload, () => answer(other, key)))).toEqual(unsigned)
+    expect(await denialOf(attest(payload, () => empty))).toEqual(unsigned)
+    expect(await denialOf(attest(payload, (it) => answer(it, key, randomBytes(8))))).toMatchObject({
+      code: 'InvalidArgument',
+    })
+    expect(await denialOf(attest(payload, () => undefined))).toMatchObject({
+      code: 'InvalidArgument',
+      message: 'challenge_response: is missing',
+    })
+  })
+
+  it.each([
+    ['no JSON', new Uint8Array([1, 2, 3])],
+    ['no certificate', json({ certificates: [] })],
+    ['nine of them', json({ certificates: Array(9).fill('AAAA') })],
+    ['what is no certificate', json({ certificates: ['AAAA'] })],
+    ['unknown members', json({ certificates: ['AAAA'], more: 1 })],
+    ['more than 64 KiB', new Uint8Array(65_537)],
+  ])('%s', async (_what, payload) => {
+    expect(await denialOf(attest(payload, () => undefined))).toMatchObject({
+      code: 'InvalidArgument',
+      message: expect.stringMatching(/^x509pop: /),
+    })
+  })
+})
