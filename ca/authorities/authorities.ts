@@ -75,7 +75,13 @@ export async function lonelyAuthority(
   notAfter: number,
 ): Promise<Authority> {
   const made = await makeX509(trustDomain, notBefore, notAfter)
-  const place = { kind: 'x509', state: 'active', isTainted: false, preparedAt: notBefore } as const
+  const place = {
+    kind: 'x509',
+    state: 'active',
+    isTainted: false,
+    taintedAt: 0,
+    preparedAt: notBefore,
+  } as const
   return authorityOf({ ...made, ...place })
 }
 

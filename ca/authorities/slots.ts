@@ -16,10 +16,11 @@ export interface Slot {
   readonly state: AuthorityState
   /** not to be trusted any more: whoever has something signed by it renews at once */
   readonly isTainted: boolean
+  /** milliseconds since the epoch, like all times here; 0 for never */
+  readonly taintedAt: number
   readonly key: KeyObject
   /** DER: a certificate, or a SubjectPublicKeyInfo */
   readonly material: Uint8Array
-  /** milliseconds since the epoch, like all times here */
   readonly notBefore: number
   readonly notAfter: number
   readonly preparedAt: number
@@ -43,11 +44,11 @@ export interface Slots<T extends Slot> {
    * The prepared one signs from now on. ERR_PRECONDITION when `id` is not prepared, and whatever `permit`
    * throws, which is asked last.
    */
-  activate(id: string, permit: () => void): Promise<T>
+  activate(id: string, permit: (slot: T) => void): Promise<T>
   /** ERR_PRECONDITION when `id` is not old. */
   taint(id: string): Promise<T>
   /** Takes a tainted one out of everything that is published, and forgets its key. As `activate`. */
-  revoke(id: string, permit: () => void): Promise<T>
+  revoke(id: string, permit: (slot: T) => void): Promise<T>
   /** Called after each change. */
   onChange(listener: () => void): Disposable
 }
@@ -72,8 +73,8 @@ function ageOf({ notBefore, notAfter }: Slot, now: number): number {
 }
 
 function rowOf(slot: Slot): AuthorityRow {
-  const { kind, id, state, isTainted, material, notBefore, notAfter, preparedAt } = slot
-  return { kind, id, state, isTainted, material, notBefore, notAfter, preparedAt }
+  const { kind, id, state, taintedAt, material, notBefore, notAfter, preparedAt } = slot
+  return { kind, id, state, taintedAt, material, notBefore, notAfter, preparedAt }
 }
 
 const inState = <T extends Slot>(all: readonly T[], state: AuthorityState) =>
@@ -123,7 +124,7 @@ function hold<T extends Slot>(options: SlotsOptions<T>): Held<T> {
   let all: readonly T[] = table
     .list()
     .filter((row) => row.kind === kind)
-    .map((row) => load({ ...row, key: keys.load(row.id) }))
+    .map((row) => load({ ...row, isTainted: row.taintedAt > 0, key: keys.load(row.id) }))
   keys.keepOnly(all.map(({ id }) => id))
   let sequence = table.sequence()
 
@@ -152,7 +153,7 @@ function hold<T extends Slot>(options: SlotsOptions<T>): Held<T> {
       }
       const now = clock.now()
       const made = await make(now)
-      const slot = load({ ...made, kind, state, isTainted: false, preparedAt: now })
+      const slot = load({ ...made, kind, state, isTainted: false, taintedAt: 0, preparedAt: now })
       // the key is on disk before the row that speaks of it
       keys.save(slot.id, slot.key)
       await become([...others, slot])
@@ -163,7 +164,7 @@ function hold<T extends Slot>(options: SlotsOptions<T>): Held<T> {
 }
 
 /** What an operator may do. */
-function operations<T extends Slot>({ all, add, become }: Held<T>) {
+function operations<T extends Slot>({ all, add, become }: Held<T>, clock: Clock) {
   function demand(id: string, state: AuthorityState): T {
     const slot = all().find((it) => it.id === id)
     if (slot?.state === state) return slot
@@ -176,26 +177,26 @@ function operations<T extends Slot>({ all, add, become }: Held<T>) {
 
   return {
     prepare: () => add('prepared'),
-    async activate(id: string, permit: () => void): Promise<T> {
+    async activate(id: string, permit: (slot: T) => void): Promise<T> {
       const next = demand(id, 'prepared')
-      permit()
+      permit(next)
       await become(activated(all(), next))
       return { ...next, state: 'active' }
     },
     async taint(id: string): Promise<T> {
       const slot = demand(id, 'old')
-      const tainted: T = { ...slot, isTainted: true }
+      const tainted: T = { ...slot, isTainted: true, taintedAt: clock.now() }
       await become(all().map((it) => (it === slot ? tainted : it)))
       return tainted
     },
-    async revoke(id: string, permit: () => void): Promise<T> {
+    async revoke(id: string, permit: (slot: T) => void): Promise<T> {
       const slot = demand(id, 'old')
       if (!slot.isTainted)
         throw new IdentityError(
           'ERR_PRECONDITION',
           `authority ${id} is not tainted; taint it first`,
         )
-      permit()
+      permit(slot)
       await become(all().filter((it) => it !== slot))
       return slot
     },
@@ -210,7 +211,7 @@ export async function openSlots<T extends Slot>(options: SlotsOptions<T>): Promi
   if (all().length === 0) await add('active')
 
   return {
-    ...operations(held),
+    ...operations(held, clock),
     active() {
       const active = inState(all(), 'active')
       if (active === undefined || clock.now() > active.notAfter) {

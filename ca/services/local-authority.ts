@@ -35,8 +35,20 @@ interface Request {
   readonly authorityId: string
 }
 
+/** milliseconds in which agents replace what a tainted authority signed: 30 s, and their way here */
+const renewalTime = 45_000
+
 /** An agent that still has nothing but a certificate of this authority could never come back. */
-function demandUnused(authorityId: string, { acknowledgements, registry, store }: Authority): void {
+function demandUnused({ id: authorityId, taintedAt }: Slot, authority: Authority): void {
+  const { acknowledgements, clock, registry, store } = authority
+  const left = taintedAt + renewalTime - clock.now()
+  if (left > 0 && acknowledgements.connected().length > 0) {
+    throw new IdentityError(
+      'ERR_PRECONDITION',
+      `cannot revoke yet: workloads renew what it signed for another ${Math.ceil(left / 1000)} seconds`,
+      { retryAfter: left },
+    )
+  }
   const isBySame = (serial: Serial | '') =>
     serial !== '' && store.issuance.find({ serial, limit: 1 })[0]?.authorityId === authorityId
   const users = acknowledgements.connected().filter((id) => {
@@ -79,9 +91,9 @@ function stepsOf(slots: Slots<Slot>, kind: string, { authority, log }: Parts) {
       return { taintedAuthority: say('tainted', await slots.taint(authorityId)) }
     },
     async revoke({ authorityId }: Request) {
-      const slot = await slots.revoke(authorityId, () => {
+      const slot = await slots.revoke(authorityId, (old) => {
         demandKnown('revoke')
-        if (kind === 'x509') demandUnused(authorityId, authority)
+        if (kind === 'x509') demandUnused(old, authority)
       })
       return { revokedAuthority: say('revoked', slot) }
     },

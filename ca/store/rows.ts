@@ -102,15 +102,15 @@ export const authorityRow: z.ZodType<AuthorityRow> = z
     kind: z.enum(['x509', 'jwt', 'wit']),
     id: z.string(),
     state: z.enum(['prepared', 'active', 'old']),
-    tainted: flag,
+    tainted_at: z.number(),
     material: bytes,
     not_before: z.number(),
     not_after: z.number(),
     prepared_at: z.number(),
   })
-  .transform(({ tainted, not_before, not_after, prepared_at, ...row }) => ({
+  .transform(({ tainted_at, not_before, not_after, prepared_at, ...row }) => ({
     ...row,
-    isTainted: tainted,
+    taintedAt: tainted_at,
     notBefore: not_before,
     notAfter: not_after,
     preparedAt: prepared_at,

@@ -65,7 +65,7 @@ CREATE TABLE authorities (
   kind TEXT NOT NULL CHECK (kind IN ('x509', 'jwt', 'wit')),
   id TEXT PRIMARY KEY,
   state TEXT NOT NULL CHECK (state IN ('prepared', 'active', 'old')),
-  tainted INTEGER NOT NULL,
+  tainted_at INTEGER NOT NULL,
   material BLOB NOT NULL,
   not_before INTEGER NOT NULL,
   not_after INTEGER NOT NULL,

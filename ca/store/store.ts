@@ -111,7 +111,8 @@ export interface AuthorityRow {
   /** X.509: lower-case hex of the subject key identifier; JWT and WIT: the `kid` */
   readonly id: string
   readonly state: AuthorityState
-  readonly isTainted: boolean
+  /** milliseconds since the epoch, 0 for never */
+  readonly taintedAt: number
   /** DER: a certificate, or a SubjectPublicKeyInfo */
   readonly material: Uint8Array
   /** milliseconds since the epoch */

@@ -42,7 +42,7 @@ async function eventually<T>(step: () => Promise<T>): Promise<T> {
         throw error
       }
     },
-    { timeout: 60_000, interval: 50 },
+    { timeout: 120_000, interval: 200 },
   )
 }
 
@@ -77,7 +77,7 @@ describe('an X.509 authority', () => {
     expect(authorities).toHaveLength(1)
     await node.restartAgent()
     await source.ready(AbortSignal.timeout(60_000))
-  }, 120_000)
+  }, 240_000)
 
   it('is not activated, tainted or revoked out of turn', async () => {
     const { active } = await operator().getX509AuthorityState({})

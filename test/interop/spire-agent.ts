@@ -18,7 +18,7 @@ import { connectLocally, rootsOf } from '../support/ca-client.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 import { buildStock } from './stock.ts'
 
-const patience = 90_000
+const patience = 150_000
 
 /** Tries again until it succeeds; the last failure when it does not. */
 async function eventually<T>(what: string, attempt: () => Promise<T>): Promise<T> {

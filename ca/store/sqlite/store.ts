@@ -32,11 +32,11 @@ function authorityTable({ db, change }: Session): AuthorityTable {
           tx.run(
             // never REPLACE: it would take away whoever else is active
             `INSERT INTO authorities VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE
-             SET state = excluded.state, tainted = excluded.tainted`,
+             SET state = excluded.state, tainted_at = excluded.tainted_at`,
             it.kind,
             it.id,
             it.state,
-            Number(it.isTainted),
+            it.taintedAt,
             it.material,
             it.notBefore,
             it.notAfter,

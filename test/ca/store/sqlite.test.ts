@@ -319,7 +319,7 @@ describe('the store', () => {
       kind: 'x509' as const,
       id,
       state,
-      isTainted: state === 'old',
+      taintedAt: state === 'old' ? 5 : 0,
       material: new Uint8Array([preparedAt]),
       notBefore: 10,
       notAfter: 20,
