@@ -35,6 +35,7 @@ describe('castellan', () => {
       'agent',
       'entry',
       'token',
+      'authority',
       'bundle',
       'policy',
       'proxy',
