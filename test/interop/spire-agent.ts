@@ -9,10 +9,13 @@ import { ConnectError } from '@connectrpc/connect'
 import { loadCaConfig } from '../../ca/config.ts'
 import { type RunningAuthority, runAuthority } from '../../ca/main.ts'
 import { prepareState } from '../../ca/open.ts'
+import { makeDevelopmentCertificates } from '../../certs-dev/development.ts'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { LocalAuthority } from '../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
 import { systemClock } from '../../runtime/clock.ts'
+import { parseTrustDomain } from '../../spiffe/id.ts'
+import { toPem } from '../../spiffe/pem.ts'
 import { memoryLog } from '../support/ca.ts'
 import { connectLocally, rootsOf } from '../support/ca-client.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
@@ -54,6 +57,7 @@ state: state
 unlock: { keyFile: ca.key }
 listen: 127.0.0.1:${port}
 operations: 127.0.0.1:0
+attestors: { x509pop: { bundle: nodes.pem } }
 `,
     )
     return loadCaConfig(file)
@@ -74,28 +78,50 @@ operations: 127.0.0.1:0
   }
 }
 
-function configFor(folder: string, port: number): string {
-  const file = join(folder, 'agent.conf')
+/** A certificate of the node, and the authority of such certificates where ca.yaml looks for it. */
+function writeNodeCertificate(folder: string): void {
+  const domain = parseTrustDomain('nodes.test')
+  const all = makeDevelopmentCertificates({ trustDomain: domain, now: systemClock.now() })
+  const pem = (name: string) =>
+    all
+      .filter((it) => it.name === name)
+      .flatMap(({ chain }) => chain.map((der) => toPem(der, 'CERTIFICATE')))
+      .join('')
+  const key = all.find(({ name }) => name === 'good')?.privateKey
+  writeFileSync(join(folder, 'nodes.pem'), pem('root'))
+  writeFileSync(join(folder, 'node.pem'), pem('good'))
+  writeFileSync(join(folder, 'node.key'), key?.export({ format: 'pem', type: 'pkcs8' }) ?? '')
+}
+
+interface StockConfig {
+  readonly port: number
+  /** of its folders and its file */
+  readonly name: string
+  readonly attestor: string
+}
+
+function configFor(folder: string, { port, name, attestor }: StockConfig): string {
+  const file = join(folder, `${name}.conf`)
   writeFileSync(
     file,
     `agent {
-  data_dir = "${join(folder, 'agent')}"
+  data_dir = "${join(folder, name, 'data')}"
   log_level = "WARN"
   server_address = "127.0.0.1"
   server_port = "${port}"
-  socket_path = "${join(folder, 'run', 'api.sock')}"
+  socket_path = "${join(folder, name, 'run', 'api.sock')}"
   trust_bundle_path = "${join(folder, 'bundle.pem')}"
   trust_domain = "example.org"
   experimental { sync_interval = "1s" }
 }
 plugins {
-  NodeAttestor "join_token" { plugin_data {} }
+  NodeAttestor ${attestor}
   KeyManager "memory" { plugin_data {} }
   WorkloadAttestor "unix" { plugin_data {} }
 }
 `,
   )
-  for (const name of ['agent', 'run']) mkdirSync(join(folder, name), { recursive: true })
+  for (const part of ['data', 'run']) mkdirSync(join(folder, name, part), { recursive: true })
   return file
 }
 
@@ -112,9 +138,9 @@ const fetchX509 = async ({ program, socket }: Scene, folder: string) => {
   return call('openssl', 'x509', '-in', join(folder, 'svid.0.pem'), '-noout', '-serial')
 }
 
-async function register({ local }: Scene): Promise<void> {
+async function register({ local }: Scene, byAttestationType: string): Promise<void> {
   const [agent] = await eventually('attestation', async () => {
-    const { agents } = await local.client(Agent).listAgents({})
+    const { agents } = await local.client(Agent).listAgents({ filter: { byAttestationType } })
     return agents.length === 1 ? agents : Promise.reject(new Error(`${agents.length} agents`))
   })
   if (agent?.id === undefined) throw new Error('an agent without ID')
@@ -159,7 +185,7 @@ async function rotate({ local }: Scene): Promise<void> {
 
 async function tour(scene: Scene, folder: string, restart: () => Promise<void>): Promise<void> {
   const { log } = scene
-  await register(scene)
+  await register(scene, 'join_token')
   const first = await eventually('X.509-SVID', () => fetchX509(scene, folder))
   log('ok: X.509-SVID')
   await eventually('JWT-SVID', () => fetchJwt(scene))
@@ -175,19 +201,21 @@ async function tour(scene: Scene, folder: string, restart: () => Promise<void>):
   log('ok: the authority was restarted')
 }
 
-async function run(surroundings: Surroundings): Promise<Outcome> {
-  const { log } = surroundings
-  const stock = await buildStock(surroundings)
-  if (stock.kind === 'skipped') return stock
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-spire-agent-'))
-  await using undo = new AsyncDisposableStack()
-  undo.defer(() => rmSync(folder, { recursive: true, force: true }))
-  const ca = undo.use(await restartable(folder))
-  writeFileSync(join(folder, 'bundle.pem'), await rootsOf(ca.socket))
-  const local = undo.use(connectLocally(ca.socket))
-  const { value: token } = await local.client(Agent).createJoinToken({ ttl: 600 })
-  const config = configFor(folder, ca.port)
-  const agent = spawn(stock.agent, ['run', '-config', config, '-joinToken', token], {
+/** By a certificate of its own: joins, and serves. */
+async function shortTour(scene: Scene, folder: string): Promise<void> {
+  await register(scene, 'x509pop')
+  await eventually('X.509-SVID', () => fetchX509(scene, folder))
+  scene.log('ok: x509pop')
+}
+
+function startAgent(
+  program: string,
+  { folder, ...config }: StockConfig & { readonly folder: string },
+  args: readonly string[],
+  undo: AsyncDisposableStack,
+) {
+  const file = configFor(folder, config)
+  const agent = spawn(program, ['run', '-config', file, ...args], {
     stdio: ['ignore', 'inherit', 'inherit'],
   })
   const ended = once(agent, 'exit')
@@ -195,10 +223,46 @@ async function run(surroundings: Surroundings): Promise<Outcome> {
     agent.kill()
     await ended
   })
-  const socket = join(folder, 'run', 'api.sock')
   const died = ended.then(([code]) => Promise.reject(new Error(`the agent ended with ${code}`)))
   died.catch(() => {})
-  await Promise.race([tour({ program: stock.agent, socket, local, log }, folder, ca.restart), died])
+  return { socket: join(folder, config.name, 'run', 'api.sock'), died }
+}
+
+async function run(surroundings: Surroundings): Promise<Outcome> {
+  const { log } = surroundings
+  const stock = await buildStock(surroundings)
+  if (stock.kind === 'skipped') return stock
+  const folder = mkdtempSync(join(tmpdir(), 'castellan-spire-agent-'))
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => rmSync(folder, { recursive: true, force: true }))
+  writeNodeCertificate(folder)
+  const ca = undo.use(await restartable(folder))
+  writeFileSync(join(folder, 'bundle.pem'), await rootsOf(ca.socket))
+  const local = undo.use(connectLocally(ca.socket))
+  const { value: token } = await local.client(Agent).createJoinToken({ ttl: 600 })
+  const start = (config: Omit<StockConfig, 'port'>, ...args: string[]) => {
+    const { socket, died } = startAgent(
+      stock.agent,
+      { folder, port: ca.port, ...config },
+      args,
+      undo,
+    )
+    return { scene: { program: stock.agent, socket, local, log }, died }
+  }
+  const byToken = start(
+    { name: 'token', attestor: '"join_token" { plugin_data {} }' },
+    '-joinToken',
+    token,
+  )
+  await Promise.race([tour(byToken.scene, folder, ca.restart), byToken.died])
+  // the authority of the first one was revoked meanwhile
+  writeFileSync(join(folder, 'bundle.pem'), await rootsOf(ca.socket))
+  const paths = `private_key_path = "${join(folder, 'node.key')}" certificate_path = "${join(folder, 'node.pem')}"`
+  const byCertificate = start({
+    name: 'certificate',
+    attestor: `"x509pop" { plugin_data { ${paths} } }`,
+  })
+  await Promise.race([shortTour(byCertificate.scene, folder), byCertificate.died])
   return { kind: 'ok' }
 }
 
