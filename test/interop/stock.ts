@@ -23,7 +23,7 @@ export async function buildStock({ log }: Surroundings): Promise<Stock> {
   try {
     const env = await goEnvironment()
     log(`building stock spire-agent and spire-server ${version}: about ten minutes, once`)
-    await run('go', ['mod', 'download'], { cwd: module, env })
+    // no `go mod download`: that asks for modules that are not built, and not all of them can be had
     const packages = ['agent', 'server'].map((it) => `github.com/spiffe/spire/cmd/spire-${it}`)
     const flags = ['-trimpath', '-ldflags', '-s -w']
     await run('go', ['build', ...flags, '-o', `${folder}/`, ...packages], {
