@@ -4,8 +4,9 @@ import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 
+const patience = 60_000
 const launcher = join(import.meta.dirname, '../../bin/castellan')
 const runtime = mkdtempSync(join(tmpdir(), 'castellan-xdg-'))
 const env = { ...process.env, XDG_RUNTIME_DIR: runtime }
@@ -38,15 +39,20 @@ function startDev() {
   child.once('exit', () => wake())
   return {
     child,
-    /** what it says from now on, once it matches */
-    async says(pattern: RegExp): Promise<RegExpExecArray> {
+    /** Waits until it has said all of `patterns` since the last time, in whatever order. */
+    async says(...patterns: readonly RegExp[]): Promise<RegExpExecArray> {
+      const late = setTimeout(() => wake(), patience)
+      const end = performance.now() + patience
       for (;;) {
-        const found = pattern.exec(said)
-        if (found !== null) {
-          said = said.slice(found.index + found[0].length)
-          return found
+        const found = patterns.map((pattern) => pattern.exec(said))
+        const [first] = found
+        if (first && found.every((it) => it !== null)) {
+          clearTimeout(late)
+          said = said.slice(Math.max(...found.map((it) => it.index + it[0].length)))
+          return first
         }
-        if (child.exitCode !== null) throw new Error(`it ended before it said ${pattern}: ${said}`)
+        if (child.exitCode !== null || performance.now() >= end)
+          throw new Error(`it did not say ${patterns.join(' and ')}: ${said.slice(-2000)}`)
         const next = Promise.withResolvers<void>()
         wake = next.resolve
         await next.promise
@@ -76,16 +82,23 @@ it('shows identities and rotations, answers calls, follows edits, and survives i
   await says(/payments\.yaml:\d+ colour/)
   writeFileSync(file, before.replaceAll('GET', 'PUT'))
   await says(/policies version 2/)
-  expect((await castellan('call', 'frontend', 'payments', 'GET', '/balance')).code).toBe(1)
+  // the agent has it; the sidecar a moment later
+  await vi.waitFor(async () => {
+    expect((await castellan('call', 'frontend', 'payments', 'GET', '/balance')).code).toBe(1)
+  }, patience)
   writeFileSync(file, before)
   await says(/policies version 3/)
 
   await killed('ca run')
-  await says(/authority has ended \(SIGKILL\); start it again: bin\/castellan ca run/)
-  await says(/authority AWAY/)
+  await says(
+    /authority has ended \(SIGKILL\); start it again: bin\/castellan ca run/,
+    /authority AWAY/,
+  )
   await killed('agent run')
-  await says(/agent has ended \(SIGKILL\); start it again: bin\/castellan agent run/)
-  await says(/agent AWAY; sidecars go on/)
+  await says(
+    /agent has ended \(SIGKILL\); start it again: bin\/castellan agent run/,
+    /agent AWAY; sidecars go on/,
+  )
   const without = await castellan('call', 'frontend', 'payments', 'GET', '/balance')
   expect(without.output).toMatch(/^200 /)
 
@@ -101,4 +114,4 @@ it('shows identities and rotations, answers calls, follows edits, and survives i
     const line = (await promise).split('\n').find((it) => it.includes(command))
     process.kill(Number.parseInt(line ?? '', 10), 'SIGKILL')
   }
-}, 120_000)
+}, 240_000)
