@@ -62,21 +62,23 @@ export async function followControl(
   throw new IdentityError('ERR_UNAVAILABLE', 'the authority ended the stream')
 }
 
-function ownPoint({ chain, receivedAt, notAfter }: AgentSvid, knowledge: Knowledge): number {
+/** The renewal point as it is when it is asked for: its authority may be tainted meanwhile. */
+function pointOf({ chain, receivedAt, notAfter }: AgentSvid, knowledge: Knowledge): () => number {
   const [leaf = new Uint8Array()] = chain
+  const { issuer } = parseCertificate(leaf)
   const point = renewalPoint(leaf, receivedAt, notAfter)
-  const taintedAt = knowledge.taintedAt(parseCertificate(leaf).issuer)
-  return taintedAt === undefined ? point : Math.min(point, taintPoint(leaf, taintedAt, notAfter))
+  return () => {
+    const taintedAt = knowledge.taintedAt(issuer)
+    return taintedAt === undefined ? point : Math.min(point, taintPoint(leaf, taintedAt, notAfter))
+  }
 }
 
 /** Waits for the renewal point of the agent's own SVID and renews it, with a new key. */
 export async function renewOwn(svid: AgentSvid, work: Work): Promise<AgentSvid> {
   const { transport, knowledge, clock, signal } = work
-  // asked anew at each tick: its authority may be tainted meanwhile
-  while (clock.now() < ownPoint(svid, knowledge)) {
-    await clock.sleep(Math.min(1000, Math.max(10, ownPoint(svid, knowledge) - clock.now())), {
-      signal,
-    })
+  const point = pointOf(svid, knowledge)
+  for (let left = point() - clock.now(); left > 0; left = point() - clock.now()) {
+    await clock.sleep(Math.min(1000, left), { signal })
   }
   const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
   const params = { csr: new Uint8Array(bareCsr(keys)) }

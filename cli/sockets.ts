@@ -1,10 +1,14 @@
 // Which authority and which agent a command speaks to: the one named, else the demonstration that runs.
 import type { Transport } from '@connectrpc/connect'
+import { z } from 'zod'
 import { openTransport } from '../client/transport.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import type { Context, ExitCode } from './context.ts'
 import { readDevAddress } from './dev/address.ts'
+import { optionalText } from './register.ts'
 
+/** The options of a command that needs nothing but the authority. */
+export const atAuthority = z.object({ socket: optionalText })
 export const socketOption = [
   '--socket <path>',
   "the authority's local socket (CASTELLAN_CA_SOCKET, else that of a running castellan dev)",

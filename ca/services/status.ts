@@ -6,9 +6,8 @@ import { badRequest } from '../wire.ts'
 const largestBatch = 1000
 
 /** Throws ERR_BAD_REQUEST for a batch that is too long to be looked at. */
-export function bounded<T>(items: readonly T[], field: string): readonly T[] {
-  if (items.length > largestBatch)
-    badRequest([{ field, problem: `more than ${largestBatch} items` }])
+export function bounded<T>(items: readonly T[], field: string, most = largestBatch): readonly T[] {
+  if (items.length > most) badRequest([{ field, problem: `more than ${most} items` }])
   return items
 }
 

@@ -15,7 +15,7 @@ import type { Peer } from '../callers.ts'
 import { namesInCsr } from '../csr-names.ts'
 import { jwtPurpose, witPurpose } from '../token-requests.ts'
 import { badRequest, ownIdFromWire, svidToWire, tokenToWire } from '../wire.ts'
-import { batch, ok, statusOfItem } from './status.ts'
+import { batch, bounded, ok, statusOfItem } from './status.ts'
 
 const largestBatch = 500
 // about 2 ms of signing: between slices other calls get their turn
@@ -93,8 +93,7 @@ export function svidService(authority: Authority, log: Log): Service<Peer> {
       }
     },
     async batchNewWITSVID({ params }, context) {
-      if (params.length > largestBatch)
-        badRequest([{ field: 'params', problem: `more than ${largestBatch} items` }])
+      bounded(params, 'params', largestBatch)
       const { attested } = callers.agent(context)
       const one = (it: NewWITSVIDParams, at: string) => issueWit(it, at, attested)
       return { results: await batch(params, { field: 'params', log }, one) }
@@ -103,8 +102,7 @@ export function svidService(authority: Authority, log: Log): Service<Peer> {
       throw new IdentityError('ERR_UNIMPLEMENTED', 'downstream authorities are not supported yet')
     },
     async batchNewX509SVID({ params }, context) {
-      if (params.length > largestBatch)
-        badRequest([{ field: 'params', problem: `more than ${largestBatch} items` }])
+      bounded(params, 'params', largestBatch)
       const { attested } = callers.agent(context)
       const results: Awaited<ReturnType<typeof issueOne>>[] = []
       for (let at = 0; at < params.length; at += slice) {

@@ -6,11 +6,9 @@ import type { Agent as AgentMessage } from '../../proto/gen/spire/api/types/agen
 import { IdentityError } from '../../spiffe/errors.ts'
 import { answer, table } from '../context.ts'
 import { idText, idToMessage, timeText } from '../messages.ts'
-import { flag, type Given, optionalText, optionsOf, type Register, text } from '../register.ts'
+import { flag, type Given, optionsOf, type Register, text } from '../register.ts'
 import { lifeOption, logFor, untilStopped } from '../run.ts'
-import { socketOption, withAuthority } from '../sockets.ts'
-
-const atAuthority = z.object({ socket: optionalText })
+import { atAuthority, socketOption, withAuthority } from '../sockets.ts'
 
 function plain(agent: AgentMessage) {
   return {

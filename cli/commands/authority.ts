@@ -6,14 +6,14 @@ import {
   LocalAuthority,
 } from '../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
 import { answer, type Context, table } from '../context.ts'
-import { type Given, optionalText, optionsOf, type Register } from '../register.ts'
-import { socketOption, withAuthority } from '../sockets.ts'
+import { type Given, optionsOf, type Register } from '../register.ts'
+import { atAuthority, socketOption, withAuthority } from '../sockets.ts'
 
 const kinds = ['x509', 'jwt', 'wit'] as const
 type Kind = (typeof kinds)[number]
 const phases = ['active', 'prepared', 'old'] as const
 
-const options = z.object({ socket: optionalText, kind: z.enum(kinds) })
+const options = atAuthority.extend({ kind: z.enum(kinds) })
 const kindOption = ['--kind <kind>', 'x509, jwt or wit', 'x509'] as const
 
 interface Steps {
@@ -83,7 +83,7 @@ async function statusOf(transport: Transport) {
   return rows.flat()
 }
 
-/** A verb that moves one authority on; without an id it takes the only one that is meant. */
+/** A verb that moves one authority on. */
 async function move(
   context: Context,
   given: Given,
@@ -106,20 +106,16 @@ export function authorityCommands(register: Register): void {
     about: 'Shows which keys sign, which come next, and which are still trusted.',
     options: [socketOption],
     run: (context, given) =>
-      withAuthority(
-        context,
-        optionsOf(given, z.object({ socket: optionalText })).socket,
-        async (transport) => {
-          const rows = await statusOf(transport)
-          answer(context, rows, () =>
-            table([
-              ['KIND', 'PHASE', 'ID', 'EXPIRES'],
-              ...rows.map((it) => [it.kind, it.phase, it.authorityId, it.expiresAt]),
-            ]),
-          )
-          return 0
-        },
-      ),
+      withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
+        const rows = await statusOf(transport)
+        answer(context, rows, () =>
+          table([
+            ['KIND', 'PHASE', 'ID', 'EXPIRES'],
+            ...rows.map((it) => [it.kind, it.phase, it.authorityId, it.expiresAt]),
+          ]),
+        )
+        return 0
+      }),
   })
   register({
     noun: 'authority',

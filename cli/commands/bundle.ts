@@ -1,12 +1,11 @@
 // castellan bundle show
 import { createClient } from '@connectrpc/connect'
-import { z } from 'zod'
 import { Bundle } from '../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import { fingerprintOf, parseCertificate } from '../../spiffe/certificate.ts'
 import { toPem } from '../../spiffe/pem.ts'
 import { answer } from '../context.ts'
-import { optionalText, optionsOf, type Register } from '../register.ts'
-import { socketOption, withAuthority } from '../sockets.ts'
+import { optionsOf, type Register } from '../register.ts'
+import { atAuthority, socketOption, withAuthority } from '../sockets.ts'
 
 export function bundleCommands(register: Register): void {
   register({
@@ -15,24 +14,20 @@ export function bundleCommands(register: Register): void {
     about: 'Prints the trust bundle as PEM, with the pin of each certificate in -o json.',
     options: [socketOption],
     run: (context, given) =>
-      withAuthority(
-        context,
-        optionsOf(given, z.object({ socket: optionalText })).socket,
-        async (transport) => {
-          const bundle = await createClient(Bundle, transport).getBundle({})
-          const authorities = bundle.x509Authorities.map(({ asn1 }) => ({
-            pin: `sha256:${fingerprintOf(asn1)}`,
-            notAfter: new Date(parseCertificate(asn1).notAfter).toISOString(),
-            pem: toPem(asn1, 'CERTIFICATE'),
-          }))
-          answer(context, { trustDomain: bundle.trustDomain, authorities }, () =>
-            authorities
-              .map(({ pem }) => pem)
-              .join('')
-              .trimEnd(),
-          )
-          return 0
-        },
-      ),
+      withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
+        const bundle = await createClient(Bundle, transport).getBundle({})
+        const authorities = bundle.x509Authorities.map(({ asn1 }) => ({
+          pin: `sha256:${fingerprintOf(asn1)}`,
+          notAfter: new Date(parseCertificate(asn1).notAfter).toISOString(),
+          pem: toPem(asn1, 'CERTIFICATE'),
+        }))
+        answer(context, { trustDomain: bundle.trustDomain, authorities }, () =>
+          authorities
+            .map(({ pem }) => pem)
+            .join('')
+            .trimEnd(),
+        )
+        return 0
+      }),
   })
 }

@@ -9,9 +9,14 @@ import { errnoOf } from '../../runtime/errno.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { answer, table } from '../context.ts'
 import { optionalText, optionsOf, type Register, whole } from '../register.ts'
-import { adminSocketOption, socketOption, withAgent, withAuthority } from '../sockets.ts'
+import {
+  adminSocketOption,
+  atAuthority,
+  socketOption,
+  withAgent,
+  withAuthority,
+} from '../sockets.ts'
 
-const atAuthority = z.object({ socket: optionalText })
 const atAgent = z.object({ adminSocket: optionalText, limit: whole })
 
 export function denialText({ reason, remedy }: Denial): string {

@@ -1,49 +1,22 @@
 // The authority end to end: TLS and the local socket, with the gRPC client that our agent uses.
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { PermissionDeniedDetails_Reason as Reason } from '../../proto/gen/spire/api/types/status_pb.js'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { parseSpiffeId, pathOf } from '../../spiffe/id.ts'
-import { startTestCa, type TestCa } from '../support/ca.ts'
-import {
-  attest,
-  type Connection,
-  type Credential,
-  connectLocally,
-  connectTls,
-  denialOf,
-  newKeys,
-  rootsOf,
-} from '../support/ca-client.ts'
+import { attest, type Credential, denialOf, newKeys } from '../support/ca-client.ts'
 import { makeCsr } from '../support/csr.ts'
+import { sharedCa } from '../support/shared-ca.ts'
 
-let ca: TestCa
-let local: Connection
-let roots: string
-beforeAll(async () => {
-  ca = await startTestCa()
-  local = connectLocally(ca.running.socket)
-  roots = await rootsOf(ca.running.socket)
-})
-afterAll(async () => {
-  local[Symbol.dispose]()
-  await ca[Symbol.asyncDispose]()
-})
+const ca = sharedCa()
 
-const remote = (credential?: Credential) => connectTls(ca.running.port, roots, credential)
-const newToken = async () => (await local.client(Agent).createJoinToken({ ttl: 60 })).value
 const serialOf = ({ chain }: Credential) => parseCertificate(chain[0] ?? new Uint8Array()).serial
 const wireId = (id: string) => ({ trustDomain: 'example.org', path: pathOf(parseSpiffeId(id)) })
 
-async function joined(): Promise<Credential & { id: string }> {
-  using connection = remote()
-  return await attest(connection, await newToken())
-}
-
 /** Asks what only an attested agent may; undefined is success. */
 async function useAs(credential: Credential) {
-  using connection = remote(credential)
+  using connection = ca.remote(credential)
   return await denialOf(connection.client(Entry).getAuthorizedEntries({}))
 }
 
@@ -54,14 +27,14 @@ const unusable = {
 
 describe('joining by a token', () => {
   it('gives an agent its SVID, which the authority then knows', async () => {
-    const agent = await joined()
+    const agent = await ca.join()
     expect(agent.id).toMatch(/^spiffe:\/\/example\.org\/spire\/agent\/join_token\/[0-9a-f]{32}$/)
     expect(agent.chain).toHaveLength(1)
     const leaf = parseCertificate(agent.chain[0] ?? new Uint8Array())
     expect(leaf.names).toEqual([{ kind: 'uri', value: agent.id }])
     const spki = agent.keys.publicKey.export({ format: 'der', type: 'spki' })
     expect(Buffer.from(leaf.publicKey)).toEqual(spki)
-    const known = await local.client(Agent).getAgent({ id: wireId(agent.id) })
+    const known = await ca.local.client(Agent).getAgent({ id: wireId(agent.id) })
     expect(known).toMatchObject({
       attestationType: 'join_token',
       x509svidSerialNumber: leaf.serial,
@@ -73,10 +46,10 @@ describe('joining by a token', () => {
   })
 
   it('gives the same agent another SVID when its answer was lost: to its key, and to no other', async () => {
-    const token = await newToken()
+    const token = await ca.newToken()
     const again = 'castellan_interrupted_join'
     const keys = newKeys()
-    using connection = remote()
+    using connection = ca.remote()
     expect(await denialOf(attest(connection, token, keys, again)), 'not used yet').toEqual(unusable)
     const first = await attest(connection, token, keys)
     const second = await attest(connection, token, keys, again)
@@ -84,44 +57,44 @@ describe('joining by a token', () => {
     expect(serialOf(second)).not.toBe(serialOf(first))
     expect(await useAs(second)).toBe(undefined)
     expect(await denialOf(attest(connection, token, newKeys(), again))).toEqual(unusable)
-    expect(await denialOf(attest(connection, await newToken(), keys, again))).toEqual(unusable)
+    expect(await denialOf(attest(connection, await ca.newToken(), keys, again))).toEqual(unusable)
     expect(await denialOf(attest(connection, '', keys, again))).toMatchObject({
       code: 'InvalidArgument',
       message: 'a join token is 1 to 256 bytes',
     })
-    await local.client(Agent).banAgent({ id: wireId(first.id) })
+    await ca.local.client(Agent).banAgent({ id: wireId(first.id) })
     expect(await denialOf(attest(connection, token, keys, again)), 'banned').toEqual(unusable)
-    await local.client(Agent).deleteAgent({ id: wireId(first.id) })
+    await ca.local.client(Agent).deleteAgent({ id: wireId(first.id) })
     expect(await denialOf(attest(connection, token, keys, again)), 'deleted').toEqual(unusable)
   })
 
   it('happens once per token', async () => {
-    const token = await newToken()
-    using connection = remote()
+    const token = await ca.newToken()
+    using connection = ca.remote()
     await attest(connection, token)
     expect(await denialOf(attest(connection, token))).toEqual(unusable)
     expect(await denialOf(attest(connection, 'nobody-made-this-token'))).toEqual(unusable)
   })
 
   it('R3 of 100 parallel attestations with one token exactly one wins', async () => {
-    const token = await newToken()
-    const before = await local.client(Agent).countAgents({})
-    const connections = Array.from({ length: 10 }, () => remote())
+    const token = await ca.newToken()
+    const before = await ca.local.client(Agent).countAgents({})
+    const connections = Array.from({ length: 10 }, () => ca.remote())
     const attempts = Array.from({ length: 100 }, (_, i) =>
-      attest(connections[i % 10] ?? local, token),
+      attest(connections[i % 10] ?? ca.local, token),
     )
     const denials = await Promise.all(attempts.map(denialOf))
     for (const connection of connections) connection[Symbol.dispose]()
     expect(denials.filter((it) => it === undefined)).toHaveLength(1)
     for (const it of denials.filter((one) => one !== undefined)) expect(it).toEqual(unusable)
-    const after = await local.client(Agent).countAgents({})
+    const after = await ca.local.client(Agent).countAgents({})
     expect(after.count - before.count).toBe(1)
   })
 
   it('R18 with a CSR of another key gives nothing, and the token stays good', async () => {
-    const token = await newToken()
+    const token = await ca.newToken()
     const [keys, other] = [newKeys(), newKeys()]
-    using connection = remote()
+    using connection = ca.remote()
     async function* requests(csr: Uint8Array) {
       const data = { type: 'join_token', payload: Buffer.from(token) }
       yield { step: { case: 'params' as const, value: { data, params: { csr } } } }
@@ -136,7 +109,7 @@ describe('joining by a token', () => {
   })
 
   it('needs evidence of a kind that somebody can judge', async () => {
-    using connection = remote()
+    using connection = ca.remote()
     async function* requests() {
       const data = { type: 'aws_iid', payload: Buffer.from('{}') }
       const params = { csr: makeCsr(newKeys()) }
@@ -158,7 +131,7 @@ describe('joining by a token', () => {
 
 describe('a join token', () => {
   it('is what the administrator says, within bounds', async () => {
-    const create = (init: object) => local.client(Agent).createJoinToken(init)
+    const create = (init: object) => ca.local.client(Agent).createJoinToken(init)
     const token = 'a-token-of-my-own-choice'
     expect((await create({ token, ttl: 5 })).value).toBe(token)
     expect(await denialOf(create({ token }))).toEqual({
@@ -179,17 +152,17 @@ describe('a join token', () => {
 
   it('with an ID makes its alias with it, or neither', async () => {
     const agentId = { trustDomain: 'example.org', path: '/node/one' }
-    const { value } = await local.client(Agent).createJoinToken({ agentId })
-    using connection = remote()
+    const { value } = await ca.local.client(Agent).createJoinToken({ agentId })
+    using connection = ca.remote()
     const { id } = await attest(connection, value)
     const filter = { byParentId: wireId(id) }
-    const { entries } = await local.client(Entry).listEntries({ filter })
+    const { entries } = await ca.local.client(Entry).listEntries({ filter })
     expect(entries).toMatchObject([
       { spiffeId: agentId, selectors: [{ type: 'spiffe_id', value: id }] },
     ])
     const reserved = { trustDomain: 'example.org', path: '/spire/server' }
     const token = 'token-for-a-reserved-id'
-    const refused = local.client(Agent).createJoinToken({ token, agentId: reserved })
+    const refused = ca.local.client(Agent).createJoinToken({ token, agentId: reserved })
     expect(await denialOf(refused)).toEqual({
       code: 'InvalidArgument',
       message: 'agent_id: spiffe://example.org/spire/server lies under the reserved path /spire',
@@ -201,7 +174,7 @@ describe('a join token', () => {
 describe('renewal', () => {
   async function renewed(agent: Credential): Promise<Credential> {
     const keys = newKeys()
-    using connection = remote(agent)
+    using connection = ca.remote(agent)
     const { svid } = await connection.client(Agent).renewAgent({ params: { csr: makeCsr(keys) } })
     return { chain: svid?.certChain ?? [], keys }
   }
@@ -212,7 +185,7 @@ describe('renewal', () => {
   })
 
   it('leaves the old certificate good until the new one is used', async () => {
-    const agent = await joined()
+    const agent = await ca.join()
     const next = await renewed(agent)
     expect(serialOf(next)).not.toBe(serialOf(agent))
     expect(await useAs(agent), 'not yet used').toBe(undefined)
@@ -222,7 +195,7 @@ describe('renewal', () => {
   })
 
   it('twice without use keeps the newest alone beside the one in use', async () => {
-    const agent = await joined()
+    const agent = await ca.join()
     const [first, second] = [await renewed(agent), await renewed(agent)]
     expect(await useAs(first)).toEqual(replaced(first, agent.id))
     expect(await useAs(agent)).toBe(undefined)
@@ -230,13 +203,13 @@ describe('renewal', () => {
   })
 
   it('is for agents, and with a CSR', async () => {
-    using anonymous = remote()
+    using anonymous = ca.remote()
     const call = anonymous.client(Agent).renewAgent({ params: { csr: makeCsr(newKeys()) } })
     expect(await denialOf(call)).toEqual({
       code: 'PermissionDenied',
       message: 'anonymous is no agent',
     })
-    using connection = remote(await joined())
+    using connection = ca.remote(await ca.join())
     expect(await denialOf(connection.client(Agent).renewAgent({}))).toEqual({
       code: 'InvalidArgument',
       message: 'params: is missing',
@@ -246,22 +219,22 @@ describe('renewal', () => {
 
 describe('an agent', () => {
   it('that is banned is told so, until it is deleted', async () => {
-    const agent = await joined()
-    await local.client(Agent).banAgent({ id: wireId(agent.id) })
+    const agent = await ca.join()
+    await ca.local.client(Agent).banAgent({ id: wireId(agent.id) })
     expect(await useAs(agent)).toEqual({
       code: 'PermissionDenied',
       message: `${agent.id} is banned`,
       reason: Reason.AGENT_BANNED,
     })
-    const { agents } = await local.client(Agent).listAgents({ filter: { byBanned: true } })
+    const { agents } = await ca.local.client(Agent).listAgents({ filter: { byBanned: true } })
     expect(agents).toMatchObject([{ id: wireId(agent.id), banned: true, x509svidSerialNumber: '' }])
-    await local.client(Agent).deleteAgent({ id: wireId(agent.id) })
+    await ca.local.client(Agent).deleteAgent({ id: wireId(agent.id) })
     expect(await useAs(agent)).toEqual({
       code: 'PermissionDenied',
       message: `${agent.id} is not attested`,
       reason: Reason.AGENT_NOT_ATTESTED,
     })
-    const gone = local.client(Agent).deleteAgent({ id: wireId(agent.id) })
+    const gone = ca.local.client(Agent).deleteAgent({ id: wireId(agent.id) })
     expect(await denialOf(gone)).toEqual({
       code: 'NotFound',
       message: `agent ${agent.id} not found`,
@@ -269,16 +242,16 @@ describe('an agent', () => {
   })
 
   it('says its version once, and it is shown', async () => {
-    const agent = await joined()
-    using connection = remote(agent)
+    const agent = await ca.join()
+    using connection = ca.remote(agent)
     await connection.client(Agent).postStatus({ agentVersion: '9.9' })
-    const known = await local.client(Agent).getAgent({ id: wireId(agent.id) })
+    const known = await ca.local.client(Agent).getAgent({ id: wireId(agent.id) })
     expect(known.agentVersion).toBe('9.9')
   })
 
   it('R19 is not listed by a filter that nobody understands', async () => {
     const list = (byExpiresBefore: string) =>
-      local.client(Agent).listAgents({ filter: { byExpiresBefore } })
+      ca.local.client(Agent).listAgents({ filter: { byExpiresBefore } })
     expect(await denialOf(list('next tuesday'))).toEqual({
       code: 'InvalidArgument',
       message: 'filter.by_expires_before: is no time in RFC 3339',
@@ -290,8 +263,8 @@ describe('an agent', () => {
 
 describe('the log', () => {
   it('has told every refusal, and no token, key or CSR', async () => {
-    const token = await newToken()
-    using connection = remote()
+    const token = await ca.newToken()
+    using connection = ca.remote()
     await attest(connection, token)
     await denialOf(attest(connection, token))
     const text = ca.lines.join('')

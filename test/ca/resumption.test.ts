@@ -1,40 +1,15 @@
 // A TLS session that is resumed skips the certificate: the authority must never take one up again.
 import { once } from 'node:events'
 import { connect, type SecureVersion, type TLSSocket } from 'node:tls'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { parseSpiffeId, pathOf } from '../../spiffe/id.ts'
 import { toPem } from '../../spiffe/pem.ts'
-import { startTestCa, type TestCa } from '../support/ca.ts'
-import {
-  attest,
-  type Connection,
-  type Credential,
-  connectLocally,
-  connectTls,
-  denialOf,
-  rootsOf,
-} from '../support/ca-client.ts'
+import { type Credential, denialOf } from '../support/ca-client.ts'
+import { sharedCa } from '../support/shared-ca.ts'
 
-let ca: TestCa
-let local: Connection
-let roots: string
-beforeAll(async () => {
-  ca = await startTestCa()
-  local = connectLocally(ca.running.socket)
-  roots = await rootsOf(ca.running.socket)
-})
-afterAll(async () => {
-  local[Symbol.dispose]()
-  await ca[Symbol.asyncDispose]()
-})
-
-async function joined(): Promise<Credential & { id: string }> {
-  const { value } = await local.client(Agent).createJoinToken({ ttl: 60 })
-  using connection = connectTls(ca.running.port, roots)
-  return await attest(connection, value)
-}
+const ca = sharedCa()
 
 async function handshake(
   version: SecureVersion,
@@ -45,7 +20,7 @@ async function handshake(
   const socket = connect({
     host: '127.0.0.1',
     port: ca.running.port,
-    ca: roots,
+    ca: ca.roots,
     cert: chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
     key: keys.privateKey.export({ format: 'pem', type: 'pkcs8' }),
     ALPNProtocols: ['h2'],
@@ -64,7 +39,7 @@ async function handshake(
 
 describe('R4 TLS session resumption', () => {
   it.each<SecureVersion>(['TLSv1.2', 'TLSv1.3'])('is refused in %s', async (version) => {
-    const agent = await joined()
+    const agent = await ca.join()
     const first = await handshake(version, agent)
     const own = first.socket.getSession()
     first.socket.destroy()
@@ -77,12 +52,12 @@ describe('R4 TLS session resumption', () => {
   })
 
   it('and a connection that is open when its agent is banned gets no further', async () => {
-    const agent = await joined()
-    using connection = connectTls(ca.running.port, roots, agent)
+    const agent = await ca.join()
+    using connection = ca.remote(agent)
     const ask = () => denialOf(connection.client(Entry).getAuthorizedEntries({}))
     expect(await ask()).toBe(undefined)
     const id = { trustDomain: 'example.org', path: pathOf(parseSpiffeId(agent.id)) }
-    await local.client(Agent).banAgent({ id })
+    await ca.local.client(Agent).banAgent({ id })
     expect((await ask())?.code).toMatch(/^(PermissionDenied|Unavailable)$/)
   })
 })

@@ -63,6 +63,10 @@ describe('an X.509 authority', () => {
     })
 
     const serial = serialNow()
+    const renewed = Promise.withResolvers<void>()
+    using _ = source.subscribe(() => {
+      if (serialNow() !== serial) renewed.resolve()
+    })
     expect(await denialOf(operator().revokeX509Authority({ authorityId: old }))).toMatchObject({
       code: 'FailedPrecondition',
     })
@@ -70,7 +74,7 @@ describe('an X.509 authority', () => {
     expect((await published()).filter((it) => it.endsWith('tainted'))).toHaveLength(1)
     await eventually(() => operator().revokeX509Authority({ authorityId: old }))
     expect(await published()).toHaveLength(1)
-    await vi.waitUntil(() => serialNow() !== serial, { timeout: 60_000, interval: 50 })
+    await renewed.promise
     const [svid] = source.current()?.svids ?? []
     expect(svid?.id).toBe('spiffe://example.org/web')
     const authorities = source.current()?.bundles(parseTrustDomain(trustDomain))?.authorities

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, it, onTestFinished, vi } from 'vitest'
+import { expect, it, onTestFailed, onTestFinished, vi } from 'vitest'
 
 const patience = 60_000
 const launcher = join(import.meta.dirname, '../../bin/castellan')
@@ -30,6 +30,8 @@ function startDev() {
     rmSync(runtime, { recursive: true, force: true })
   })
   let said = ''
+  let awaited = ''
+  onTestFailed(() => console.error(`waiting for ${awaited} in: ${said.slice(-2000)}`))
   let wake = () => {}
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (part: string) => {
@@ -41,18 +43,15 @@ function startDev() {
     child,
     /** Waits until it has said all of `patterns` since the last time, in whatever order. */
     async says(...patterns: readonly RegExp[]): Promise<RegExpExecArray> {
-      const late = setTimeout(() => wake(), patience)
-      const end = performance.now() + patience
+      awaited = patterns.join(' and ')
       for (;;) {
         const found = patterns.map((pattern) => pattern.exec(said))
         const [first] = found
         if (first && found.every((it) => it !== null)) {
-          clearTimeout(late)
           said = said.slice(Math.max(...found.map((it) => it.index + it[0].length)))
           return first
         }
-        if (child.exitCode !== null || performance.now() >= end)
-          throw new Error(`it did not say ${patterns.join(' and ')}: ${said.slice(-2000)}`)
+        if (child.exitCode !== null) throw new Error('it ended')
         const next = Promise.withResolvers<void>()
         wake = next.resolve
         await next.promise

@@ -14,16 +14,10 @@ import * as x509 from '@peculiar/x509'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Agent } from '../../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import type { X509SVID } from '../../../proto/gen/spire/api/types/x509svid_pb.js'
-import { startTestCa, type TestCa, testFolder } from '../../support/ca.ts'
-import {
-  type Connection,
-  connectLocally,
-  connectTls,
-  denialOf,
-  newKeys,
-  rootsOf,
-} from '../../support/ca-client.ts'
+import { testFolder } from '../../support/ca.ts'
+import { type Connection, denialOf, newKeys } from '../../support/ca-client.ts'
 import { makeCsr } from '../../support/csr.ts'
+import { sharedCa } from '../../support/shared-ca.ts'
 
 interface Node {
   readonly certificate: x509.X509Certificate
@@ -70,28 +64,24 @@ async function issuer(name: string) {
   }
 }
 
-let folder: ReturnType<typeof testFolder>
-let ca: TestCa
-let local: Connection
-let anyone: Connection
+const folder = testFolder()
 let known: Awaited<ReturnType<typeof issuer>>
 let foreign: Awaited<ReturnType<typeof issuer>>
-beforeAll(async () => {
-  folder = testFolder()
+let anyone: Connection
+const ca = sharedCa(async () => {
   known = await issuer('nodes')
   foreign = await issuer('others')
   writeFileSync(join(folder.path, 'nodes.pem'), known.certificate.toString('pem'))
-  ca = await startTestCa({
+  return {
     folder: folder.path,
     config: 'attestors: { x509pop: { bundle: nodes.pem } }\n',
-  })
-  local = connectLocally(ca.running.socket)
-  anyone = connectTls(ca.running.port, await rootsOf(ca.running.socket))
+  }
 })
-afterAll(async () => {
+beforeAll(() => {
+  anyone = ca.remote()
+})
+afterAll(() => {
   anyone[Symbol.dispose]()
-  local[Symbol.dispose]()
-  await ca[Symbol.asyncDispose]()
   folder[Symbol.dispose]()
 })
 
@@ -150,7 +140,7 @@ describe('a node with a certificate of its own', () => {
       const { svid, reattestable } = await attest(payloadOf(certificate), (it) => answer(it, key))
       expect(reattestable).toBe(true)
       expect(svid?.id?.path).toBe(`/spire/agent/x509pop/${sha1(certificate)}`)
-      const agent = await local.client(Agent).getAgent({ id: idOf(svid) })
+      const agent = await ca.local.client(Agent).getAgent({ id: idOf(svid) })
       expect(agent).toMatchObject({ attestationType: 'x509pop', canReattest: true })
       const serial = certificate.serialNumber.padStart(
         Math.ceil(certificate.serialNumber.length / 2) * 2,
@@ -167,14 +157,13 @@ describe('a node with a certificate of its own', () => {
   it('renews by attesting again, and is told so', async () => {
     const { certificate, key } = await known.node(ec)
     const first = await attest(payloadOf(certificate), (it) => answer(it, key))
-    const roots = await rootsOf(ca.running.socket)
     const chain = first.svid?.certChain ?? []
-    using agent = connectTls(ca.running.port, roots, { chain, keys: first.keys })
+    using agent = ca.remote({ chain, keys: first.keys })
     const renewal = agent.client(Agent).renewAgent({ params: { csr: makeCsr(newKeys()) } })
     expect(await denialOf(renewal)).toMatchObject({ code: 'PermissionDenied', reason: 5 })
     const second = await attest(payloadOf(certificate), (it) => answer(it, key))
     expect(second.svid?.id?.path).toBe(first.svid?.id?.path)
-    await local.client(Agent).banAgent({ id: idOf(first.svid) })
+    await ca.local.client(Agent).banAgent({ id: idOf(first.svid) })
     const banned = attest(payloadOf(certificate), (it) => answer(it, key))
     expect(await denialOf(banned)).toMatchObject({ code: 'PermissionDenied', reason: 4 })
   })

@@ -1,5 +1,5 @@
 // Bundles of other trust domains and relationships with them, over the wire.
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import { createAuthority } from '../../../ca/x509.ts'
 import {
   Bundle,
@@ -7,26 +7,19 @@ import {
 } from '../../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import { Entry } from '../../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { TrustDomain } from '../../../proto/gen/spire/api/server/trustdomain/v1/trustdomain_pb.js'
-import { startTestCa, type TestCa } from '../../support/ca.ts'
-import { type Connection, connectLocally, denialOf, newKeys } from '../../support/ca-client.ts'
+import { denialOf, newKeys } from '../../support/ca-client.ts'
+import { sharedCa } from '../../support/shared-ca.ts'
 
-let ca: TestCa
-let local: Connection
+const ca = sharedCa()
 let root: Uint8Array
 beforeAll(async () => {
-  ca = await startTestCa()
-  local = connectLocally(ca.running.socket)
   const now = Date.now()
   const made = { trustDomain: 'other.test', notBefore: now, notAfter: now + 3_600_000 }
   root = (await createAuthority(made)).certificate
 })
-afterAll(async () => {
-  local[Symbol.dispose]()
-  await ca[Symbol.asyncDispose]()
-})
 
-const bundles = () => local.client(Bundle)
-const relations = () => local.client(TrustDomain)
+const bundles = () => ca.local.client(Bundle)
+const relations = () => ca.local.client(TrustDomain)
 const publicKey = new Uint8Array(newKeys().publicKey.export({ format: 'der', type: 'spki' }))
 const bundleOf = (trustDomain: string, more = {}) => ({
   trustDomain,
@@ -121,17 +114,17 @@ describe('federated bundles', () => {
       selectors: [{ type: 'unix', value: 'uid:1' }],
       federatesWith: ['a.test', 'b.test'],
     })
-    await local.client(Entry).batchCreateEntry({ entries: [entry('one')] })
+    await ca.local.client(Entry).batchCreateEntry({ entries: [entry('one')] })
     const remove = async (trustDomain: string, mode: Mode) =>
       (await bundles().batchDeleteFederatedBundle({ trustDomains: [trustDomain], mode })).results
     const restricted = await remove('a.test', Mode.RESTRICT)
     expect(restricted).toMatchObject([{ trustDomain: 'a.test', status: { code: 9 } }])
     expect(restricted[0]?.status?.message).toContain('1 entries federate with a.test')
     expect(codes(await remove('a.test', Mode.DISSOCIATE))).toEqual([0])
-    const left = await local.client(Entry).getEntry({ id: 'one' })
+    const left = await ca.local.client(Entry).getEntry({ id: 'one' })
     expect(left).toMatchObject({ federatesWith: ['b.test'], revisionNumber: 1n })
     expect(codes(await remove('b.test', Mode.DELETE))).toEqual([0])
-    expect(await denialOf(local.client(Entry).getEntry({ id: 'one' }))).toMatchObject({
+    expect(await denialOf(ca.local.client(Entry).getEntry({ id: 'one' }))).toMatchObject({
       code: 'NotFound',
     })
     expect(codes(await remove('b.test', Mode.RESTRICT))).toEqual([5])

@@ -1,48 +1,30 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Agent } from '../../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { SVID } from '../../../proto/gen/spire/api/server/svid/v1/svid_pb.js'
 import { parseCertificate } from '../../../spiffe/certificate.ts'
-import { startTestCa, type TestCa } from '../../support/ca.ts'
-import {
-  attest,
-  type Connection,
-  connectLocally,
-  connectTls,
-  denialOf,
-  newKeys,
-  rootsOf,
-} from '../../support/ca-client.ts'
+import { type Connection, denialOf, newKeys } from '../../support/ca-client.ts'
 import { makeCsr, requestedNames } from '../../support/csr.ts'
+import { sharedCa } from '../../support/shared-ca.ts'
 
 const id = (path: string) => ({ trustDomain: 'example.org', path })
 
-let ca: TestCa
-let local: Connection
+const ca = sharedCa()
 let agent: Connection
 let agentPath: string
 beforeAll(async () => {
-  ca = await startTestCa()
-  local = connectLocally(ca.running.socket)
-  const roots = await rootsOf(ca.running.socket)
-  const { value } = await local.client(Agent).createJoinToken({})
-  const own = await attest(local, value)
+  const own = await ca.join()
   agentPath = own.id.slice('spiffe://example.org'.length)
-  agent = connectTls(ca.running.port, roots, own)
+  agent = ca.remote(own)
   await register('web', agentPath, { hint: 'front', dnsNames: ['web.example'], x509SvidTtl: 600 })
   await register('db', agentPath)
   await register('foreign', '/spire/agent/another')
 })
-afterAll(async () => {
-  agent[Symbol.dispose]()
-  local[Symbol.dispose]()
-  await ca[Symbol.asyncDispose]()
-})
+afterAll(() => agent[Symbol.dispose]())
 
 async function register(name: string, parent: string, more = {}): Promise<void> {
   const selectors = [{ type: 'unix', value: 'uid:1000' }]
   const entry = { id: name, spiffeId: id(`/${name}`), parentId: id(parent), selectors, ...more }
-  const { results } = await local.client(Entry).batchCreateEntry({ entries: [entry] })
+  const { results } = await ca.local.client(Entry).batchCreateEntry({ entries: [entry] })
   expect(results).toMatchObject([{ status: { code: 0, message: 'OK' } }])
 }
 
@@ -110,7 +92,7 @@ describe('BatchNewX509SVID', () => {
       code: 'InvalidArgument',
       message: 'params: more than 500 items',
     })
-    expect(await denialOf(local.client(SVID).batchNewX509SVID({ params: [] }))).toEqual({
+    expect(await denialOf(ca.local.client(SVID).batchNewX509SVID({ params: [] }))).toEqual({
       code: 'PermissionDenied',
       message: 'local is no agent',
     })
@@ -120,7 +102,7 @@ describe('BatchNewX509SVID', () => {
 describe('MintX509SVID', () => {
   const csrFor = (...names: (readonly [number, string])[]) =>
     makeCsr(newKeys(), { attributes: [requestedNames(...names)] })
-  const mint = (csr: Uint8Array, ttl = 0) => local.client(SVID).mintX509SVID({ csr, ttl })
+  const mint = (csr: Uint8Array, ttl = 0) => ca.local.client(SVID).mintX509SVID({ csr, ttl })
   const uri = (text: string) => [0x86, text] as const
 
   it('gives an administrator the names it asks for', async () => {

@@ -2,37 +2,24 @@
 import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Agent } from '../../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Bundle } from '../../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import { Entry } from '../../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { LocalAuthority } from '../../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
 import { SVID } from '../../../proto/gen/spire/api/server/svid/v1/svid_pb.js'
-import { startTestCa, type TestCa } from '../../support/ca.ts'
-import {
-  attest,
-  type Connection,
-  connectLocally,
-  connectTls,
-  denialOf,
-  rootsOf,
-} from '../../support/ca-client.ts'
+import { type Connection, denialOf } from '../../support/ca-client.ts'
+import { sharedCa } from '../../support/shared-ca.ts'
 
 const trustDomain = 'example.org'
 const id = (path: string) => ({ trustDomain, path })
 
-let ca: TestCa
-let local: Connection
+const ca = sharedCa()
 let agent: Connection
 beforeAll(async () => {
-  ca = await startTestCa()
-  local = connectLocally(ca.running.socket)
-  const roots = await rootsOf(ca.running.socket)
-  const { value } = await local.client(Agent).createJoinToken({})
-  const own = await attest(local, value)
-  agent = connectTls(ca.running.port, roots, own)
+  const own = await ca.join()
+  agent = ca.remote(own)
   const parentId = id(own.id.slice(`spiffe://${trustDomain}`.length))
   const selectors = [{ type: 'unix', value: 'uid:1000' }]
-  const { results } = await local.client(Entry).batchCreateEntry({
+  const { results } = await ca.local.client(Entry).batchCreateEntry({
     entries: [
       { id: 'web', spiffeId: id('/web'), parentId, selectors, jwtSvidTtl: 120, hint: 'front' },
       {
@@ -47,14 +34,10 @@ beforeAll(async () => {
   })
   expect(results.map(({ status }) => status?.code)).toEqual([0, 0, 0])
 })
-afterAll(async () => {
-  agent[Symbol.dispose]()
-  local[Symbol.dispose]()
-  await ca[Symbol.asyncDispose]()
-})
+afterAll(() => agent[Symbol.dispose]())
 
 const keysOf = async (kind: 'jwt' | 'wit') => {
-  const bundle = await local.client(Bundle).getBundle({})
+  const bundle = await ca.local.client(Bundle).getBundle({})
   const keys = kind === 'jwt' ? bundle.jwtAuthorities : bundle.witAuthorities
   const read = (der: Uint8Array) =>
     createPublicKey({ key: Buffer.from(der), format: 'der', type: 'spki' })
@@ -106,14 +89,14 @@ describe('a JWT-SVID', () => {
   })
 
   it('JW-14 its key is published with its kid, beside those of X.509', async () => {
-    const bundle = await local.client(Bundle).getBundle({})
+    const bundle = await ca.local.client(Bundle).getBundle({})
     expect(bundle.jwtAuthorities).toHaveLength(1)
     expect(bundle.jwtAuthorities[0]).toMatchObject({
       keyId: expect.stringMatching(/^[0-9a-f]{32}$/),
       tainted: false,
     })
     expect(Number(bundle.jwtAuthorities[0]?.expiresAt)).toBeGreaterThan(Date.now() / 1000)
-    const masked = await local.client(Bundle).getBundle({ outputMask: { jwtAuthorities: true } })
+    const masked = await ca.local.client(Bundle).getBundle({ outputMask: { jwtAuthorities: true } })
     expect([masked.x509Authorities.length, masked.jwtAuthorities.length]).toEqual([0, 1])
   })
 
@@ -132,7 +115,7 @@ describe('a JWT-SVID', () => {
 
   it('is minted for an administrator: any ID of ours but the reserved ones', async () => {
     const mint = (path: string, domain = trustDomain) =>
-      local.client(SVID).mintJWTSVID({
+      ca.local.client(SVID).mintJWTSVID({
         id: { trustDomain: domain, path },
         audience: ['them'],
         ttl: 60,
@@ -143,7 +126,7 @@ describe('a JWT-SVID', () => {
     expect((payload.exp ?? 0) - (payload.iat ?? 0)).toBe(60)
     expect(await denialOf(mint('/spire/server'))).toMatchObject({ code: 'InvalidArgument' })
     expect(await denialOf(mint('/x', 'other.test'))).toMatchObject({ code: 'InvalidArgument' })
-    const negative = local.client(SVID).mintJWTSVID({ id: id('/x'), audience: ['a'], ttl: -1 })
+    const negative = ca.local.client(SVID).mintJWTSVID({ id: id('/x'), audience: ['a'], ttl: -1 })
     expect(await denialOf(negative)).toEqual({
       code: 'InvalidArgument',
       message: 'ttl: is negative',
@@ -226,7 +209,7 @@ describe('a WIT-SVID', () => {
 
   it('is minted for an administrator', async () => {
     const { entryId, ...key } = good
-    const { svid } = await local.client(SVID).mintWITSVID({ id: id('/anyone'), ttl: 90, ...key })
+    const { svid } = await ca.local.client(SVID).mintWITSVID({ id: id('/anyone'), ttl: 90, ...key })
     const { payload } = await verified(svid?.token ?? '', 'wit')
     expect(payload.sub).toBe(`spiffe://${trustDomain}/anyone`)
     expect((payload.exp ?? 0) - (payload.iat ?? 0)).toBe(90)
@@ -235,7 +218,7 @@ describe('a WIT-SVID', () => {
 
 describe('keys for tokens', () => {
   it('rotate by hand; three of a kind are published at most', async () => {
-    const operator = local.client(LocalAuthority)
+    const operator = ca.local.client(LocalAuthority)
     const activate = async () => {
       const { preparedAuthority } = await operator.prepareJWTAuthority({})
       const authorityId = preparedAuthority?.authorityId ?? ''
