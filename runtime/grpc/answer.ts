@@ -164,11 +164,8 @@ export function refuse<P>(call: Call<P>, error: unknown): void {
   settle(call)
   report(call, status.code, error)
   if (!isOpen(stream)) return
-  const answer = (ended: boolean) => {
-    stream.respond(trailersOnly(status), whole)
-    if (!ended) resetSoon(stream)
-  }
-  if (call.requestEnded) answer(true)
+  const answer = () => stream.respond(trailersOnly(status), whole)
+  if (call.requestEnded) answer()
   else atRequestEnd(stream, swallowed * rules.messageBytes, answer)
 }
 
