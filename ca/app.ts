@@ -17,6 +17,7 @@ import { bundleService } from './services/bundle.ts'
 import { controlService } from './services/control.ts'
 import { debugService } from './services/debug.ts'
 import { entryService } from './services/entry.ts'
+import { istioService } from './services/istio.ts'
 import { localAuthorityService } from './services/local-authority.ts'
 import { loggerService } from './services/logger.ts'
 import { policiesService } from './services/policies.ts'
@@ -37,6 +38,7 @@ export function servicesOf(
     loggerService(log),
     debugService(authority),
     controlService(authority),
+    ...(authority.istio === undefined ? [] : [istioService(authority, authority.istio)]),
     policiesService(authority),
   ]
   const known = new Set(['', ...services.map(({ descriptor }) => descriptor.typeName)])

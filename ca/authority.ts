@@ -7,6 +7,7 @@ import type { Authorities } from './authorities/authorities.ts'
 import type { Callers } from './callers.ts'
 import type { Wanted, WantedToken } from './grants.ts'
 import type { Delivered } from './issue.ts'
+import type { IstioCallers } from './istio/callers.ts'
 import type { Registry } from './registry.ts'
 import type { Store } from './store/store.ts'
 import type { TokenPurpose, TokenSvid } from './token-svids.ts'
@@ -19,6 +20,8 @@ export interface Authority {
   readonly authorities: Authorities
   readonly callers: Callers
   readonly acknowledgements: Acknowledgements
+  /** undefined when Istio's certificate service is not configured */
+  readonly istio: IstioCallers | undefined
   readonly attestors: ReadonlyMap<string, NodeAttestor>
   /** The whole procedure of `issue.ts` with this authority's rules. */
   issue(csr: Uint8Array, attested: Attested, wanted: Wanted): Promise<Delivered>

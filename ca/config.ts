@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { address, duration, loadConfig, pathRelativeTo } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseTrustDomain } from '../spiffe/id.ts'
+import { dnsNamesProblem } from './dns-names.ts'
 
 const trustDomain = z.string().transform((text, context) => {
   try {
@@ -13,9 +14,43 @@ const trustDomain = z.string().transform((text, context) => {
   }
 })
 
+const dnsName = z.string().superRefine((name, context) => {
+  const message = dnsNamesProblem([name])
+  if (message !== undefined) context.addIssue({ code: 'custom', message })
+})
+
 const second = 1000
 const floors = { product: 300 * second, development: 2 * second } as const
 const longestLeaf = 86_400 * second
+
+const httpsUrl = z.url({ protocol: /^https$/, error: 'is no https URL' })
+
+function istio(path: ReturnType<typeof pathRelativeTo>) {
+  const published = z.strictObject({
+    url: httpsUrl,
+    /** PEM of who may vouch for that server; the public authorities when left out */
+    roots: path.optional(),
+    /** whether it may be on a private network or on this machine */
+    privateAddress: z.boolean().default(false),
+  })
+  return z.strictObject({
+    /** DNS names for the server's certificate: Istio's agents check the name that they dial */
+    serverNames: z.array(dnsName).min(1),
+    /** whose tokens are believed */
+    tokens: z
+      .array(
+        z.strictObject({
+          /** the `iss` of its tokens */
+          issuer: z.string().min(1),
+          /** one of them has to be in `aud`; Istio's agents send istio-ca */
+          audiences: z.array(z.string().min(1)).min(1),
+          /** its public keys, a JWK Set */
+          jwks: z.union([z.strictObject({ file: path }), published]),
+        }),
+      )
+      .min(1),
+  })
+}
 
 function caConfig(file: string) {
   const path = pathRelativeTo(file)
@@ -49,6 +84,8 @@ function caConfig(file: string) {
           x509pop: z.strictObject({ bundle: path }).optional(),
         })
         .default({}),
+      /** Istio's certificate service, for Istio's own agents; off when left out */
+      istio: istio(path).optional(),
       /** folder of policy files (*.yaml) that is watched and applied */
       policies: path.optional(),
       /** lowers the floor of lifetimes to 2 s; for demonstrations and tests */

@@ -19,6 +19,8 @@ export type Wanted =
       /** milliseconds, 0 for the default */
       readonly lifetime: number
     }
+  /** lifetime in milliseconds, 0 for the default */
+  | { readonly kind: 'service account'; readonly lifetime: number }
   | { readonly kind: 'server' }
 
 /** What is asked for as a token. */
@@ -49,6 +51,8 @@ export interface GrantRules {
   readonly now: () => number
   /** milliseconds */
   readonly lifetimes: Readonly<Record<'default' | 'agent' | 'floor' | 'cap', number>>
+  /** names of the server beside its SPIFFE ID, for clients that check those */
+  readonly serverNames: readonly string[]
 }
 
 function denied(message: string): never {
@@ -151,6 +155,28 @@ function minted(
   return { spiffeId: id, dnsNames, lifetime: clamp(lifetime, rules), entryId: '', requester: name }
 }
 
+/** Istio's agents schedule by what they asked for: what they cannot have is an error. */
+function ofServiceAccount(
+  { id, name }: Extract<Attested, { kind: 'service account' }>,
+  lifetime: number,
+  rules: GrantRules,
+): GrantTerms {
+  const { floor, cap, default: usual } = rules.lifetimes
+  if (lifetime !== 0 && (lifetime < floor || lifetime > cap)) {
+    const problem = `is not between ${floor / 1000} and ${cap / 1000} seconds`
+    throw new IdentityError('ERR_BAD_REQUEST', `validity_duration ${problem}`, {
+      fields: [{ field: 'validity_duration', problem }],
+    })
+  }
+  return {
+    spiffeId: id,
+    dnsNames: [],
+    lifetime: lifetime === 0 ? usual : lifetime,
+    entryId: '',
+    requester: name,
+  }
+}
+
 /** The terms of a certificate for `attested`. Throws ERR_DENIED, ERR_NOT_FOUND or ERR_AGENT_BANNED. */
 export function termsFor(attested: Attested, wanted: Wanted, rules: GrantRules): GrantTerms {
   const { kind } = attested
@@ -160,9 +186,12 @@ export function termsFor(attested: Attested, wanted: Wanted, rules: GrantRules):
     return ofEntry(attested.agent, wanted.entryId, rules)
   if (kind === 'administrator' && wanted.kind === 'mint')
     return minted(attested.name, wanted, rules)
+  if (kind === 'service account' && wanted.kind === 'service account')
+    return ofServiceAccount(attested, wanted.lifetime, rules)
   if (kind === 'self' && wanted.kind === 'server') {
     const spiffeId = spiffeIdOf(rules.trustDomain, '/spire/server')
-    return { spiffeId, dnsNames: [], lifetime: clamp(0, rules), entryId: '', requester: spiffeId }
+    const dnsNames = rules.serverNames
+    return { spiffeId, dnsNames, lifetime: clamp(0, rules), entryId: '', requester: spiffeId }
   }
   return denied(`a caller of kind ${kind} may not have a certificate of kind ${wanted.kind}`)
 }

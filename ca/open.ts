@@ -22,6 +22,7 @@ import { createCallers } from './callers.ts'
 import { type CaConfig, lifetimesOf } from './config.ts'
 import type { IssueSteps } from './issue.ts'
 import { createIssuing } from './issuing.ts'
+import { openIstio } from './istio/open.ts'
 import { openRegistry } from './registry.ts'
 import { openSqliteStore } from './store/sqlite/store.ts'
 import type { AuthorityKind } from './store/store.ts'
@@ -94,7 +95,8 @@ export async function openAuthority(
     isKnown: (sequence) => acknowledgements.laggards(sequence).length === 0,
   })
   const now = () => clock.now()
-  const rules = { trustDomain, registry, now, lifetimes: lifetimesOf(config) }
+  const serverNames = config.istio?.serverNames ?? []
+  const rules = { trustDomain, registry, now, serverNames, lifetimes: lifetimesOf(config) }
   const { issuance: issued } = store
   const issuing = createIssuing({
     clock,
@@ -114,6 +116,7 @@ export async function openAuthority(
     authorities,
     acknowledgements,
     callers: createCallers({ registry, table: store.agents, now }),
+    istio: openIstio(config, { clock, log, issued }),
     attestors: new Map([
       ['join_token', joinTokenAttestor(trustDomain, clock)],
       [interruptedJoin, interruptedJoinAttestor({ trustDomain, clock, agents, issued })],

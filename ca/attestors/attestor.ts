@@ -18,6 +18,8 @@ export type Facts =
   | { readonly kind: 'agent'; readonly agent: AgentRow }
   /** the local socket, or an SVID whose entry says admin */
   | { readonly kind: 'administrator'; readonly name: string }
+  /** a service account of Istio's, by token or certificate; `name` says by which */
+  | { readonly kind: 'service account'; readonly id: SpiffeId; readonly name: string }
   /** the authority itself, for its own TLS certificate */
   | { readonly kind: 'self' }
 

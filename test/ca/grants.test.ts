@@ -23,7 +23,7 @@ let rules: GrantRules
 beforeEach(async () => {
   store = await openSqliteStore(':memory:', trustDomain)
   registry = openRegistry(store, trustDomain)
-  rules = { trustDomain, registry, now: () => now, lifetimes }
+  rules = { trustDomain, registry, now: () => now, serverNames: ['ca.example.org'], lifetimes }
 })
 afterEach(() => {
   registry[Symbol.dispose]()
@@ -88,7 +88,7 @@ describe('who may have what', () => {
   it('self: the server’s own ID and no other', () => {
     expect(terms(vouch({ kind: 'self' }), { kind: 'server' })).toEqual({
       spiffeId: 'spiffe://example.org/spire/server',
-      dnsNames: [],
+      dnsNames: ['ca.example.org'],
       lifetime: lifetimes.default,
       entryId: '',
       requester: 'spiffe://example.org/spire/server',

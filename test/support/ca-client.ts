@@ -58,7 +58,8 @@ export function connectTls(port: number, roots: string, credential?: Credential)
     ca: roots,
     ...own,
     checkServerIdentity: (_: string, { raw }: { raw: Uint8Array }) => {
-      const uris = parseCertificate(raw).names.map((it) => (it.kind === 'uri' ? it.value : ''))
+      const { names } = parseCertificate(raw)
+      const uris = names.flatMap((it) => (it.kind === 'uri' ? [it.value] : []))
       return uris.join() === 'spiffe://example.org/spire/server'
         ? undefined
         : new Error(`the server is ${uris}`)

@@ -1,0 +1,63 @@
+// Who asks Istio's certificate service: by the certificate that this service gave before, else by a
+// token. Nothing else counts: neither names in the CSR nor x-forwarded-client-cert.
+import type { CallContext } from '../../runtime/grpc/service.ts'
+import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
+import { type Attested, vouch } from '../attestors/attestor.ts'
+import type { Peer } from '../callers.ts'
+import type { IssuanceTable } from '../store/store.ts'
+import { holderOf, type TokenRules } from './tokens.ts'
+
+export interface IstioCallers {
+  /** Throws ERR_UNTRUSTED in words that tell the caller nothing; the log has the reason. */
+  authenticate(context: Pick<CallContext<Peer>, 'peer' | 'metadata'>): Promise<Attested>
+}
+
+export interface IstioCallersOptions {
+  readonly tokens: TokenRules
+  readonly issued: Pick<IssuanceTable, 'find'>
+}
+
+/** the requester of what this service issues begins so */
+const origin = 'istio:'
+
+function untrusted(message: string): never {
+  throw new IdentityError('ERR_UNTRUSTED', message)
+}
+
+export function createIstioCallers({ tokens, issued }: IstioCallersOptions): IstioCallers {
+  /** A certificate that came another way renews the same way, or losing an entry would end nothing. */
+  function byCertificate(peer: Peer): Attested {
+    if (peer.kind !== 'svid') return untrusted('no client certificate')
+    if (peer.notAfter < tokens.clock.now())
+      return untrusted(`the certificate of ${peer.id} has expired`)
+    const [row] = issued.find({ serial: peer.serial, limit: 1 })
+    if (row?.spiffeId !== peer.id || !row.requester.startsWith(origin))
+      return untrusted(
+        `the certificate of ${peer.id} was not issued by Istio's certificate service`,
+      )
+    return vouch({ kind: 'service account', id: peer.id, name: `${origin}${peer.serial}` })
+  }
+
+  async function byToken(metadata: CallContext<Peer>['metadata']): Promise<Attested> {
+    const [authorization, ...others] = metadata.get('authorization') ?? []
+    if (authorization === undefined || others.length > 0) return untrusted('no token, or several')
+    const { id, issuer } = await holderOf(authorization, tokens)
+    return vouch({ kind: 'service account', id, name: `${origin}${issuer}` })
+  }
+
+  return {
+    async authenticate({ peer, metadata }) {
+      const reasons: string[] = []
+      for (const way of [async () => byCertificate(peer), () => byToken(metadata)]) {
+        try {
+          return await way()
+        } catch (error) {
+          if (!hasCode(error, 'ERR_UNTRUSTED')) throw error
+          reasons.push(explain(error))
+        }
+      }
+      const cause = new Error(reasons.join('; '))
+      throw new IdentityError('ERR_UNTRUSTED', 'request authenticate failure', { cause })
+    },
+  }
+}

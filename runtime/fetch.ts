@@ -1,0 +1,106 @@
+// Fetching what others publish (JWKS, bundles), under invariant 9: HTTPS only, a time limit, a size limit,
+// no redirects, and no address that the operator did not allow.
+import { lookup as resolve } from 'node:dns'
+import { request } from 'node:https'
+import { BlockList, isIP, isIPv6, type LookupFunction } from 'node:net'
+import { explain, IdentityError } from '../spiffe/errors.ts'
+
+export interface FetchOptions {
+  /** PEM; the public roots when left out */
+  readonly roots?: string | undefined
+  /** whether an address of a private network or of this machine will do */
+  readonly privateAddress: boolean
+  /** milliseconds for all of it */
+  readonly timeout: number
+  /** bytes of the body */
+  readonly most: number
+}
+
+/** Nobody publishes there: machine metadata services, multicast, addresses that mean "this". */
+const never = new BlockList()
+never.addSubnet('0.0.0.0', 8)
+never.addSubnet('169.254.0.0', 16)
+never.addSubnet('224.0.0.0', 3)
+never.addAddress('::', 'ipv6')
+never.addAddress('fd00:ec2::254', 'ipv6')
+never.addSubnet('fe80::', 10, 'ipv6')
+never.addSubnet('ff00::', 8, 'ipv6')
+
+const inside = new BlockList()
+inside.addSubnet('10.0.0.0', 8)
+inside.addSubnet('100.64.0.0', 10)
+inside.addSubnet('127.0.0.0', 8)
+inside.addSubnet('172.16.0.0', 12)
+inside.addSubnet('192.0.0.0', 24)
+inside.addSubnet('192.168.0.0', 16)
+inside.addSubnet('198.18.0.0', 15)
+inside.addAddress('::1', 'ipv6')
+inside.addSubnet('64:ff9b::', 96, 'ipv6')
+inside.addSubnet('fc00::', 7, 'ipv6')
+
+/** Why nothing is fetched from `address`; undefined when it may be. */
+export function addressProblem(address: string, privateAddress: boolean): string | undefined {
+  const family = isIPv6(address) ? 'ipv6' : 'ipv4'
+  if (never.check(address, family)) return `${address} is no address to fetch from`
+  if (!privateAddress && inside.check(address, family))
+    return `${address} is of a private network, which has to be allowed`
+  return undefined
+}
+
+/** Resolves as node:dns does; an address that is refused is never connected to. */
+function guarded(privateAddress: boolean): LookupFunction {
+  return (host, options, callback) => {
+    resolve(host, { ...options, all: true }, (error, addresses) => {
+      if (error !== null) return callback(error, '')
+      for (const { address } of addresses) {
+        const problem = addressProblem(address, privateAddress)
+        if (problem !== undefined) return callback(new Error(problem), '')
+      }
+      const [first] = addresses
+      if (options.all === true) callback(null, addresses)
+      else callback(null, first?.address ?? '', first?.family)
+    })
+  }
+}
+
+async function get(url: URL, options: FetchOptions, signal: AbortSignal): Promise<Buffer> {
+  const { promise, resolve: done, reject } = Promise.withResolvers<Buffer>()
+  const { roots: ca, privateAddress, most } = options
+  const asked = request(
+    url,
+    { ...(ca === undefined ? {} : { ca }), lookup: guarded(privateAddress), agent: false, signal },
+    (response) => {
+      if (response.statusCode !== 200) {
+        response.destroy()
+        return reject(new Error(`the answer is ${response.statusCode}, not 200`))
+      }
+      const parts: Buffer[] = []
+      let size = 0
+      response.on('error', reject)
+      response.on('data', (part: Buffer) => {
+        size += part.length
+        parts.push(part)
+        if (size > most) response.destroy(new Error(`the answer is over ${most} bytes`))
+      })
+      response.on('end', () => done(Buffer.concat(parts)))
+    },
+  )
+  asked.on('error', reject)
+  asked.end()
+  return promise
+}
+
+/** The body that `url` answers with. Throws ERR_UNAVAILABLE, naming the URL and the reason. */
+export async function fetchBounded(url: string, options: FetchOptions): Promise<Buffer> {
+  try {
+    const target = new URL(url)
+    if (target.protocol !== 'https:') throw new Error('only https is fetched')
+    // an address in the URL is connected to without a lookup
+    const host = target.hostname.replace(/^\[|\]$/g, '')
+    const problem = isIP(host) === 0 ? undefined : addressProblem(host, options.privateAddress)
+    if (problem !== undefined) throw new Error(problem)
+    return await get(target, options, AbortSignal.timeout(options.timeout))
+  } catch (cause) {
+    throw new IdentityError('ERR_UNAVAILABLE', `cannot fetch ${url}: ${explain(cause)}`, { cause })
+  }
+}
