@@ -157,14 +157,16 @@ async function drainParts<P>({ clock, listener, sessions, patience }: Parts<P>):
   done.abort()
 }
 
+/** A second in ten parts: a program that stood still for longer has yet had ten turns to write. */
+async function aSecond(signal: AbortSignal): Promise<void> {
+  for (let part = 0; part < 10; part++) await systemClock.sleep(100, { signal })
+}
+
 /** A peer that is told to go gets a second to read why. */
 async function disconnectSession<P>(session: Session<P>): Promise<void> {
   closeSession(session)
   const done = new AbortController()
-  await Promise.race([
-    session.ended,
-    systemClock.sleep(1000, { signal: done.signal }).catch(ignore),
-  ])
+  await Promise.race([session.ended, aSecond(done.signal).catch(ignore)])
   done.abort()
   session.socket.destroy()
 }
