@@ -17,6 +17,7 @@ import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
 import { Echo } from '../../proto/gen/castellan/test/v1/echo_pb.js'
 import { Health } from '../../proto/gen/grpc/health/v1/health_pb.js'
 import { ServerReflection } from '../../proto/gen/grpc/reflection/v1/reflection_pb.js'
+import { IstioCertificateService } from '../../proto/gen/istio/v1/auth/ca_pb.js'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Bundle } from '../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import { Debug } from '../../proto/gen/spire/api/server/debug/v1/debug_pb.js'
@@ -35,7 +36,7 @@ const trustDomain = parseTrustDomain('example.org')
 const now = 1_900_000_000_000
 const services = [
   ...[Agent, Entry, SVID, Bundle, TrustDomain, LocalAuthority, Logger, Debug],
-  ...[Control, Policies, Health, ServerReflection],
+  ...[IstioCertificateService, Control, Policies, Health, ServerReflection],
 ]
 const methods = services.flatMap<DescMethod>((it) => [...it.methods])
 
@@ -103,6 +104,7 @@ const expected: Readonly<Record<string, readonly (CallerClass | 'nobody')[]>> = 
   'Logger/SetLogLevel': ['local', 'admin'],
   'Logger/ResetLogLevel': ['local', 'admin'],
   'Debug/GetInfo': ['local', 'admin'],
+  'IstioCertificateService/CreateCertificate': ['anyone'],
   'Control/Subscribe': ['agent'],
   'Policies/GetPolicies': ['local', 'admin'],
   'Policies/ApplyPolicies': ['local', 'admin'],

@@ -59,12 +59,14 @@ describe('who may have what', () => {
       node: node(),
       agent: vouch({ kind: 'agent', agent }),
       administrator,
+      'service account': vouch({ kind: 'service account', id, name: 'istio:k8s' }),
       self: vouch({ kind: 'self' }),
     }
     const wishes: Wanted[] = [
       { kind: 'agent' },
       { kind: 'entry', entryId: 'web' },
       mint(),
+      { kind: 'service account', lifetime: 0 },
       { kind: 'server' },
     ]
     const allowed = Object.entries(callers).flatMap(([kind, caller]) =>
@@ -81,6 +83,7 @@ describe('who may have what', () => {
       'agent agent',
       'agent entry',
       'administrator mint',
+      'service account service account',
       'self server',
     ])
   })

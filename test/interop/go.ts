@@ -7,8 +7,8 @@ import { promisify } from 'node:util'
 import type { Surroundings } from './interop.ts'
 
 const run = promisify(execFile)
-const module = import.meta.dirname
-const cache = join(module, '../../.cache/go')
+const own = import.meta.dirname
+const cache = join(own, '../../.cache/go')
 
 export type Built =
   | { readonly kind: 'built'; readonly path: string }
@@ -30,7 +30,7 @@ function isWritable(folder: string): boolean {
 /** Caches of this repository where the machine's own cannot be used. */
 export async function goEnvironment(): Promise<Environment> {
   const inherited = { ...process.env, GOTOOLCHAIN: 'local', GOFLAGS: '-mod=readonly' }
-  const { stdout } = await run('go', ['env', 'GOMODCACHE', 'GOCACHE'], { cwd: module })
+  const { stdout } = await run('go', ['env', 'GOMODCACHE', 'GOCACHE'], { cwd: own })
   const [modules = '', builds = ''] = stdout.split('\n')
   if (isWritable(modules) && isWritable(builds)) return inherited
   return { ...inherited, GOMODCACHE: join(cache, 'mod'), GOCACHE: join(cache, 'build') }
@@ -41,8 +41,12 @@ export function lastLine(error: unknown): string {
   return text.trim().split('\n').at(-1) ?? ''
 }
 
-/** A machine without Go or without the modules skips; code that does not compile fails. */
-export async function buildGo(name: string, { log }: Surroundings): Promise<Built> {
+/**
+ * Builds `name` of the module in this folder, or in `module` below it. A machine without Go or without
+ * the modules skips; code that does not compile fails.
+ */
+export async function buildGo(name: string, { log }: Surroundings, module = '.'): Promise<Built> {
+  const cwd = join(own, module)
   let env: Environment
   try {
     env = await goEnvironment()
@@ -50,13 +54,14 @@ export async function buildGo(name: string, { log }: Surroundings): Promise<Buil
     return { kind: 'skipped', reason: `go does not run: ${lastLine(error)}` }
   }
   try {
-    await run('go', ['mod', 'download'], { cwd: module, env })
+    // gets what this program needs; `go mod download` would ask for more than can be had
+    await run('go', ['list', '-deps', '-f', '{{""}}', `./${name}`], { cwd, env })
   } catch (error) {
     return { kind: 'skipped', reason: `its modules cannot be had: ${lastLine(error)}` }
   }
   log(`building ${name}`)
   const path = join(cache, 'bin', name)
-  await run('go', ['build', '-o', path, `./${name}`], { cwd: module, env })
+  await run('go', ['build', '-o', path, `./${name}`], { cwd, env })
   return { kind: 'built', path }
 }
 

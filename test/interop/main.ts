@@ -7,6 +7,7 @@ const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   { name: 'grpc-go', load: async () => (await import('./grpc-go.ts')).grpcGo },
   { name: 'go-spiffe', load: async () => (await import('./go-spiffe.ts')).goSpiffe },
   { name: 'spire-cli', load: async () => (await import('./spire-cli.ts')).spireCli },
+  { name: 'istio-csr', load: async () => (await import('./istio-csr.ts')).istioCsr },
   { name: 'spire-agent', load: async () => (await import('./spire-agent.ts')).spireAgent },
 ]
 
