@@ -1,11 +1,14 @@
 // What the authority has told this agent, as one value that others read and follow.
-import type { AuthorityMessage } from '../proto/gen/castellan/control/v1/control_pb.js'
+import { denyListOf } from '../client/deny-list.ts'
+import type { AuthorityMessage, Revocation } from '../proto/gen/castellan/control/v1/control_pb.js'
+import type { DenyList as DenyListMessage } from '../proto/gen/castellan/deny/v1/deny_pb.js'
 import type { PolicySet } from '../proto/gen/castellan/policy/v1/policy_pb.js'
 import type { Bundle } from '../proto/gen/spire/api/types/bundle_pb.js'
 import type { Entry } from '../proto/gen/spire/api/types/entry_pb.js'
 import type { Clock } from '../runtime/clock.ts'
 import { createTopic } from '../runtime/lifecycle.ts'
 import { bundleOf, type X509Bundle } from '../spiffe/bundle.ts'
+import { type DenyList, denyNothing } from '../spiffe/deny-list.ts'
 import { isSpiffeId, type SpiffeId, type TrustDomain } from '../spiffe/id.ts'
 
 export interface AgentEntry {
@@ -19,12 +22,23 @@ export interface AgentEntry {
   readonly createdAt: bigint
 }
 
+/** What is believed no more: to be asked, to be passed on, and as CRLs. */
+export interface KnownRevocation {
+  readonly denyList: DenyList
+  readonly message: DenyListMessage | undefined
+  /** DER, one for each authority, or none */
+  readonly crls: readonly Uint8Array[]
+}
+
 export interface Knowledge {
   readonly entries: ReadonlyMap<string, AgentEntry>
   bundle(): X509Bundle
   /** When this agent heard that the authority of that name is tainted; undefined when it is not. */
   taintedAt(subject: Uint8Array): number | undefined
   policies(): PolicySet | undefined
+  revocation(): KnownRevocation
+  /** Whether that identity is on the deny-list now. */
+  isDenied(id: SpiffeId): boolean
   /** the resume cursor, and the store that it is of */
   place(): { readonly cursor: bigint; readonly epoch: string }
   /** Whether the authority was heard at least once since the start. */
@@ -72,6 +86,7 @@ export function createKnowledge(
   let bundle = first
   let tainted: ReadonlyMap<string, number> = new Map()
   let policies: PolicySet | undefined
+  let revocation: KnownRevocation = { denyList: denyNothing, message: undefined, crls: [] }
   let place = { cursor: 0n, epoch: '' }
   let isComplete = false
   return {
@@ -79,6 +94,8 @@ export function createKnowledge(
     bundle: () => bundle,
     taintedAt: (subject) => tainted.get(nameKey(subject)),
     policies: () => policies,
+    revocation: () => revocation,
+    isDenied: (id) => revocation.denyList.againstId(id, clock.now()) !== undefined,
     place: () => place,
     isComplete: () => isComplete,
     apply(message) {
@@ -89,6 +106,7 @@ export function createKnowledge(
           trustDomain,
           message.bundle.x509Authorities.map(({ asn1 }) => asn1),
         )
+      const nextRevocation = message.revocation && revocationOf(message.revocation)
       if (message.snapshot) entries.clear()
       for (const id of message.deletedEntries) entries.delete(id)
       for (const wire of message.entries) {
@@ -100,6 +118,7 @@ export function createKnowledge(
         bundle = next
       }
       policies = message.policies ?? policies
+      revocation = nextRevocation ?? revocation
       place = { cursor: message.cursor, epoch: message.epoch }
       const isNews = !isComplete || message.snapshot || hasContent(message)
       isComplete = true
@@ -110,15 +129,22 @@ export function createKnowledge(
 }
 
 /** Whether a message says anything; one that does not is a heartbeat. */
-function hasContent({ entries, deletedEntries, bundle, policies }: AuthorityMessage): boolean {
-  return (
-    entries.length + deletedEntries.length > 0 || bundle !== undefined || policies !== undefined
-  )
+function hasContent({ entries, deletedEntries, ...rest }: AuthorityMessage): boolean {
+  const whole = [rest.bundle, rest.policies, rest.revocation]
+  return entries.length + deletedEntries.length > 0 || whole.some((it) => it !== undefined)
 }
 
-/** Entries whose selectors the caller has all of, oldest first: the first is the default identity. */
+function revocationOf({ denyList: message, crls }: Revocation): KnownRevocation {
+  return { denyList: denyListOf(message), message, crls }
+}
+
+/**
+ * Entries whose selectors the caller has all of, oldest first: the first is the default identity. Who is
+ * on the deny-list has none.
+ */
 export function entriesFor(knowledge: Knowledge, selectors: ReadonlySet<string>): AgentEntry[] {
   return [...knowledge.entries.values()]
     .filter((entry) => entry.selectors.every((selector) => selectors.has(selector)))
+    .filter(({ spiffeId }) => !knowledge.isDenied(spiffeId))
     .sort((a, b) => Number(a.createdAt - b.createdAt) || (a.id < b.id ? -1 : 1))
 }

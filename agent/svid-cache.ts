@@ -34,11 +34,11 @@ export interface WorkloadSvid {
 
 export interface SvidCache {
   readonly svids: ReadonlyMap<string, WorkloadSvid>
-  /** Entries without SVID, with one of another revision, at its point, tainted, or no longer in the bundle. */
+  /** Entries without SVID, with one of another revision, at its point, tainted, denied, or no longer in the bundle. */
   due(): AgentEntry[]
   /** Verifies and keeps an answer of the authority. Throws ERR_UNTRUSTED. */
   take(entry: AgentEntry, message: X509SVID, key: Uint8Array): void
-  /** Drops what has expired or lost its entry. */
+  /** Drops what has expired, lost its entry or is denied. */
   sweep(): void
   /** Tells the listeners that something was taken or dropped. */
   tell(): void
@@ -87,7 +87,9 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
   function isDue({ id, revision }: AgentEntry): boolean {
     const svid = svids.get(id)
     if (svid === undefined || svid.revision !== revision) return true
-    return clock.now() >= dueAt(svid) || !isTrusted(svid)
+    const now = clock.now()
+    const rule = knowledge.revocation().denyList.againstSerial(svid.serial, now)
+    return now >= dueAt(svid) || rule !== undefined || !isTrusted(svid)
   }
 
   function take(entry: AgentEntry, { certChain }: X509SVID, key: Uint8Array): void {
@@ -117,7 +119,7 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
   function sweep(): void {
     for (const { entryId, id, notAfter } of [...svids.values()]) {
       const isExpired = notAfter <= clock.now()
-      if (!isExpired && knowledge.entries.has(entryId)) continue
+      if (!isExpired && knowledge.entries.has(entryId) && !knowledge.isDenied(id)) continue
       svids.delete(entryId)
       if (isExpired)
         log.error({ spiffeId: id, entryId }, 'an SVID expired before it could be renewed')
@@ -129,7 +131,10 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
     svids,
     take,
     sweep,
-    due: () => [...knowledge.entries.values()].filter(isDue),
+    due: () =>
+      [...knowledge.entries.values()].filter(
+        (entry) => !knowledge.isDenied(entry.spiffeId) && isDue(entry),
+      ),
     tell: () => topic.publish(),
     untilNext() {
       const points = [...svids.values()].map((svid) => Math.min(dueAt(svid), svid.notAfter))

@@ -16,11 +16,13 @@ import { agentService } from './services/agent.ts'
 import { bundleService } from './services/bundle.ts'
 import { controlService } from './services/control.ts'
 import { debugService } from './services/debug.ts'
+import { denyRulesService } from './services/deny-rules.ts'
 import { entryService } from './services/entry.ts'
 import { istioService } from './services/istio.ts'
 import { localAuthorityService } from './services/local-authority.ts'
 import { loggerService } from './services/logger.ts'
 import { policiesService } from './services/policies.ts'
+import { recordsService } from './services/records.ts'
 import { svidService } from './services/svid.ts'
 import { trustDomainService } from './services/trust-domain.ts'
 
@@ -40,6 +42,8 @@ export function servicesOf(
     controlService(authority),
     ...(authority.istio === undefined ? [] : [istioService(authority, authority.istio)]),
     policiesService(authority),
+    denyRulesService(authority),
+    recordsService(authority),
   ]
   const known = new Set(['', ...services.map(({ descriptor }) => descriptor.typeName)])
   const health = healthService<Peer>((name) => {

@@ -9,6 +9,7 @@ import type { Wanted, WantedToken } from './grants.ts'
 import type { Delivered } from './issue.ts'
 import type { IstioCallers } from './istio/callers.ts'
 import type { Registry } from './registry.ts'
+import type { Revocation } from './revocation.ts'
 import type { Store } from './store/store.ts'
 import type { TokenPurpose, TokenSvid } from './token-svids.ts'
 
@@ -19,6 +20,7 @@ export interface Authority {
   readonly registry: Registry
   readonly authorities: Authorities
   readonly callers: Callers
+  readonly revocation: Revocation
   readonly acknowledgements: Acknowledgements
   /** undefined when Istio's certificate service is not configured */
   readonly istio: IstioCallers | undefined

@@ -6,6 +6,7 @@ import { methodName } from '../runtime/grpc/service.ts'
 import { peerChain } from '../runtime/tls-server.ts'
 import type { BundleSource } from '../spiffe/bundle.ts'
 import { parseCertificate, type Serial } from '../spiffe/certificate.ts'
+import { describeRule, presentedOf } from '../spiffe/deny-list.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { isBelow, type SpiffeId } from '../spiffe/id.ts'
 import { verifySvid } from '../spiffe/svid.ts'
@@ -21,6 +22,8 @@ export type Peer =
       readonly kind: 'svid'
       readonly id: SpiffeId
       readonly serial: Serial
+      /** those that signed for it */
+      readonly authorityIds: readonly string[]
       /** milliseconds since the epoch */
       readonly notAfter: number
       readonly address: string
@@ -99,6 +102,8 @@ export const callersOf: Readonly<Record<string, readonly CallerClass[]>> = {
   // its callers prove themselves in the call: ca/istio/callers.ts
   'istio.v1.auth.IstioCertificateService/CreateCertificate': ['anyone'],
   'castellan.control.v1.Control/Subscribe': ['agent'],
+  ...allOf('castellan.deny.v1.DenyRules', ['AddRule', 'ListRules', 'RemoveRule']),
+  ...allOf('castellan.records.v1.Records', ['ListIssued']),
   'castellan.policy.v1.Policies/GetPolicies': administration,
   'castellan.policy.v1.Policies/ApplyPolicies': administration,
   'grpc.health.v1.Health/Check': ['anyone'],
@@ -120,7 +125,13 @@ export function peerOf(socket: Socket, bundles: BundleSource, now: number): Peer
   if (first === undefined) return { kind: 'anonymous', address }
   const { notAfter } = parseCertificate(first)
   const svid = verifySvid(chain, bundles, { now: Math.min(now, notAfter) })
-  return { kind: 'svid', id: svid.id, serial: svid.leaf.serial, notAfter, address }
+  return { kind: 'svid', ...presentedOf(svid), notAfter, address }
+}
+
+/** Why a connection that was good is so no more; undefined while it is. */
+export function denialOf(peer: Peer, { denyList }: Registry, now: number): string | undefined {
+  const rule = peer.kind === 'svid' ? denyList().against(peer, now) : undefined
+  return rule === undefined ? undefined : describeRule(rule)
 }
 
 export interface Callers {
@@ -193,6 +204,8 @@ export function createCallers({ registry, table, now }: CallersOptions): Callers
 
   return {
     async authorize({ method, peer }) {
+      const denial = denialOf(peer, registry, now())
+      if (denial !== undefined) throw new IdentityError('ERR_DENIED', denial)
       const name = methodName(method)
       const classes = Object.hasOwn(callersOf, name) ? (callersOf[name] ?? []) : []
       for (const wanted of classes) if (await belongs(peer, wanted)) return

@@ -1,5 +1,6 @@
 // Step 3 of issuance: what each kind of caller may have. Default deny: a combination without a row in
 // this file does not exist.
+import { describeRule } from '../spiffe/deny-list.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { isMemberOf, pathOf, type SpiffeId, spiffeIdOf, type TrustDomain } from '../spiffe/id.ts'
 import type { Attested } from './attestors/attestor.ts'
@@ -177,8 +178,7 @@ function ofServiceAccount(
   }
 }
 
-/** The terms of a certificate for `attested`. Throws ERR_DENIED, ERR_NOT_FOUND or ERR_AGENT_BANNED. */
-export function termsFor(attested: Attested, wanted: Wanted, rules: GrantRules): GrantTerms {
+function decide(attested: Attested, wanted: Wanted, rules: GrantRules): GrantTerms {
   const { kind } = attested
   if (kind === 'node' && wanted.kind === 'agent') return joined(attested, rules)
   if (kind === 'agent' && wanted.kind === 'agent') return renewed(attested.agent, rules)
@@ -196,6 +196,19 @@ export function termsFor(attested: Attested, wanted: Wanted, rules: GrantRules):
   return denied(`a caller of kind ${kind} may not have a certificate of kind ${wanted.kind}`)
 }
 
+/** Whoever is on the deny-list gets nothing new. */
+function demandNotDenied(id: SpiffeId, { registry, now }: GrantRules): void {
+  const rule = registry.denyList().againstId(id, now())
+  if (rule !== undefined) denied(describeRule(rule))
+}
+
+/** The terms of a certificate for `attested`. Throws ERR_DENIED, ERR_NOT_FOUND or ERR_AGENT_BANNED. */
+export function termsFor(attested: Attested, wanted: Wanted, rules: GrantRules): GrantTerms {
+  const terms = decide(attested, wanted, rules)
+  demandNotDenied(terms.spiffeId, rules)
+  return terms
+}
+
 /** A JWT-SVID is short because nothing but its expiry ends it; a WIT-SVID is useless without its key. */
 const tokenLifetimes: Readonly<Record<TokenKind, number>> = { jwt: 300_000, wit: 3_600_000 }
 
@@ -203,12 +216,7 @@ function tokenLifetime(wanted: number, token: TokenKind, { lifetimes }: GrantRul
   return Math.min(wanted === 0 ? tokenLifetimes[token] : wanted, lifetimes.cap)
 }
 
-/** The terms of a token SVID for `attested`. Throws ERR_DENIED or ERR_NOT_FOUND. */
-export function tokenTermsFor(
-  attested: Attested,
-  wanted: WantedToken,
-  rules: GrantRules,
-): TokenGrant {
+function decideToken(attested: Attested, wanted: WantedToken, rules: GrantRules): TokenGrant {
   const { token } = wanted
   if (attested.kind === 'agent' && wanted.kind === 'entry') {
     const entry = entryBelow(attested.agent, wanted.entryId, rules)
@@ -234,4 +242,15 @@ export function tokenTermsFor(
     }
   }
   return denied(`a caller of kind ${attested.kind} may not have a token of kind ${wanted.kind}`)
+}
+
+/** The terms of a token SVID for `attested`. Throws ERR_DENIED or ERR_NOT_FOUND. */
+export function tokenTermsFor(
+  attested: Attested,
+  wanted: WantedToken,
+  rules: GrantRules,
+): TokenGrant {
+  const grant = decideToken(attested, wanted, rules)
+  demandNotDenied(grant.spiffeId, rules)
+  return grant
 }

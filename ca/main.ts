@@ -13,7 +13,7 @@ import { bundleSourceOf } from '../spiffe/bundle.ts'
 import { hasCode } from '../spiffe/errors.ts'
 import { detailsOf, servicesOf } from './app.ts'
 import type { Authority } from './authority.ts'
-import { nameOf, type Peer, peerOf } from './callers.ts'
+import { denialOf, nameOf, type Peer, peerOf } from './callers.ts'
 import type { CaConfig } from './config.ts'
 import type { IssueSteps } from './issue.ts'
 import { type CaMetrics, createMetrics } from './metrics.ts'
@@ -37,6 +37,7 @@ export interface RunOptions {
 
 // Grows with the lifetime, so that demonstrations of minutes rotate as production of days does.
 const slowestTick = 10_000
+const hour = 3_600_000
 
 /** Warnings for what operators act on, debug for what clients do all day. */
 function logCall(log: Log, method: string, code: number, peer: Peer, error: unknown): void {
@@ -117,6 +118,7 @@ export async function runAuthority(
   const use = (next: ServerSvid) => server.setTls(secureContext(next))
   starting.use(renewServerSvid(svid, authority, { clock, log, use }))
   starting.use(rotation(authority, config, log, clock))
+  starting.use(every(clock, hour, authority.revocation.refresh))
   starting.use(watchPeers(server, authority, clock))
   if (config.policies !== undefined) {
     starting.use(followPolicies(config.policies, authority, { log, clock }))
@@ -155,7 +157,8 @@ function watchPeers(server: GrpcServer<Peer>, { registry, clock }: Authority, ti
     const now = clock.now()
     server.disconnect((peer) => {
       if (peer.kind !== 'svid') return false
-      return peer.notAfter < now || registry.agents.get(peer.id)?.banned === true
+      const isBanned = registry.agents.get(peer.id)?.banned === true
+      return isBanned || peer.notAfter < now || denialOf(peer, registry, now) !== undefined
     })
   })
 }

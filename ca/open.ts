@@ -24,6 +24,7 @@ import type { IssueSteps } from './issue.ts'
 import { createIssuing } from './issuing.ts'
 import { openIstio } from './istio/open.ts'
 import { openRegistry } from './registry.ts'
+import { createRevocation } from './revocation.ts'
 import { openSqliteStore } from './store/sqlite/store.ts'
 import type { AuthorityKind } from './store/store.ts'
 
@@ -116,6 +117,7 @@ export async function openAuthority(
     authorities,
     acknowledgements,
     callers: createCallers({ registry, table: store.agents, now }),
+    revocation: createRevocation({ registry, authorities, issued, clock }),
     istio: openIstio(config, { clock, log, issued }),
     attestors: new Map([
       ['join_token', joinTokenAttestor(trustDomain, clock)],

@@ -1,7 +1,6 @@
 // The leaf's profile: from what was granted to the bytes that are signed (X509-SVID §4, Appendix A).
-import { hash } from 'node:crypto'
 import { extensionOids, keyUsages } from '../spiffe/certificate.ts'
-import { childrenOf, parseDer, tags, wholeBitsOf } from '../spiffe/der.ts'
+import { tags } from '../spiffe/der.ts'
 import * as der from '../spiffe/der-writer.ts'
 import { clientAuth, serverAuth } from '../spiffe/svid.ts'
 
@@ -42,12 +41,6 @@ const subjectAltNameCritical = Buffer.concat([
   der.oid(extensionOids.subjectAltName),
   der.element(tags.boolean, Buffer.of(0xff)),
 ])
-
-/** SHA-1 over the bits of the key: RFC 5280 §4.2.1.2 (1); an identifier, not a security measure. */
-export function keyIdOf(spki: Uint8Array): Buffer {
-  const [, bits] = childrenOf(parseDer(spki))
-  return hash('sha1', wholeBitsOf(bits), 'buffer')
-}
 
 function subjectAltName({ spiffeId, dnsNames }: LeafFields): Buffer {
   const names = [

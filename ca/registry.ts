@@ -1,9 +1,17 @@
-// What the authority knows, in memory: entries, agents, policies. The store is the truth; this follows
+// What the authority knows, in memory: entries, agents, policies, the deny-list. The store is the truth; this follows
 // its events after each commit, so hot reads never touch the disk.
 import { createTopic } from '../runtime/lifecycle.ts'
+import { createDenyList, type DenyList } from '../spiffe/deny-list.ts'
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts'
 import { createEntryIndex, type EntryIndex } from './entry-index.ts'
-import type { AgentRow, EntryRow, Event, Store, StoredPolicies } from './store/store.ts'
+import type {
+  AgentRow,
+  DenyRuleRow,
+  EntryRow,
+  Event,
+  Store,
+  StoredPolicies,
+} from './store/store.ts'
 
 export type Change =
   | {
@@ -14,12 +22,16 @@ export type Change =
   | { readonly kind: 'agent'; readonly id: string; readonly after: AgentRow | undefined }
   | { readonly kind: 'policies' }
   | { readonly kind: 'bundle' }
+  | { readonly kind: 'deny' }
   | { readonly kind: 'federation'; readonly trustDomain: string }
 
 export interface Registry extends Disposable {
   readonly entries: EntryIndex
   readonly agents: Map<SpiffeId, AgentRow>
   readonly policies: () => StoredPolicies
+  readonly denyRules: () => readonly DenyRuleRow[]
+  /** the same, to ask */
+  readonly denyList: () => DenyList
   /** Called after this registry has taken a change in. */
   subscribe(listener: (change: Change) => void): Disposable
 }
@@ -29,6 +41,8 @@ export function openRegistry(store: Store, trustDomain: TrustDomain): Registry {
   const agents = new Map(store.agents.list().map((agent) => [agent.id, agent]))
   const topic = createTopic<Change>()
   let policies = store.policies.current()
+  let denyRules = store.denyRules.list()
+  let denyList = createDenyList(denyRules)
 
   function changeOf({ kind, key }: Event): Change {
     switch (kind) {
@@ -48,6 +62,10 @@ export function openRegistry(store: Store, trustDomain: TrustDomain): Registry {
       case 'policies':
         policies = store.policies.current()
         return { kind }
+      case 'deny':
+        denyRules = store.denyRules.list()
+        denyList = createDenyList(denyRules)
+        return { kind }
       case 'bundle':
         return { kind }
       case 'federation':
@@ -62,6 +80,8 @@ export function openRegistry(store: Store, trustDomain: TrustDomain): Registry {
     entries,
     agents,
     policies: () => policies,
+    denyRules: () => denyRules,
+    denyList: () => denyList,
     subscribe: (listener) => topic.subscribe(listener),
     [Symbol.dispose]: () => following[Symbol.dispose](),
   }

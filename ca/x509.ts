@@ -3,7 +3,7 @@
 import 'reflect-metadata'
 import { createPrivateKey, type KeyObject, randomBytes, webcrypto } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
-import { keyIdOf } from './profile.ts'
+import { keyIdOf } from '../spiffe/key-id.ts'
 
 x509.cryptoProvider.set(webcrypto)
 

@@ -17,6 +17,8 @@ const groups: Readonly<Record<string, () => Promise<Group>>> = {
   entry: async () => (await import('./commands/entry.ts')).entryCommands,
   authority: async () => (await import('./commands/authority.ts')).authorityCommands,
   bundle: async () => (await import('./commands/bundle.ts')).bundleCommands,
+  deny: async () => (await import('./commands/deny.ts')).denyCommands,
+  issued: async () => (await import('./commands/issued.ts')).issuedCommands,
   policy: async () => (await import('./commands/policy.ts')).policyCommands,
   config: async () => (await import('./commands/config.ts')).configCommands,
 }
@@ -117,6 +119,8 @@ const descriptions: Readonly<Record<string, string>> = {
   entry: 'registration entries: which workloads get which identity',
   authority: 'the signing keys: which sign, which come next, which are no longer trusted',
   bundle: 'the trust bundle',
+  deny: 'what is believed no more: identities, certificates, authorities',
+  issued: 'the certificates that were issued',
   policy: 'authorization policies and the denials they led to',
   config: 'configuration files',
 }

@@ -6,6 +6,7 @@ import type { Clock } from '../runtime/clock.ts'
 import { every } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { peerChain } from '../runtime/tls-server.ts'
+import { describeRule } from '../spiffe/deny-list.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { type Matcher, matchAny } from '../spiffe/match.ts'
@@ -59,7 +60,7 @@ export interface ConnectionsOptions {
 }
 
 interface Entry extends Connection {
-  /** once a second, and when the identity or the bundles changed */
+  /** once a second, and when the identity, the bundles or the deny-list changed */
   recheck(): void
   /** when the policies changed */
   reconsider(): void
@@ -69,7 +70,7 @@ interface Entry extends Connection {
 
 /** Verifies again only when the answer of before says nothing any more. */
 function peerOf(socket: TLSSocket, match: Matcher, options: ConnectionsOptions): () => SpiffeId {
-  const { identities, clock } = options
+  const { identities, mesh, clock } = options
   const chain = peerChain(socket)
   let seen: { identity: Identity; peer: VerifiedPeer } | undefined
   return () => {
@@ -83,6 +84,8 @@ function peerOf(socket: TLSSocket, match: Matcher, options: ConnectionsOptions):
       if (mismatch !== undefined) throw new IdentityError('ERR_UNTRUSTED', mismatch)
       seen = { identity, peer }
     }
+    const denial = mesh.current().denyList.against(seen.peer, clock.now())
+    if (denial !== undefined) throw new IdentityError('ERR_UNTRUSTED', describeRule(denial))
     return seen.peer.id
   }
 }
@@ -145,7 +148,12 @@ export function createConnections(options: ConnectionsOptions): Connections {
   const stack = new AsyncDisposableStack()
   stack.use(every(clock, limits.recheck, recheckAll))
   stack.use(identities.subscribe(recheckAll))
-  stack.use(mesh.subscribe(() => each((entry) => entry.reconsider())))
+  const considered = () =>
+    each((entry) => {
+      entry.recheck()
+      entry.reconsider()
+    })
+  stack.use(mesh.subscribe(considered))
   stack.defer(() => each((entry) => entry.destroy()))
 
   async function drain(): Promise<void> {

@@ -1,6 +1,7 @@
 // The stream to the agent: policies and endpoints come in, acknowledgements and reports go out. While
 // the agent is away, what it said last stays in force.
 import { createClient } from '@connectrpc/connect'
+import { denyListOf } from '../client/deny-list.ts'
 import type { Endpoint } from '../client/endpoint.ts'
 import { openTransport, securityHeader } from '../client/transport.ts'
 import { compile } from '../policies/compile.ts'
@@ -37,7 +38,7 @@ function addressOf(text: string, service: string): Address {
 }
 
 /** Throws ERR_POLICY or ERR_BAD_REQUEST when a part of it cannot be used: then no part is. */
-export function meshStateOf({ policies, endpoints }: SidecarState): MeshState {
+export function meshStateOf({ policies, endpoints, denyList }: SidecarState): MeshState {
   const files = policies?.files ?? []
   const rootNamespace = policies?.rootNamespace ?? ''
   const read = readPolicies(files.map(({ name, text }) => ({ name, text })))
@@ -49,6 +50,7 @@ export function meshStateOf({ policies, endpoints }: SidecarState): MeshState {
         addresses.map((text) => addressOf(text, service)),
       ]),
     ),
+    denyList: denyListOf(denyList),
   }
 }
 

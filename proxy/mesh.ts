@@ -2,11 +2,14 @@
 import { noPolicies, type PolicySet } from '../policies/compile.ts'
 import type { Address } from '../runtime/config.ts'
 import { createTopic } from '../runtime/lifecycle.ts'
+import { type DenyList, denyNothing } from '../spiffe/deny-list.ts'
 
 export interface MeshState {
   readonly policies: PolicySet
   /** addresses by the name of the service */
   readonly endpoints: ReadonlyMap<string, readonly Address[]>
+  /** peers that are refused whatever they show */
+  readonly denyList: DenyList
 }
 
 export interface Mesh {
@@ -19,7 +22,7 @@ export interface Mesh {
 
 export function createMesh(): Mesh {
   const topic = createTopic<MeshState>()
-  let current: MeshState = { policies: noPolicies, endpoints: new Map() }
+  let current: MeshState = { policies: noPolicies, endpoints: new Map(), denyList: denyNothing }
   return {
     current: () => current,
     put(state) {

@@ -2,11 +2,10 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '../runtime/clock.ts'
 import type { BundleSource } from '../spiffe/bundle.ts'
-import type { SpiffeId } from '../spiffe/id.ts'
+import { type Presented, presentedOf } from '../spiffe/deny-list.ts'
 import { verifySvid } from '../spiffe/svid.ts'
 
-export interface VerifiedPeer {
-  readonly id: SpiffeId
+export interface VerifiedPeer extends Presented {
   /** milliseconds since the epoch after which this says nothing any more */
   readonly until: number
 }
@@ -32,9 +31,9 @@ export function createVerifier(bundles: BundleSource, clock: Clock): Verify {
     const remembered = known.get(digest)
     if (remembered !== undefined && now < remembered.until) return remembered
     known.delete(digest)
-    const { id, path } = verifySvid(chain, bundles, { now })
-    const notAfter = Math.min(...path.map((it) => it.notAfter))
-    const peer = { id, until: Math.min(notAfter, now + longestMemory) }
+    const svid = verifySvid(chain, bundles, { now })
+    const notAfter = Math.min(...svid.path.map((it) => it.notAfter))
+    const peer = { ...presentedOf(svid), until: Math.min(notAfter, now + longestMemory) }
     const [oldest] = known.keys()
     if (known.size >= mostRemembered && oldest !== undefined) known.delete(oldest)
     known.set(digest, peer)

@@ -81,6 +81,11 @@ export function serialOf(bytes: Uint8Array): Serial {
   return hex as Serial
 }
 
+/** A serial as people and messages write it; undefined when it is none. */
+export function serialFromHex(text: string): Serial | undefined {
+  return /^(?:[0-9a-f]{2}){1,20}$/.test(text) ? serialOf(Buffer.from(text, 'hex')) : undefined
+}
+
 function extensionOf(element: Element): [string, Extension] {
   const [id, second, third] = childrenOf(expectTag(element, tags.sequence), 3)
   const critical = third !== undefined && second !== undefined && booleanOf(second)

@@ -30,7 +30,11 @@ function stateFor(identities: readonly SpiffeId[], { knowledge, services }: Side
     service: name,
     addresses: [...addresses],
   }))
-  return { policies: { version: set?.version ?? 0n, files, rootNamespace }, endpoints }
+  const { message } = knowledge.revocation()
+  // the fields alone: a message as it came has a type of its own
+  const rules = (message?.rules ?? []).map(({ $typeName, $unknown, ...rule }) => rule)
+  const policies = { version: set?.version ?? 0n, files, rootNamespace }
+  return { policies, endpoints, denyList: { rules } }
 }
 
 function note(

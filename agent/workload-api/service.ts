@@ -1,4 +1,5 @@
 // SpiffeWorkloadAPI, X.509 profile: who asks is attested, what it gets follows from its entries.
+import { hash } from 'node:crypto'
 import { create, toBinary } from '@bufbuild/protobuf'
 import {
   SpiffeWorkloadAPI,
@@ -56,6 +57,10 @@ async function entitled(context: CallContext<Caller>, knowledge: Knowledge): Pro
   return entries
 }
 
+function digestOf(parts: readonly Uint8Array[]): string {
+  return parts.length === 0 ? '' : hash('sha256', Buffer.concat(parts), 'base64')
+}
+
 function svidMessage(svid: WorkloadSvid, bundle: Uint8Array): X509SVIDResponse['svids'][number] {
   return {
     $typeName: 'X509SVID',
@@ -80,11 +85,11 @@ export function workloadApiService({ knowledge, cache }: WorkloadApiOptions): Se
     return made
   }
 
-  const bundleVersion = () =>
-    knowledge
-      .bundle()
-      .authorities.map(({ serial }) => serial)
-      .join()
+  /** of what goes along with every answer: the bundle and its CRLs */
+  const bundleVersion = () => {
+    const serials = knowledge.bundle().authorities.map(({ serial }) => serial)
+    return `${serials.join()} ${digestOf(knowledge.revocation().crls)}`
+  }
 
   function svidAnswer(entries: readonly AgentEntry[]): Answer | undefined {
     const svids = entries.flatMap(({ id }) => cache.svids.get(id) ?? [])
@@ -94,6 +99,7 @@ export function workloadApiService({ knowledge, cache }: WorkloadApiOptions): Se
       const bundle = bundleToDer(knowledge.bundle())
       const message: X509SVIDResponse = create(X509SVIDResponseSchema, {
         svids: svids.map((svid) => svidMessage(svid, bundle)),
+        crl: [...knowledge.revocation().crls],
       })
       return toBinary(X509SVIDResponseSchema, message)
     }
@@ -105,6 +111,7 @@ export function workloadApiService({ knowledge, cache }: WorkloadApiOptions): Se
       const bundle = knowledge.bundle()
       const message: X509BundlesResponse = create(X509BundlesResponseSchema, {
         bundles: { [`spiffe://${bundle.trustDomain}`]: bundleToDer(bundle) },
+        crl: [...knowledge.revocation().crls],
       })
       return toBinary(X509BundlesResponseSchema, message)
     }

@@ -11,6 +11,7 @@ import { systemClock } from '../../runtime/clock.ts'
 import { createLog } from '../../runtime/log.ts'
 import { bundleOf, bundleSourceOf } from '../../spiffe/bundle.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
+import { denyNothing } from '../../spiffe/deny-list.ts'
 import { trustDomainOf } from '../../spiffe/id.ts'
 import { parsePem } from '../../spiffe/pem.ts'
 import { leafIdOf } from '../../spiffe/svid.ts'
@@ -48,7 +49,7 @@ process.once('message', async (message) => {
   const context = contextOf(message.chain, message.key, message.root)
   const mesh = createMesh()
   const policies = compile(readPolicies([{ name: 'all.yaml', text: allowAll }]))
-  mesh.put({ policies, endpoints: new Map() })
+  mesh.put({ policies, endpoints: new Map(), denyList: denyNothing })
   const inbound = { listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: message.workload }
   const serving = await serve(proxySpec.parse({ inbound: [inbound] }), {
     source: { current: () => context, subscribe: () => ({ [Symbol.dispose]() {} }) },

@@ -15,6 +15,7 @@ import type { Peer } from '../callers.ts'
 import type { Change } from '../registry.ts'
 import type { AgentRow, EntryRow } from '../store/store.ts'
 import { badRequest, bundleToWire, entryToWire } from '../wire.ts'
+import { denyListToWire } from './deny-rules.ts'
 import { policiesToWire } from './policies.ts'
 
 type Message = MessageInitShape<typeof AuthorityMessageSchema>
@@ -24,7 +25,10 @@ interface Dirty {
   entries: boolean
   bundle: boolean
   policies: boolean
+  revocation: boolean
 }
+
+const clean: Dirty = { entries: false, bundle: false, policies: false, revocation: false }
 
 /** Which events the agent missed; a cursor of another store, or one that is too old, is all of them. */
 const mostMissed = 10_000
@@ -48,7 +52,13 @@ function missedSince({ cursor, epoch }: Hello, { store }: Authority): Dirty | 'e
   const kinds = new Set(events.map(({ kind }) => kind))
   // whether an entry that went away was this agent's cannot be told any more
   if (kinds.has('entry')) return 'everything'
-  return { entries: false, bundle: kinds.has('bundle'), policies: kinds.has('policies') }
+  const bundle = kinds.has('bundle')
+  const revocation = bundle || kinds.has('deny')
+  return { entries: false, bundle, policies: kinds.has('policies'), revocation }
+}
+
+function revocationOf({ registry, revocation }: Authority) {
+  return { denyList: denyListToWire(registry.denyRules()), crls: [...revocation.crls()] }
 }
 
 /** Composes messages for one agent and remembers what it was sent. */
@@ -82,6 +92,7 @@ function createFeed(authority: Authority, agent: AgentRow) {
         ...(dirty.entries ? entries() : {}),
         ...(dirty.bundle ? { bundle: bundleToWire(trustDomain, authorities) } : {}),
         ...(dirty.policies ? { policies: policiesToWire(registry.policies()) } : {}),
+        ...(dirty.revocation ? { revocation: revocationOf(authority) } : {}),
       }
     },
     /** Without sending: the agent has these already. */
@@ -96,7 +107,7 @@ function createFeed(authority: Authority, agent: AgentRow) {
 }
 
 export function controlService(authority: Authority): Service<Peer> {
-  const { registry, callers, clock, acknowledgements } = authority
+  const { registry, callers, clock, acknowledgements, revocation } = authority
 
   async function hear(requests: AsyncIterable<AgentMessage>, agent: SpiffeId): Promise<void> {
     for await (const { message } of requests) {
@@ -113,13 +124,17 @@ export function controlService(authority: Authority): Service<Peer> {
       const hello = await helloOf(iterator)
       const feed = createFeed(authority, agent)
       using wake = createLatest<true>(context.signal)
-      let dirty: Dirty = { entries: false, bundle: false, policies: false }
+      let dirty = clean
       let failure: { error: unknown } | undefined
       using _ = registry.subscribe((change) => {
         if (change.kind === 'agent' && change.id !== agent.id) return
         if (change.kind === 'federation') return
         if (change.kind === 'entry' && !feed.concerns(change)) return
         dirty = mark(dirty, change.kind)
+        wake.push(true)
+      })
+      using __ = revocation.onChange(() => {
+        dirty = mark(dirty, 'deny')
         wake.push(true)
       })
       hear({ [Symbol.asyncIterator]: () => iterator }, agent.id).catch((error: unknown) => {
@@ -130,14 +145,14 @@ export function controlService(authority: Authority): Service<Peer> {
       const missed = missedSince(hello, authority)
       if (missed !== 'everything') feed.assumeKnown()
       yield missed === 'everything'
-        ? feed.message({ entries: true, bundle: true, policies: true }, true)
+        ? feed.message({ entries: true, bundle: true, policies: true, revocation: true }, true)
         : feed.message(missed, false)
       for await (const __ of wake) {
         if (failure !== undefined) throw failure.error
         // banned, deleted or renewed meanwhile: the stream ends with the reason
         callers.agent(context)
         const now = dirty
-        dirty = { entries: false, bundle: false, policies: false }
+        dirty = clean
         // with nothing out of date it is the heartbeat that both ends rely on
         yield feed.message(now, false)
       }
@@ -150,7 +165,10 @@ function mark(dirty: Dirty, kind: Change['kind']): Dirty {
     case 'entry':
       return { ...dirty, entries: true }
     case 'bundle':
-      return { ...dirty, bundle: true }
+      // each authority has a CRL of its own
+      return { ...dirty, bundle: true, revocation: true }
+    case 'deny':
+      return { ...dirty, revocation: true }
     case 'policies':
       return { ...dirty, policies: true }
     case 'agent':

@@ -1,10 +1,11 @@
 // Between rows of the database and our types: what was written by us is still parsed, never believed.
 import { z } from 'zod'
-import { type Serial, serialOf } from '../../spiffe/certificate.ts'
+import { type Serial, serialFromHex, serialOf } from '../../spiffe/certificate.ts'
 import { isSpiffeId, parseTrustDomain, type SpiffeId } from '../../spiffe/id.ts'
 import type {
   AgentRow,
   AuthorityRow,
+  DenyRuleRow,
   EntryRow,
   Event,
   FederatedBundleRow,
@@ -15,6 +16,9 @@ import type {
 const spiffeId = z.custom<SpiffeId>((value) => typeof value === 'string' && isSpiffeId(value))
 const serial = z.custom<Serial | ''>(
   (value) => typeof value === 'string' && /^([0-9a-f]{2})*$/.test(value),
+)
+const someSerial = z.custom<Serial>(
+  (value) => typeof value === 'string' && serialFromHex(value) === value,
 )
 const flag = z.union([z.literal(0), z.literal(1)]).transform((value) => value === 1)
 const bytes = z.instanceof(Uint8Array)
@@ -118,9 +122,23 @@ export const authorityRow: z.ZodType<AuthorityRow> = z
 
 export const eventRow: z.ZodType<Event> = z.object({
   cursor: z.number(),
-  kind: z.enum(['entry', 'bundle', 'policies', 'agent', 'federation']),
+  kind: z.enum(['entry', 'bundle', 'policies', 'agent', 'federation', 'deny']),
   key: z.string(),
 })
+
+const denyRule: z.ZodType<DenyRuleRow> = z.strictObject({
+  id: z.string(),
+  target: z.discriminatedUnion('kind', [
+    z.strictObject({ kind: z.literal('id'), id: spiffeId }),
+    z.strictObject({ kind: z.literal('serial'), serial: someSerial }),
+    z.strictObject({ kind: z.literal('authority'), authorityId: z.string() }),
+  ]),
+  reason: z.string(),
+  createdAt: z.number(),
+  expiresAt: z.number(),
+})
+
+export const denyRuleRow = z.object({ body: json(denyRule) }).transform((row) => row.body)
 
 export const policiesRow = z.object({
   version: z.number(),

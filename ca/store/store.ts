@@ -1,6 +1,7 @@
 // What the authority remembers, as one interface for every engine. Writes resolve once they are durable;
 // those of one turn of the event loop share a commit.
 import type { Serial } from '../../spiffe/certificate.ts'
+import type { DenyRule } from '../../spiffe/deny-list.ts'
 import type { SpiffeId, TrustDomain } from '../../spiffe/id.ts'
 
 /** What is about to be signed, durable before the key is touched. */
@@ -103,6 +104,12 @@ export interface EntryRow {
   readonly createdAt: number
 }
 
+/** One line of the deny-list. */
+export interface DenyRuleRow extends DenyRule {
+  /** milliseconds since the epoch */
+  readonly createdAt: number
+}
+
 export type AuthorityKind = 'x509' | 'jwt' | 'wit'
 export type AuthorityState = 'prepared' | 'active' | 'old'
 
@@ -165,8 +172,17 @@ export interface RelationshipRow {
 /** One line of the event table: what changed, never how. */
 export interface Event {
   readonly cursor: number
-  readonly kind: 'entry' | 'bundle' | 'policies' | 'agent' | 'federation'
+  readonly kind: 'entry' | 'bundle' | 'policies' | 'agent' | 'federation' | 'deny'
   readonly key: string
+}
+
+export interface IssuedFilter {
+  readonly spiffeId?: SpiffeId
+  readonly serial?: Serial
+  /** milliseconds since the epoch: valid from then or later */
+  readonly since: number
+  readonly before?: number
+  readonly limit: number
 }
 
 export interface IssuanceTable {
@@ -179,6 +195,8 @@ export interface IssuanceTable {
   /** Gives a token back whose certificate was reserved but will not be recorded. */
   release(token: Uint8Array): Promise<void>
   find(filter: { serial?: Serial; spiffeId?: SpiffeId; limit: number }): IssuedRow[]
+  /** Newest first; `next`, when there is more, is the `before` of the following page. */
+  list(filter: IssuedFilter): { readonly rows: IssuedRow[]; readonly next: number | undefined }
   createToken(token: TokenRow): Promise<void>
 }
 
@@ -238,6 +256,13 @@ export interface PolicyTable {
   set(files: StoredPolicies['files'], at: number): Promise<StoredPolicies>
 }
 
+export interface DenyTable {
+  list(): DenyRuleRow[]
+  add(rule: DenyRuleRow): Promise<void>
+  /** False when there is no such rule. */
+  remove(id: string): Promise<boolean>
+}
+
 export interface EventTable {
   /** Events after `cursor`, oldest first. */
   after(cursor: number, limit: number): Event[]
@@ -255,5 +280,6 @@ export interface Store extends Disposable {
   readonly authorities: AuthorityTable
   readonly policies: PolicyTable
   readonly federation: FederationTable
+  readonly denyRules: DenyTable
   readonly events: EventTable
 }

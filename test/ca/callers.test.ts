@@ -13,7 +13,9 @@ import { openRegistry, type Registry } from '../../ca/registry.ts'
 import { openSqliteStore } from '../../ca/store/sqlite/store.ts'
 import type { AgentRow, Store } from '../../ca/store/store.ts'
 import { Control } from '../../proto/gen/castellan/control/v1/control_pb.js'
+import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
+import { Records } from '../../proto/gen/castellan/records/v1/records_pb.js'
 import { Echo } from '../../proto/gen/castellan/test/v1/echo_pb.js'
 import { Health } from '../../proto/gen/grpc/health/v1/health_pb.js'
 import { ServerReflection } from '../../proto/gen/grpc/reflection/v1/reflection_pb.js'
@@ -36,6 +38,7 @@ const trustDomain = parseTrustDomain('example.org')
 const now = 1_900_000_000_000
 const services = [
   ...[Agent, Entry, SVID, Bundle, TrustDomain, LocalAuthority, Logger, Debug],
+  ...[DenyRules, Records],
   ...[IstioCertificateService, Control, Policies, Health, ServerReflection],
 ]
 const methods = services.flatMap<DescMethod>((it) => [...it.methods])
@@ -105,6 +108,10 @@ const expected: Readonly<Record<string, readonly (CallerClass | 'nobody')[]>> = 
   'Logger/ResetLogLevel': ['local', 'admin'],
   'Debug/GetInfo': ['local', 'admin'],
   'IstioCertificateService/CreateCertificate': ['anyone'],
+  'DenyRules/AddRule': ['local', 'admin'],
+  'DenyRules/ListRules': ['local', 'admin'],
+  'DenyRules/RemoveRule': ['local', 'admin'],
+  'Records/ListIssued': ['local', 'admin'],
   'Control/Subscribe': ['agent'],
   'Policies/GetPolicies': ['local', 'admin'],
   'Policies/ApplyPolicies': ['local', 'admin'],
@@ -120,6 +127,7 @@ const svid = (path: string, byte = 0x41, notAfter = now + 1000): Peer => ({
   kind: 'svid',
   id: parseSpiffeId(`spiffe://example.org${path}`),
   serial: serial(byte),
+  authorityIds: ['a1'],
   notAfter,
   address: '192.0.2.1',
 })

@@ -1,9 +1,10 @@
 // One real authority and leaves of it, made by the same steps as in issuance but without a store.
 import { generateKeyPairSync, sign } from 'node:crypto'
 import { type Authority, lonelyAuthority } from '../../ca/authorities/authorities.ts'
-import { keyIdOf, type LeafFields, leafTbs, wrapSigned } from '../../ca/profile.ts'
+import { type LeafFields, leafTbs, wrapSigned } from '../../ca/profile.ts'
 import { createSerials } from '../../ca/serials.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
+import { keyIdOf } from '../../spiffe/key-id.ts'
 
 const day = 86_400_000
 

@@ -7,6 +7,7 @@ import type { MeshState } from '../../proxy/mesh.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
 import { bundleOf, bundleSourceOf, type X509Bundle } from '../../spiffe/bundle.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
+import { denyNothing } from '../../spiffe/deny-list.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
 
 const hour = 3_600_000
@@ -63,5 +64,6 @@ kind: AuthorizationPolicy
 metadata: { name: test, namespace: shop }
 spec: { action: ALLOW, rules: ${rules} }
 `
-  return { policies: compile(readPolicies([{ name: 'test.yaml', text }])), endpoints }
+  const policies = compile(readPolicies([{ name: 'test.yaml', text }]))
+  return { policies, endpoints, denyList: denyNothing }
 }

@@ -1,5 +1,5 @@
 // Reservations, issued certificates, and join tokens, which are used up with a reservation.
-import type { Transaction } from '../../../runtime/db/sqlite.ts'
+import type { Database, Transaction, Value } from '../../../runtime/db/sqlite.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
 import { createBatch } from '../batch.ts'
 import { issuedRow } from '../rows.ts'
@@ -7,6 +7,7 @@ import {
   type AgentChange,
   type Intent,
   type IssuanceTable,
+  type IssuedFilter,
   type IssuedRow,
   type TokenRecord,
   type TokenUse,
@@ -86,6 +87,23 @@ export function recoverTokens(tx: Transaction): void {
   tx.run('UPDATE join_tokens SET reserved_by = NULL WHERE reserved_by IS NOT NULL')
 }
 
+function listIssued({ read }: Database, filter: IssuedFilter) {
+  const { spiffeId, serial, since, before, limit } = filter
+  const conditions: [string, Value][] = [['not_before >= ?', since]]
+  if (spiffeId !== undefined) conditions.push(['spiffe_id = ?', spiffeId])
+  if (serial !== undefined) conditions.push(['serial = ?', Buffer.from(serial, 'hex')])
+  if (before !== undefined) conditions.push(['rowid < ?', before])
+  const found = read.all(
+    `SELECT rowid AS place, * FROM issued WHERE ${conditions.map(([sql]) => sql).join(' AND ')}
+     ORDER BY rowid DESC LIMIT ?`,
+    ...conditions.map(([, value]) => value),
+    limit + 1,
+  )
+  const rows = found.slice(0, limit)
+  const next = found.length > limit ? Number(rows.at(-1)?.place) : undefined
+  return { rows: rows.map((row) => issuedRow.parse(row)), next }
+}
+
 export function issuanceTable({ db, change }: Session): IssuanceTable {
   const reservations = createBatch<Intent>((intents) =>
     db.write((tx) => insertIntents(tx, intents)),
@@ -133,6 +151,7 @@ export function issuanceTable({ db, change }: Session): IssuanceTable {
             )
       return rows.map((row) => issuedRow.parse(row))
     },
+    list: (filter) => listIssued(db, filter),
     async createToken({ hash, expiresAt }) {
       await db.write((tx) => {
         const known = tx.get('SELECT 1 FROM join_tokens WHERE hash = ?', hash)

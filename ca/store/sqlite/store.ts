@@ -6,6 +6,7 @@ import { authorityRow, eventRow, policiesRow } from '../rows.ts'
 import { migrations } from '../schema.ts'
 import type { AuthorityTable, EventTable, PolicyTable, Store } from '../store.ts'
 import { agentTable } from './agents.ts'
+import { denyTable } from './deny-rules.ts'
 import { entryTable } from './entries.ts'
 import { federationTable } from './federation.ts'
 import { issuanceTable, recoverTokens } from './issuance.ts'
@@ -110,6 +111,7 @@ export async function openSqliteStore(path: string, trustDomain: string): Promis
     authorities: authorityTable(session),
     policies: policyTable(session),
     federation: federationTable(session),
+    denyRules: denyTable(session),
     events: eventTable(session),
     [Symbol.dispose]: () => db[Symbol.dispose](),
   }

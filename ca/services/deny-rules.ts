@@ -1,0 +1,144 @@
+// castellan.deny.v1.DenyRules
+import { randomUUID } from 'node:crypto'
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import { denyTargetOf } from '../../client/deny-list.ts'
+import type {
+  DenyListSchema,
+  DenyRule,
+  DenyRuleSchema,
+} from '../../proto/gen/castellan/deny/v1/deny_pb.js'
+import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
+import { type Service, service } from '../../runtime/grpc/service.ts'
+import type { DenyTarget } from '../../spiffe/deny-list.ts'
+import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
+import { spiffeIdOf } from '../../spiffe/id.ts'
+import type { Authority } from '../authority.ts'
+import type { Peer } from '../callers.ts'
+import type { DenyRuleRow } from '../store/store.ts'
+import { badRequest } from '../wire.ts'
+
+/** they travel whole, in one message */
+const mostRules = 10_000
+const longestReason = 200
+
+function targetToWire(target: DenyTarget): DenyRule['target'] {
+  switch (target.kind) {
+    case 'id':
+      return { case: 'spiffeId', value: target.id }
+    case 'serial':
+      return { case: 'serial', value: target.serial }
+    case 'authority':
+      return { case: 'authorityId', value: target.authorityId }
+  }
+}
+
+const seconds = (at: number) => BigInt(Math.floor(at / 1000))
+
+function ruleToWire(rule: DenyRuleRow): MessageInitShape<typeof DenyRuleSchema> {
+  const { id, target, reason, createdAt, expiresAt } = rule
+  return {
+    id,
+    target: targetToWire(target),
+    reason,
+    createdAt: seconds(createdAt),
+    expiresAt: seconds(expiresAt),
+  }
+}
+
+/** The list as it goes out to agents. */
+export function denyListToWire(
+  rules: readonly DenyRuleRow[],
+): MessageInitShape<typeof DenyListSchema> {
+  return { rules: rules.map(ruleToWire) }
+}
+
+function readRule(rule: DenyRule | undefined, now: number) {
+  if (rule === undefined) return badRequest([{ field: 'rule', problem: 'is missing' }])
+  const { reason } = rule
+  if (reason.length > longestReason || /\p{C}/u.test(reason)) {
+    const problem = `is not at most ${longestReason} printable characters`
+    return badRequest([{ field: 'rule.reason', problem }])
+  }
+  const expiresAt = Number(rule.expiresAt) * 1000
+  if (expiresAt !== 0 && expiresAt <= now)
+    return badRequest([{ field: 'rule.expires_at', problem: 'is in the past' }])
+  try {
+    return { target: denyTargetOf(rule), reason, expiresAt }
+  } catch (error) {
+    if (!hasCode(error)) throw error
+    return badRequest([{ field: 'rule.target', problem: explain(error) }])
+  }
+}
+
+/** Refuses what would leave the trust domain without its authority; says until when a rule has a use. */
+function checkTarget(target: DenyTarget, authority: Authority): { readonly useUntil: number } {
+  const { trustDomain, authorities, store } = authority
+  const server = spiffeIdOf(trustDomain, '/spire/server')
+  const refuseServer = (): never => {
+    throw new IdentityError(
+      'ERR_PRECONDITION',
+      `${server} is the authority itself; a stolen key of its own is replaced by castellan authority prepare, activate, taint, revoke`,
+    )
+  }
+  switch (target.kind) {
+    case 'id':
+      return target.id === server ? refuseServer() : { useUntil: 0 }
+    case 'serial': {
+      const [row] = store.issuance.find({ serial: target.serial, limit: 1 })
+      if (row === undefined)
+        throw new IdentityError('ERR_NOT_FOUND', `no certificate ${target.serial} was issued here`)
+      return row.spiffeId === server ? refuseServer() : { useUntil: row.notAfter }
+    }
+    case 'authority': {
+      const known = authorities.all().find(({ id }) => id === target.authorityId)
+      if (known === undefined) {
+        const message = `there is no X.509 authority ${target.authorityId}`
+        throw new IdentityError('ERR_NOT_FOUND', message)
+      }
+      if (known.state !== 'active') return { useUntil: known.notAfter }
+      throw new IdentityError(
+        'ERR_PRECONDITION',
+        `authority ${target.authorityId} signs at present; prepare and activate another one first`,
+      )
+    }
+  }
+}
+
+const sameTarget = (a: DenyTarget, b: DenyTarget) => JSON.stringify(a) === JSON.stringify(b)
+
+export function denyRulesService(authority: Authority): Service<Peer> {
+  const { registry, store, clock } = authority
+
+  /** What has expired makes room. */
+  async function sweep(): Promise<void> {
+    const now = clock.now()
+    for (const { id, expiresAt } of registry.denyRules()) {
+      if (expiresAt !== 0 && expiresAt <= now) await store.denyRules.remove(id)
+    }
+  }
+
+  return service<typeof DenyRules, Peer>(DenyRules, {
+    async addRule({ rule }) {
+      const createdAt = clock.now()
+      const { target, reason, expiresAt } = readRule(rule, createdAt)
+      const { useUntil } = checkTarget(target, authority)
+      await sweep()
+      const rules = registry.denyRules()
+      const same = rules.find((known) => sameTarget(known.target, target))
+      if (same !== undefined)
+        throw new IdentityError('ERR_ALREADY_EXISTS', `rule ${same.id} denies the same`)
+      if (rules.length >= mostRules)
+        throw new IdentityError('ERR_PRECONDITION', `the deny-list has ${mostRules} rules already`)
+      const row = { id: randomUUID(), target, reason, createdAt, expiresAt: expiresAt || useUntil }
+      await store.denyRules.add(row)
+      return ruleToWire(row)
+    },
+    listRules: () => denyListToWire(registry.denyRules()),
+    async removeRule({ id }) {
+      const rule = registry.denyRules().find((known) => known.id === id)
+      if (rule === undefined || !(await store.denyRules.remove(id)))
+        throw new IdentityError('ERR_NOT_FOUND', `there is no deny rule ${JSON.stringify(id)}`)
+      return ruleToWire(rule)
+    },
+  })
+}

@@ -1,0 +1,51 @@
+// castellan.records.v1.Records
+import { Records } from '../../proto/gen/castellan/records/v1/records_pb.js'
+import { type Service, service } from '../../runtime/grpc/service.ts'
+import { serialFromHex } from '../../spiffe/certificate.ts'
+import { explain } from '../../spiffe/errors.ts'
+import { parseSpiffeId } from '../../spiffe/id.ts'
+import type { Authority } from '../authority.ts'
+import type { Peer } from '../callers.ts'
+import type { IssuedRow } from '../store/store.ts'
+import { badRequest } from '../wire.ts'
+import { pageSize } from './page.ts'
+
+const seconds = (at: number) => BigInt(Math.floor(at / 1000))
+
+function idOf(text: string) {
+  try {
+    return parseSpiffeId(text)
+  } catch (error) {
+    return badRequest([{ field: 'spiffe_id', problem: explain(error) }])
+  }
+}
+
+function serialOf(text: string) {
+  return serialFromHex(text) ?? badRequest([{ field: 'serial', problem: 'is not hexadecimal' }])
+}
+
+function placeOf(token: string): number {
+  if (/^\d{1,15}$/.test(token)) return Number(token)
+  return badRequest([{ field: 'page_token', problem: 'is not one that was given out' }])
+}
+
+function toWire({ notBefore, notAfter, ...row }: IssuedRow) {
+  return { ...row, notBefore: seconds(notBefore), notAfter: seconds(notAfter) }
+}
+
+export function recordsService({ store }: Authority): Service<Peer> {
+  return service<typeof Records, Peer>(Records, {
+    listIssued({ spiffeId, serial, since, pageSize: size, pageToken }) {
+      const limit = pageSize(size)
+      const { rows, next } = store.issuance.list({
+        ...(spiffeId === '' ? {} : { spiffeId: idOf(spiffeId) }),
+        ...(serial === '' ? {} : { serial: serialOf(serial) }),
+        ...(pageToken === '' ? {} : { before: placeOf(pageToken) }),
+        since: Number(since) * 1000,
+        limit,
+      })
+      const nextPageToken = next === undefined ? '' : String(next)
+      return { certificates: rows.map(toWire), nextPageToken }
+    },
+  })
+}
