@@ -4,7 +4,7 @@ import { X509Certificate } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
-import { describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { IstioCertificateService } from '../../../proto/gen/istio/v1/auth/ca_pb.js'
 import { LocalAuthority } from '../../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
 import { SVID } from '../../../proto/gen/spire/api/server/svid/v1/svid_pb.js'
@@ -16,6 +16,7 @@ import { sharedCa } from '../../support/shared-ca.ts'
 import { createTestIssuer, type TestIssuer } from '../../support/token-issuer.ts'
 
 const folder = testFolder()
+afterAll(() => folder[Symbol.dispose]())
 let issuer: TestIssuer
 const ca = sharedCa(async () => {
   issuer = await createTestIssuer()
