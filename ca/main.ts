@@ -10,14 +10,14 @@ import type { Log } from '../runtime/log.ts'
 import { selfTest } from '../runtime/self-test.ts'
 import { secureContext, serverTls } from '../runtime/tls-server.ts'
 import { bundleSourceOf } from '../spiffe/bundle.ts'
-import { hasCode } from '../spiffe/errors.ts'
+import { explain, hasCode } from '../spiffe/errors.ts'
 import { detailsOf, servicesOf } from './app.ts'
 import type { Authority } from './authority.ts'
 import { denialOf, nameOf, type Peer, peerOf } from './callers.ts'
 import type { CaConfig } from './config.ts'
 import type { IssueSteps } from './issue.ts'
 import { type CaMetrics, createMetrics } from './metrics.ts'
-import { openAuthority } from './open.ts'
+import { type OpenOptions, openAuthority } from './open.ts'
 import { followPolicies } from './policies-folder.ts'
 import { newServerSvid, renewServerSvid, type ServerSvid } from './server-svid.ts'
 
@@ -33,6 +33,7 @@ export interface RunOptions {
   readonly log: Log
   readonly clock?: Clock
   readonly between?: NonNullable<IssueSteps['between']>
+  readonly database?: OpenOptions['database']
 }
 
 // Grows with the lifetime, so that demonstrations of minutes rotate as production of days does.
@@ -93,16 +94,24 @@ export async function runAuthority(
   config: CaConfig,
   options: RunOptions,
 ): Promise<RunningAuthority> {
-  const { log, clock = systemClock, between } = options
+  const { log, clock = systemClock, between, database } = options
   await selfTest()
   await using starting = new AsyncDisposableStack()
-  const onIssued = (kind: string) => metrics.issued(kind)
-  const seams = between === undefined ? {} : { between }
-  const authority = starting.use(await openAuthority(config, { log, clock, onIssued, ...seams }))
-  const servers: GrpcServer<Peer>[] = []
-  const metrics = createMetrics(authority.registry, authority.authorities, () =>
-    servers.reduce((sum, { openStreams }) => sum + openStreams, 0),
+  const metrics = createMetrics()
+  const seams = {
+    ...(between === undefined ? {} : { between }),
+    database: { ...database, onCommit: metrics.commit },
+  }
+  const authority = starting.use(
+    await openAuthority(config, { log, clock, onIssued: metrics.issued, ...seams }),
   )
+  const servers: GrpcServer<Peer>[] = []
+  const { registry, authorities } = authority
+  metrics.show({
+    ...{ registry, authorities },
+    notReady: () => reasonNotReady(authority),
+    openStreams: () => servers.reduce((sum, it) => sum + it.openStreams, 0),
+  })
   // before anything is signed: the active authority may have ended while the program was down
   await rotate(authority, log)
   const svid = await newServerSvid(authority)
@@ -123,7 +132,7 @@ export async function runAuthority(
   if (config.policies !== undefined) {
     starting.use(followPolicies(config.policies, authority, { log, clock }))
   }
-  const notReady = () => reasonNotReady(authority)
+  const notReady = () => checkedReason(authority)
   const operations = starting.use(
     await startOperations({ listen: config.operations, notReady, metrics: metrics.registry }),
   )
@@ -142,12 +151,23 @@ export async function runAuthority(
   }
 }
 
-function reasonNotReady({ authorities }: Authority): string | undefined {
+/** Why it cannot sign or store, by what is known; undefined when it can. */
+function reasonNotReady({ authorities, store }: Authority): string | undefined {
   try {
     authorities.active()
-    return undefined
+    return store.trouble()
   } catch (error) {
-    return error instanceof Error ? error.message : String(error)
+    return explain(error)
+  }
+}
+
+/** The same after a write of its own: a disk that is full says so only when it is written to. */
+async function checkedReason(authority: Authority): Promise<string | undefined> {
+  try {
+    await authority.store.probe()
+    return reasonNotReady(authority)
+  } catch (error) {
+    return explain(error)
   }
 }
 

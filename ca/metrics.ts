@@ -9,20 +9,28 @@ export interface CaMetrics {
   issued(kind: string): void
   /** one gRPC call ended; `code` as in google.rpc.Code */
   call(method: string, code: number, ms: number): void
+  /** one commit of the store, done or not */
+  commit(ms: number, isDone: boolean): void
+  /** The authority is open: what it knows is shown from now on. */
+  show(shown: Shown): void
 }
 
-export function createMetrics(
-  known: Registry,
-  authorities: Authorities,
-  openStreams: () => number,
-): CaMetrics {
+export interface Shown {
+  readonly registry: Registry
+  readonly authorities: Authorities
+  /** why the authority is not ready; undefined when it is */
+  readonly notReady: () => string | undefined
+  readonly openStreams: () => number
+}
+
+export function createMetrics(): CaMetrics {
   const registry = new Metrics()
   // in ms: the default, 10, would wake an idle authority a hundred times a second
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 })
   const registers = [registry]
   const issued = new Counter({
     name: 'castellan_ca_issued_total',
-    help: 'X.509-SVIDs delivered',
+    help: 'SVIDs delivered, by what was asked for',
     labelNames: ['kind'],
     registers,
   })
@@ -33,22 +41,36 @@ export function createMetrics(
     buckets: [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10],
     registers,
   })
-  gauge('castellan_ca_entries', 'registration entries', () => known.entries.size)
-  gauge('castellan_ca_agents', 'attested agents', () => known.agents.size)
-  gauge('castellan_ca_streams', 'open gRPC streams', openStreams)
-  gauge(
-    'castellan_ca_authorities',
-    'X.509 authorities in the bundle',
-    () => authorities.all().length,
-  )
-  gauge(
-    'castellan_ca_authority_expires_seconds',
-    'end of the active authority, seconds since the epoch',
-    () => {
-      const active = authorities.all().find(({ state }) => state === 'active')
-      return (active?.certificate.notAfter ?? 0) / 1000
-    },
-  )
+  const commits = new Histogram({
+    name: 'castellan_ca_store_commit_seconds',
+    help: 'commits of the store, by whether they got to the disk',
+    labelNames: ['done'],
+    buckets: [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10],
+    registers,
+  })
+
+  function show({ registry: known, authorities, notReady, openStreams }: Shown): void {
+    gauge('castellan_ca_ready', '1 when it can sign and store', () =>
+      Number(notReady() === undefined),
+    )
+    gauge('castellan_ca_entries', 'registration entries', () => known.entries.size)
+    gauge('castellan_ca_agents', 'attested agents', () => known.agents.size)
+    gauge('castellan_ca_deny_rules', 'rules of the deny-list', () => known.denyRules().length)
+    gauge('castellan_ca_streams', 'open gRPC streams', openStreams)
+    const { jwt, wit } = authorities
+    for (const [kind, slots] of Object.entries({ x509: authorities, jwt, wit })) {
+      gauge(
+        `castellan_ca_${kind}_authorities`,
+        `published authorities of kind ${kind}`,
+        () => slots.all().length,
+      )
+      gauge(
+        `castellan_ca_${kind}_authority_expires_seconds`,
+        `end of the active authority of kind ${kind}, seconds since the epoch`,
+        () => (slots.all().find(({ state }) => state === 'active')?.notAfter ?? 0) / 1000,
+      )
+    }
+  }
 
   function gauge(name: string, help: string, read: () => number): void {
     new Gauge({
@@ -64,6 +86,8 @@ export function createMetrics(
   return {
     registry,
     issued: (kind) => issued.inc({ kind }),
+    commit: (ms, isDone) => commits.observe({ done: String(isDone) }, ms / 1000),
+    show,
     call: (method, code, ms) => calls.observe({ method, code: String(code) }, ms / 1000),
   }
 }

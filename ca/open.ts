@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, systemClock } from '../runtime/clock.ts'
+import type { DatabaseOptions } from '../runtime/db/sqlite.ts'
 import { privateFolder, writeDurably } from '../runtime/durable.ts'
 import type { Log } from '../runtime/log.ts'
 import { readSecret, type SealingSecret } from '../runtime/sealed.ts'
@@ -33,6 +34,8 @@ export interface OpenOptions {
   readonly clock?: Clock
   /** see IssueSteps */
   readonly between?: NonNullable<IssueSteps['between']>
+  /** limits of the database, for tests of a full disk */
+  readonly database?: DatabaseOptions
   /** told of each delivered certificate */
   readonly onIssued?: (kind: string) => void
 }
@@ -81,7 +84,9 @@ export async function openAuthority(
   const { trustDomain, state, authorityLifetime: lifetime } = config
   const secret = unlockingSecret(config)
   await using undo = new AsyncDisposableStack()
-  const store = undo.use(await openSqliteStore(join(state, storeFile), trustDomain))
+  const store = undo.use(
+    await openSqliteStore(join(state, storeFile), trustDomain, options.database),
+  )
   const keys = (kind: AuthorityKind) => openKeyFolder(join(state, 'keys'), secret, kind)
   const registry = undo.use(openRegistry(store, trustDomain))
   const { agents } = registry

@@ -6,7 +6,7 @@ import type { Address } from './config.ts'
 export interface OperationsOptions {
   readonly listen: Address
   /** why the program is not ready; undefined when it is */
-  readonly notReady: () => string | undefined
+  readonly notReady: () => Promise<string | undefined>
   readonly metrics: Registry
 }
 
@@ -29,7 +29,7 @@ export async function startOperations(options: OperationsOptions): Promise<Opera
   const app = createHttp()
   app.get('/livez', async () => 'ok\n')
   app.get('/readyz', async (_, reply) => {
-    const reason = notReady()
+    const reason = await notReady()
     return reason === undefined ? 'ok\n' : reply.code(503).send(`not ready: ${reason}\n`)
   })
   app.get('/metrics', async (_, reply) =>

@@ -282,4 +282,8 @@ export interface Store extends Disposable {
   readonly federation: FederationTable
   readonly denyRules: DenyTable
   readonly events: EventTable
+  /** Writes a little, durably. Throws ERR_STORE when that is not possible. */
+  probe(): Promise<void>
+  /** Why the last write failed; undefined when it did not. */
+  trouble(): string | undefined
 }

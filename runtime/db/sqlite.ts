@@ -22,6 +22,15 @@ export interface Database extends Disposable {
    * threw; when the commit fails, all reject with ERR_STORE.
    */
   write<T>(work: (transaction: Transaction) => T): Promise<T>
+  /** Why the last write that was tried did not get to the disk; undefined when it did. */
+  trouble(): string | undefined
+}
+
+export interface DatabaseOptions {
+  /** of 4 KiB: the database is full then */
+  readonly mostPages?: number
+  /** told of each commit: its milliseconds, and whether it got to the disk */
+  readonly onCommit?: (ms: number, isDone: boolean) => void
 }
 
 interface Pending {
@@ -32,6 +41,15 @@ interface Pending {
 
 function storeError(cause: unknown): IdentityError {
   return new IdentityError('ERR_STORE', `the store failed: ${explain(cause)}`, { cause })
+}
+
+/** Not what a statement says of the data, but what the machine says of the file (sqlite.org/rescode.html). */
+const failures: ReadonlySet<unknown> = new Set([
+  ...[7, 8, 10, 11, 13, 14, 26], // NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB
+])
+
+function isFailure(error: unknown): boolean {
+  return error instanceof Error && 'errcode' in error && failures.has(Number(error.errcode) & 0xff)
 }
 
 function migrate(db: DatabaseSync, migrations: readonly string[]): void {
@@ -48,7 +66,11 @@ function migrate(db: DatabaseSync, migrations: readonly string[]): void {
   }
 }
 
-function open(path: string, migrations: readonly string[]): DatabaseSync {
+function open(
+  path: string,
+  migrations: readonly string[],
+  { mostPages }: DatabaseOptions,
+): DatabaseSync {
   let db: DatabaseSync | undefined
   try {
     db = new DatabaseSync(path, { timeout: 1000 })
@@ -58,6 +80,7 @@ function open(path: string, migrations: readonly string[]): DatabaseSync {
       'PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON',
     )
     migrate(db, migrations)
+    if (mostPages !== undefined) db.exec(`PRAGMA max_page_count = ${mostPages}`)
     return db
   } catch (cause) {
     // or its lock would stay until the next garbage collection
@@ -88,11 +111,22 @@ function transactionOf(db: DatabaseSync): Transaction {
 }
 
 /** Opens or creates the database at `path`; `migrations` are applied in order, each once. */
-export function openDatabase(path: string, migrations: readonly string[]): Database {
-  const db = open(path, migrations)
+export function openDatabase(
+  path: string,
+  migrations: readonly string[],
+  options: DatabaseOptions = {},
+): Database {
+  const db = open(path, migrations, options)
   const transaction = transactionOf(db)
   let queue: Pending[] = []
   let isOpen = true
+  let trouble: string | undefined
+
+  function failed(cause: unknown): IdentityError {
+    const error = storeError(cause)
+    trouble = error.message
+    return error
+  }
 
   function runOne(pending: Pending): boolean {
     transaction.run('SAVEPOINT one')
@@ -101,9 +135,11 @@ export function openDatabase(path: string, migrations: readonly string[]): Datab
       transaction.run('RELEASE one')
       return true
     } catch (error) {
+      // a full disk takes the whole transaction back
+      if (!db.isTransaction) throw error
       transaction.run('ROLLBACK TO one')
       transaction.run('RELEASE one')
-      pending.fail(error)
+      pending.fail(isFailure(error) ? failed(error) : error)
       return false
     }
   }
@@ -111,22 +147,27 @@ export function openDatabase(path: string, migrations: readonly string[]): Datab
   function commit(): void {
     const batch = queue
     queue = []
+    const started = performance.now()
     let done: Pending[] = []
     try {
       transaction.run('BEGIN IMMEDIATE')
       done = batch.filter(runOne)
       transaction.run('COMMIT')
     } catch (cause) {
-      const error = storeError(cause)
+      const error = failed(cause)
       if (isOpen && db.isTransaction) transaction.run('ROLLBACK')
       for (const pending of batch) pending.fail(error)
+      options.onCommit?.(performance.now() - started, false)
       return
     }
+    options.onCommit?.(performance.now() - started, true)
+    if (done.length > 0) trouble = undefined
     for (const pending of done) pending.settle()
   }
 
   return {
     read: transaction,
+    trouble: () => trouble,
     write<T>(work: (transaction: Transaction) => T): Promise<T> {
       const { promise, resolve, reject } = Promise.withResolvers<T>()
       if (!isOpen)

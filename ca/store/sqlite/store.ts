@@ -1,6 +1,6 @@
 // The store on node:sqlite.
 import { randomBytes } from 'node:crypto'
-import { type Database, openDatabase } from '../../../runtime/db/sqlite.ts'
+import { type Database, type DatabaseOptions, openDatabase } from '../../../runtime/db/sqlite.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
 import { authorityRow, eventRow, policiesRow } from '../rows.ts'
 import { migrations } from '../schema.ts'
@@ -90,8 +90,12 @@ async function fact(db: Database, name: string, initial: string): Promise<string
 }
 
 /** Opens or creates the store at `path` (`:memory:` for none). Throws ERR_STORE, also for another trust domain's. */
-export async function openSqliteStore(path: string, trustDomain: string): Promise<Store> {
-  const db = openDatabase(path, migrations)
+export async function openSqliteStore(
+  path: string,
+  trustDomain: string,
+  options: DatabaseOptions = {},
+): Promise<Store> {
+  const db = openDatabase(path, migrations, options)
   const stored = await fact(db, 'trust domain', trustDomain)
   if (stored !== trustDomain) {
     db[Symbol.dispose]()
@@ -113,6 +117,12 @@ export async function openSqliteStore(path: string, trustDomain: string): Promis
     federation: federationTable(session),
     denyRules: denyTable(session),
     events: eventTable(session),
+    async probe() {
+      await db.write((tx) =>
+        tx.run("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", String(Date.now())),
+      )
+    },
+    trouble: db.trouble,
     [Symbol.dispose]: () => db[Symbol.dispose](),
   }
 }

@@ -91,6 +91,30 @@ describe('group commit', () => {
     expect(names()).toEqual(['next'])
   })
 
+  it('says why it fails while the disk is full, and writes again once there is room', async () => {
+    db[Symbol.dispose]()
+    const commits: boolean[] = []
+    db = openDatabase(path, migrations, {
+      mostPages: 20,
+      onCommit: (_, isDone) => commits.push(isDone),
+    })
+    const fill = () => insert(`${Math.random()}`.repeat(500))
+    let written = 0
+    const failure = (async () => {
+      for (; written < 100; written++) await fill()
+    })()
+    await expect(failure).rejects.toMatchObject({
+      code: 'ERR_STORE',
+      message: 'the store failed: database or disk is full',
+    })
+    expect(db.trouble()).toBe('the store failed: database or disk is full')
+    expect(db.read.get('SELECT count(*) AS n FROM t')).toEqual({ n: written })
+    await db.write((tx) => tx.run('DELETE FROM t'))
+    await fill()
+    expect(db.trouble()).toBeUndefined()
+    expect(commits.filter((isDone) => !isDone)).toHaveLength(1)
+  })
+
   it('takes what is asked for while it commits into the next one', async () => {
     const order: string[] = []
     let inner: Promise<number> | undefined
