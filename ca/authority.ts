@@ -15,6 +15,8 @@ import type { TokenPurpose, TokenSvid } from './token-svids.ts'
 
 export interface Authority {
   readonly trustDomain: TrustDomain
+  /** folder of the store and the sealed keys */
+  readonly state: string
   readonly clock: Clock
   readonly store: Store
   readonly registry: Registry

@@ -104,6 +104,7 @@ export const callersOf: Readonly<Record<string, readonly CallerClass[]>> = {
   'castellan.control.v1.Control/Subscribe': ['agent'],
   ...allOf('castellan.deny.v1.DenyRules', ['AddRule', 'ListRules', 'RemoveRule']),
   ...allOf('castellan.records.v1.Records', ['ListIssued']),
+  'castellan.records.v1.Records/Backup': ['local'],
   'castellan.policy.v1.Policies/GetPolicies': administration,
   'castellan.policy.v1.Policies/ApplyPolicies': administration,
   'grpc.health.v1.Health/Check': ['anyone'],

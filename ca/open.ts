@@ -1,12 +1,8 @@
 // Opens an authority's state: store, keys, registry, rules. No listener yet.
-import { randomBytes } from 'node:crypto'
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
 import { type Clock, systemClock } from '../runtime/clock.ts'
 import type { DatabaseOptions } from '../runtime/db/sqlite.ts'
-import { privateFolder, writeDurably } from '../runtime/durable.ts'
 import type { Log } from '../runtime/log.ts'
-import { readSecret, type SealingSecret } from '../runtime/sealed.ts'
 import { parseCertificate } from '../spiffe/certificate.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
@@ -26,6 +22,7 @@ import { createIssuing } from './issuing.ts'
 import { openIstio } from './istio/open.ts'
 import { openRegistry } from './registry.ts'
 import { createRevocation } from './revocation.ts'
+import { isInitialised, keysFolder, storePath, unlockingSecret } from './state-folder.ts'
 import { openSqliteStore } from './store/sqlite/store.ts'
 import type { AuthorityKind } from './store/store.ts'
 
@@ -38,28 +35,6 @@ export interface OpenOptions {
   readonly database?: DatabaseOptions
   /** told of each delivered certificate */
   readonly onIssued?: (kind: string) => void
-}
-
-const storeFile = 'castellan.db'
-
-function unlockingSecret({ unlock }: CaConfig): SealingSecret {
-  return readSecret('keyFile' in unlock ? unlock.keyFile : unlock.passphraseFile)
-}
-
-/** Whether `castellan ca init` was run for this configuration. */
-export function isInitialised({ state }: CaConfig): boolean {
-  return existsSync(join(state, storeFile))
-}
-
-/**
- * Prepares a first start: the state folder, and the key file when the configuration names one that is
- * missing. A passphrase file is never made up: it has to be there.
- */
-export function prepareState({ state, unlock }: CaConfig): void {
-  privateFolder(state)
-  if ('keyFile' in unlock && !existsSync(unlock.keyFile)) {
-    writeDurably(unlock.keyFile, `${randomBytes(32).toString('base64url')}\n`, { mode: 0o600 })
-  }
 }
 
 /** Its authorities are read once, at the start. Throws ERR_CONFIG. */
@@ -84,10 +59,8 @@ export async function openAuthority(
   const { trustDomain, state, authorityLifetime: lifetime } = config
   const secret = unlockingSecret(config)
   await using undo = new AsyncDisposableStack()
-  const store = undo.use(
-    await openSqliteStore(join(state, storeFile), trustDomain, options.database),
-  )
-  const keys = (kind: AuthorityKind) => openKeyFolder(join(state, 'keys'), secret, kind)
+  const store = undo.use(await openSqliteStore(storePath(state), trustDomain, options.database))
+  const keys = (kind: AuthorityKind) => openKeyFolder(keysFolder(state), secret, kind)
   const registry = undo.use(openRegistry(store, trustDomain))
   const { agents } = registry
   const isAgent = (id: SpiffeId) => agents.get(id)?.banned === false
@@ -116,6 +89,7 @@ export async function openAuthority(
   const opened = undo.move()
   return {
     trustDomain,
+    state,
     clock,
     store,
     registry,

@@ -1,6 +1,7 @@
 // Files that are whole or not there: temporary file, fsync, rename, fsync of the folder.
 import { randomBytes } from 'node:crypto'
 import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
 /** Replaces `path` by `content` in one step; survives a power cut on either side of it. */
@@ -24,6 +25,27 @@ export function writeDurably(
     closeSync(file)
   }
   syncFolder(folder)
+}
+
+/** The same for content that comes in pieces; what was written is taken away when they end early. */
+export async function writeStreamDurably(
+  path: string,
+  pieces: AsyncIterable<Uint8Array>,
+  { mode }: { mode: number },
+): Promise<void> {
+  const aside = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`)
+  const file = await open(aside, 'wx', mode)
+  try {
+    for await (const piece of pieces) await file.writeFile(piece)
+    await file.sync()
+    renameSync(aside, path)
+  } catch (error) {
+    rmSync(aside, { force: true })
+    throw error
+  } finally {
+    await file.close()
+  }
+  syncFolder(dirname(path))
 }
 
 export function syncFolder(folder: string): void {

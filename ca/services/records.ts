@@ -5,6 +5,7 @@ import { serialFromHex } from '../../spiffe/certificate.ts'
 import { explain } from '../../spiffe/errors.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import type { Authority } from '../authority.ts'
+import { backupOf } from '../backup.ts'
 import type { Peer } from '../callers.ts'
 import type { IssuedRow } from '../store/store.ts'
 import { badRequest } from '../wire.ts'
@@ -33,8 +34,11 @@ function toWire({ notBefore, notAfter, ...row }: IssuedRow) {
   return { ...row, notBefore: seconds(notBefore), notAfter: seconds(notAfter) }
 }
 
-export function recordsService({ store }: Authority): Service<Peer> {
+export function recordsService({ store, state }: Authority): Service<Peer> {
   return service<typeof Records, Peer>(Records, {
+    async *backup() {
+      for await (const bytes of backupOf(store, state)) yield { bytes: new Uint8Array(bytes) }
+    },
     listIssued({ spiffeId, serial, since, pageSize: size, pageToken }) {
       const limit = pageSize(size)
       const { rows, next } = store.issuance.list({

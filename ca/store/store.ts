@@ -282,6 +282,8 @@ export interface Store extends Disposable {
   readonly federation: FederationTable
   readonly denyRules: DenyTable
   readonly events: EventTable
+  /** A consistent copy of everything, as a file of its own, while writes go on. Throws ERR_STORE. */
+  copyTo(path: string): Promise<void>
   /** Writes a little, durably. Throws ERR_STORE when that is not possible. */
   probe(): Promise<void>
   /** Why the last write failed; undefined when it did not. */

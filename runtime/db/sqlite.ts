@@ -1,6 +1,6 @@
 // The embedded database: node:sqlite in WAL with synchronous=FULL, migrations, and group commit.
 import { chmodSync } from 'node:fs'
-import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
+import { backup, DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
 
 export type Value = SQLInputValue
@@ -22,6 +22,8 @@ export interface Database extends Disposable {
    * threw; when the commit fails, all reject with ERR_STORE.
    */
   write<T>(work: (transaction: Transaction) => T): Promise<T>
+  /** A consistent copy as a file of its own, made in steps between which writes go on. Throws ERR_STORE. */
+  copyTo(path: string): Promise<void>
   /** Why the last write that was tried did not get to the disk; undefined when it did. */
   trouble(): string | undefined
 }
@@ -32,6 +34,9 @@ export interface DatabaseOptions {
   /** told of each commit: its milliseconds, and whether it got to the disk */
   readonly onCommit?: (ms: number, isDone: boolean) => void
 }
+
+/** about 4 MiB */
+const pagesPerStep = 1000
 
 interface Pending {
   run(transaction: Transaction): void
@@ -110,6 +115,15 @@ function transactionOf(db: DatabaseSync): Transaction {
   }
 }
 
+async function copy(db: DatabaseSync, target: string): Promise<void> {
+  try {
+    await backup(db, target, { rate: pagesPerStep })
+  } catch (cause) {
+    const message = `cannot copy to ${target}: ${explain(cause)}`
+    throw new IdentityError('ERR_STORE', message, { cause })
+  }
+}
+
 /** Opens or creates the database at `path`; `migrations` are applied in order, each once. */
 export function openDatabase(
   path: string,
@@ -161,13 +175,14 @@ export function openDatabase(
       return
     }
     options.onCommit?.(performance.now() - started, true)
-    if (done.length > 0) trouble = undefined
+    if (done.length > 0 && done.length === batch.length) trouble = undefined
     for (const pending of done) pending.settle()
   }
 
   return {
     read: transaction,
     trouble: () => trouble,
+    copyTo: (target) => copy(db, target),
     write<T>(work: (transaction: Transaction) => T): Promise<T> {
       const { promise, resolve, reject } = Promise.withResolvers<T>()
       if (!isOpen)

@@ -112,6 +112,7 @@ const expected: Readonly<Record<string, readonly (CallerClass | 'nobody')[]>> = 
   'DenyRules/ListRules': ['local', 'admin'],
   'DenyRules/RemoveRule': ['local', 'admin'],
   'Records/ListIssued': ['local', 'admin'],
+  'Records/Backup': ['local'],
   'Control/Subscribe': ['agent'],
   'Policies/GetPolicies': ['local', 'admin'],
   'Policies/ApplyPolicies': ['local', 'admin'],

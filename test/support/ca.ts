@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type CaConfig, loadCaConfig } from '../../ca/config.ts'
 import { type RunningAuthority, type RunOptions, runAuthority } from '../../ca/main.ts'
-import { prepareState } from '../../ca/open.ts'
+import { prepareState } from '../../ca/state-folder.ts'
 import { createLog, type Log } from '../../runtime/log.ts'
 
 export interface TestFolder extends Disposable {

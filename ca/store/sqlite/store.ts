@@ -122,6 +122,7 @@ export async function openSqliteStore(
         tx.run("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", String(Date.now())),
       )
     },
+    copyTo: db.copyTo,
     trouble: db.trouble,
     [Symbol.dispose]: () => db[Symbol.dispose](),
   }
