@@ -24,6 +24,8 @@ export interface Acknowledgements {
 interface Seen {
   acknowledged: number
   heardAt: number
+  /** the same by a clock that nobody sets: an agent is not away because the time was corrected */
+  heard: number
   /** milliseconds of silence after which it counts as away */
   readonly patience: number
   /** sequences that a stock agent was answered with once */
@@ -33,12 +35,18 @@ interface Seen {
 /** three heartbeats of the Control stream, three polls of a stock agent */
 const patience = { control: 60_000, poll: 15_000 } as const
 
-/** In memory: after a restart every agent that connects says anew where it is. `isAgent`: not banned, not deleted. */
+/**
+ * In memory: after a start every agent says anew where it is. Those that were `known` before it count as
+ * heard just now, so that nothing is activated behind the back of who has not come back yet. `isAgent`:
+ * not banned, not deleted.
+ */
 export function createAcknowledgements(
   clock: Clock,
   isAgent: (id: SpiffeId) => boolean,
+  known: Iterable<SpiffeId> = [],
 ): Acknowledgements {
   const seen = new Map<SpiffeId, Seen>()
+  for (const id of known) hear(id, 'control')
 
   function hear(agentId: SpiffeId, how: keyof typeof patience): Seen {
     const known = seen.get(agentId)
@@ -46,6 +54,7 @@ export function createAcknowledgements(
       acknowledged: known?.acknowledged ?? 0,
       pending: known?.pending ?? 0,
       heardAt: clock.now(),
+      heard: clock.monotonic(),
       patience: patience[how],
     }
     seen.set(agentId, now)
@@ -53,8 +62,8 @@ export function createAcknowledgements(
   }
 
   function connected(): [SpiffeId, Seen][] {
-    const now = clock.now()
-    return [...seen].filter(([id, it]) => now - it.heardAt <= it.patience && isAgent(id))
+    const now = clock.monotonic()
+    return [...seen].filter(([id, it]) => now - it.heard <= it.patience && isAgent(id))
   }
 
   return {

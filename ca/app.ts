@@ -13,6 +13,7 @@ import type { ErrorCode, IdentityError } from '../spiffe/errors.ts'
 import type { Authority } from './authority.ts'
 import type { Peer } from './callers.ts'
 import { agentService } from './services/agent.ts'
+import { authoritiesService } from './services/authorities.ts'
 import { bundleService } from './services/bundle.ts'
 import { controlService } from './services/control.ts'
 import { debugService } from './services/debug.ts'
@@ -37,6 +38,7 @@ export function servicesOf(
     bundleService(authority, log),
     trustDomainService(authority, log),
     localAuthorityService(authority, log),
+    authoritiesService(authority, log),
     loggerService(log),
     debugService(authority),
     controlService(authority),

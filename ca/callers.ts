@@ -102,6 +102,7 @@ export const callersOf: Readonly<Record<string, readonly CallerClass[]>> = {
   // its callers prove themselves in the call: ca/istio/callers.ts
   'istio.v1.auth.IstioCertificateService/CreateCertificate': ['anyone'],
   'castellan.control.v1.Control/Subscribe': ['agent'],
+  ...allOf('castellan.authority.v1.Authorities', ['GetStatus', 'Activate', 'Revoke']),
   ...allOf('castellan.deny.v1.DenyRules', ['AddRule', 'ListRules', 'RemoveRule']),
   ...allOf('castellan.records.v1.Records', ['ListIssued']),
   'castellan.records.v1.Records/Backup': ['local'],

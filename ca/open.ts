@@ -64,7 +64,9 @@ export async function openAuthority(
   const registry = undo.use(openRegistry(store, trustDomain))
   const { agents } = registry
   const isAgent = (id: SpiffeId) => agents.get(id)?.banned === false
-  const acknowledgements = createAcknowledgements(clock, isAgent)
+  const present = [...agents.values()].filter((it) => isAgent(it.id) && it.notAfter > clock.now())
+  const known = present.map(({ id }) => id)
+  const acknowledgements = createAcknowledgements(clock, isAgent, known)
   const authorities = await openAuthorities({
     trustDomain,
     table: store.authorities,

@@ -1,5 +1,6 @@
 // Between texts that people type and messages of SPIRE's API.
-import { IdentityError } from '../spiffe/errors.ts'
+import type { Status } from '../proto/gen/spire/api/types/status_pb.js'
+import { type ErrorCode, IdentityError } from '../spiffe/errors.ts'
 import { parseSpiffeId, pathOf, trustDomainOf } from '../spiffe/id.ts'
 
 export interface IdMessage {
@@ -31,4 +32,22 @@ export function selectorToMessage(text: string): { type: string; value: string }
 
 export function timeText(seconds: bigint): string {
   return seconds === 0n ? 'never' : new Date(Number(seconds) * 1000).toISOString()
+}
+
+const codes: Readonly<Record<number, ErrorCode>> = {
+  3: 'ERR_BAD_REQUEST',
+  5: 'ERR_NOT_FOUND',
+  6: 'ERR_ALREADY_EXISTS',
+  7: 'ERR_DENIED',
+  9: 'ERR_PRECONDITION',
+}
+
+/** Throws the first status of a batch answer that says no. */
+export function demandDone(
+  results: readonly ({ readonly status?: Status | undefined } | undefined)[],
+): void {
+  for (const result of results.length === 0 ? [undefined] : results) {
+    const { code, message } = result?.status ?? { code: 14, message: 'no answer' }
+    if (code !== 0) throw new IdentityError(codes[code] ?? 'ERR_UNAVAILABLE', message)
+  }
 }

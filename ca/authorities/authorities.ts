@@ -125,6 +125,9 @@ export async function openAuthorities(options: AuthoritiesOptions): Promise<Auth
     get sequence() {
       return sequence()
     },
+    get publishedAt() {
+      return Math.max(x509.publishedAt, jwt.publishedAt, wit.publishedAt)
+    },
     bundle() {
       if (bundle.of !== x509.all()) bundle = bundleNow(x509.all())
       return bundle.value

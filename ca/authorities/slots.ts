@@ -5,7 +5,13 @@ import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../../runtime/clock.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
-import type { AuthorityKind, AuthorityRow, AuthorityState, AuthorityTable } from '../store/store.ts'
+import type {
+  AuthorityKind,
+  AuthorityRow,
+  AuthorityState,
+  AuthorityTable,
+  OverrideRow,
+} from '../store/store.ts'
 import type { KeyFolder } from './keys.ts'
 
 /** One signing key with its place in the rotation. */
@@ -29,6 +35,9 @@ export interface Slot {
 /** What a kind adds to the key itself. */
 export type Made = Pick<Slot, 'id' | 'key' | 'material' | 'notBefore' | 'notAfter'>
 
+/** Throws when the step may not be taken; what it returns is recorded with it. */
+export type Permit<T> = (slot: T) => OverrideRow | undefined
+
 export interface Slots<T extends Slot> {
   /** The signer. Throws ERR_UNAVAILABLE when there is none that is valid. */
   active(): T
@@ -44,11 +53,13 @@ export interface Slots<T extends Slot> {
    * The prepared one signs from now on. ERR_PRECONDITION when `id` is not prepared, and whatever `permit`
    * throws, which is asked last.
    */
-  activate(id: string, permit: (slot: T) => void): Promise<T>
+  activate(id: string, permit: Permit<T>): Promise<T>
   /** ERR_PRECONDITION when `id` is not old. */
   taint(id: string): Promise<T>
   /** Takes a tainted one out of everything that is published, and forgets its key. As `activate`. */
-  revoke(id: string, permit: (slot: T) => void): Promise<T>
+  revoke(id: string, permit: Permit<T>): Promise<T>
+  /** when what is published changed last */
+  readonly publishedAt: number
   /** Called after each change. */
   onChange(listener: () => void): Disposable
 }
@@ -112,8 +123,9 @@ function due<T extends Slot>(
 }
 
 /** The slots of a kind, in memory and in the store. */
-interface Held<T extends Slot> extends Pick<Slots<T>, 'sequence' | 'all' | 'onChange'> {
-  become(list: readonly T[]): Promise<void>
+interface Held<T extends Slot>
+  extends Pick<Slots<T>, 'sequence' | 'publishedAt' | 'all' | 'onChange'> {
+  become(list: readonly T[], override?: OverrideRow): Promise<void>
   /** A new one takes the place of whoever is in `state`. */
   add(state: AuthorityState): Promise<T>
 }
@@ -127,11 +139,13 @@ function hold<T extends Slot>(options: SlotsOptions<T>): Held<T> {
     .map((row) => load({ ...row, isTainted: row.taintedAt > 0, key: keys.load(row.id) }))
   keys.keepOnly(all.map(({ id }) => id))
   let sequence = table.sequence()
+  let publishedAt = Math.max(0, ...all.flatMap((it) => [it.preparedAt, it.taintedAt]))
 
-  async function become(list: readonly T[]): Promise<void> {
+  async function become(list: readonly T[], override?: OverrideRow): Promise<void> {
     const kept = new Set(list.map(({ id }) => id))
     const removed = all.map(({ id }) => id).filter((id) => !kept.has(id))
-    sequence = await table.set(list.map(rowOf), removed)
+    sequence = await table.set(list.map(rowOf), removed, override)
+    publishedAt = clock.now()
     all = list
     keys.keepOnly([...kept])
     topic.publish()
@@ -142,6 +156,9 @@ function hold<T extends Slot>(options: SlotsOptions<T>): Held<T> {
     all: () => all,
     get sequence() {
       return sequence
+    },
+    get publishedAt() {
+      return publishedAt
     },
     async add(state) {
       const others = all.filter((it) => it.state !== state)
@@ -177,10 +194,9 @@ function operations<T extends Slot>({ all, add, become }: Held<T>, clock: Clock)
 
   return {
     prepare: () => add('prepared'),
-    async activate(id: string, permit: (slot: T) => void): Promise<T> {
+    async activate(id: string, permit: Permit<T>): Promise<T> {
       const next = demand(id, 'prepared')
-      permit(next)
-      await become(activated(all(), next))
+      await become(activated(all(), next), permit(next))
       return { ...next, state: 'active' }
     },
     async taint(id: string): Promise<T> {
@@ -189,15 +205,18 @@ function operations<T extends Slot>({ all, add, become }: Held<T>, clock: Clock)
       await become(all().map((it) => (it === slot ? tainted : it)))
       return tainted
     },
-    async revoke(id: string, permit: (slot: T) => void): Promise<T> {
+    async revoke(id: string, permit: Permit<T>): Promise<T> {
       const slot = demand(id, 'old')
       if (!slot.isTainted)
         throw new IdentityError(
           'ERR_PRECONDITION',
           `authority ${id} is not tainted; taint it first`,
         )
-      permit(slot)
-      await become(all().filter((it) => it !== slot))
+      const override = permit(slot)
+      await become(
+        all().filter((it) => it !== slot),
+        override,
+      )
       return slot
     },
   }
@@ -224,6 +243,9 @@ export async function openSlots<T extends Slot>(options: SlotsOptions<T>): Promi
     all,
     get sequence() {
       return held.sequence
+    },
+    get publishedAt() {
+      return held.publishedAt
     },
     async advance() {
       const done: string[] = []

@@ -1,13 +1,13 @@
 // spire.api.server.localauthority.v1.LocalAuthority: an operator's hand on the rotation of each kind.
 import { LocalAuthority } from '../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
-import { type Service, service } from '../../runtime/grpc/service.ts'
+import { type CallContext, type Service, service } from '../../runtime/grpc/service.ts'
 import type { Log } from '../../runtime/log.ts'
-import type { Serial } from '../../spiffe/certificate.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { Slot, Slots } from '../authorities/slots.ts'
 import type { Authority } from '../authority.ts'
-import type { Peer } from '../callers.ts'
-import type { AuthorityState } from '../store/store.ts'
+import { nameOf, type Peer } from '../callers.ts'
+import { permitFor } from '../permits.ts'
+import type { AuthorityKind, AuthorityState } from '../store/store.ts'
 
 const toWire = ({ id, notAfter }: Slot) => ({
   authorityId: id,
@@ -31,70 +31,32 @@ function stateOf(slots: Slots<Slot>) {
   }
 }
 
+type Context = Pick<CallContext<Peer>, 'peer'>
+
 interface Request {
   readonly authorityId: string
 }
 
-/** milliseconds in which agents replace what a tainted authority signed: 30 s, and their way here */
-const renewalTime = 45_000
-
-/** An agent that still has nothing but a certificate of this authority could never come back. */
-function demandUnused({ id: authorityId, taintedAt }: Slot, authority: Authority): void {
-  const { acknowledgements, clock, registry, store } = authority
-  const left = taintedAt + renewalTime - clock.now()
-  if (left > 0 && acknowledgements.connected().length > 0) {
-    throw new IdentityError(
-      'ERR_PRECONDITION',
-      `cannot revoke yet: workloads renew what it signed for another ${Math.ceil(left / 1000)} seconds`,
-      { retryAfter: left },
-    )
-  }
-  const isBySame = (serial: Serial | '') =>
-    serial !== '' && store.issuance.find({ serial, limit: 1 })[0]?.authorityId === authorityId
-  const users = acknowledgements.connected().filter((id) => {
-    const agent = registry.agents.get(id)
-    return agent !== undefined && isBySame(agent.serial)
-  })
-  if (users.length === 0) return
-  throw new IdentityError(
-    'ERR_PRECONDITION',
-    `cannot revoke yet: ${users.length} connected agents still use a certificate of it, such as ${users[0]}`,
-    { retryAfter: 5000 },
-  )
-}
-
 /** The four steps for one kind; each is logged with its outcome. */
-function stepsOf(slots: Slots<Slot>, kind: string, { authority, log }: Parts) {
+function stepsOf(slots: Slots<Slot>, kind: AuthorityKind, { authority, log }: Parts) {
   const say = (what: string, slot: Slot) => {
     log.warn({ audit: true, kind, authorityId: slot.id }, `an operator ${what} an authority`)
     return toWire(slot)
   }
-  const demandKnown = (what: string) => {
-    const laggards = authority.acknowledgements.laggards(authority.authorities.sequence)
-    if (laggards.length === 0) return
-    const [first] = laggards
-    const more = laggards.length > 1 ? ` and ${laggards.length - 1} more` : ''
-    throw new IdentityError(
-      'ERR_PRECONDITION',
-      `cannot ${what} yet: the bundle in force is not acknowledged by ${first?.agentId}${more}`,
-      { retryAfter: 5000 },
-    )
-  }
+  const permit = (action: 'activate' | 'revoke', peer: Peer) =>
+    permitFor(action, { kind, caller: nameOf(peer), forceReason: '' }, authority)
   return {
     state: () => stateOf(slots),
     prepare: async () => ({ preparedAuthority: say('prepared', await slots.prepare()) }),
-    async activate({ authorityId }: Request) {
-      const slot = await slots.activate(authorityId, () => demandKnown('activate'))
+    async activate({ authorityId }: Request, { peer }: Context) {
+      const slot = await slots.activate(authorityId, permit('activate', peer))
       return { activatedAuthority: say('activated', slot) }
     },
     async taint({ authorityId }: Request) {
       return { taintedAuthority: say('tainted', await slots.taint(authorityId)) }
     },
-    async revoke({ authorityId }: Request) {
-      const slot = await slots.revoke(authorityId, (old) => {
-        demandKnown('revoke')
-        if (kind === 'x509') demandUnused(old, authority)
-      })
+    async revoke({ authorityId }: Request, { peer }: Context) {
+      const slot = await slots.revoke(authorityId, permit('revoke', peer))
       return { revokedAuthority: say('revoked', slot) }
     },
   }

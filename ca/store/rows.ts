@@ -10,6 +10,8 @@ import type {
   Event,
   FederatedBundleRow,
   IssuedRow,
+  LiveCertificate,
+  OverrideRow,
   RelationshipRow,
 } from './store.ts'
 
@@ -125,6 +127,24 @@ export const eventRow: z.ZodType<Event> = z.object({
   kind: z.enum(['entry', 'bundle', 'policies', 'agent', 'federation', 'deny']),
   key: z.string(),
 })
+
+export const overrideRow: z.ZodType<OverrideRow> = z
+  .object({
+    at: z.number(),
+    caller: z.string(),
+    action: z.enum(['activate', 'revoke']),
+    authority_id: z.string(),
+    reason: z.string(),
+  })
+  .transform(({ authority_id, ...row }) => ({ ...row, authorityId: authority_id }))
+
+export const liveRow: z.ZodType<LiveCertificate> = z
+  .object({ authority_id: z.string(), is_workload: flag, ends: z.number() })
+  .transform((row) => ({
+    authorityId: row.authority_id,
+    isWorkload: row.is_workload,
+    notAfter: row.ends,
+  }))
 
 const denyRule: z.ZodType<DenyRuleRow> = z.strictObject({
   id: z.string(),

@@ -73,6 +73,14 @@ CREATE TABLE authorities (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX one_active ON authorities (kind) WHERE state = 'active';
 
+CREATE TABLE overrides (
+  at INTEGER NOT NULL,
+  caller TEXT NOT NULL,
+  action TEXT NOT NULL,
+  authority_id TEXT NOT NULL,
+  reason TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE policies (version INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, files TEXT NOT NULL) STRICT;
 
 CREATE TABLE federated_bundles (trust_domain TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;

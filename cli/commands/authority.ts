@@ -1,100 +1,122 @@
 // castellan authority status, prepare, activate, taint, revoke
 import { createClient, type Transport } from '@connectrpc/connect'
 import { z } from 'zod'
+import { Authorities, type Status } from '../../proto/gen/castellan/authority/v1/authorities_pb.js'
 import {
   type AuthorityState,
   LocalAuthority,
 } from '../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
 import { answer, type Context, table } from '../context.ts'
-import { type Given, optionsOf, type Register } from '../register.ts'
+import { type Given, optionalText, optionsOf, type Register } from '../register.ts'
 import { atAuthority, socketOption, withAuthority } from '../sockets.ts'
 
 const kinds = ['x509', 'jwt', 'wit'] as const
 type Kind = (typeof kinds)[number]
-const phases = ['active', 'prepared', 'old'] as const
-
-const options = atAuthority.extend({ kind: z.enum(kinds) })
+const options = atAuthority.extend({ kind: z.enum(kinds), force: optionalText })
+const forceOption = [
+  '--force <reason>',
+  'do not wait for agents that have not followed; the reason is recorded',
+] as const
 const kindOption = ['--kind <kind>', 'x509, jwt or wit', 'x509'] as const
 
-interface Steps {
-  state(): Promise<Readonly<Record<(typeof phases)[number], AuthorityState | undefined>>>
-  prepare(): Promise<AuthorityState | undefined>
-  activate(authorityId: string): Promise<AuthorityState | undefined>
-  taint(authorityId: string): Promise<AuthorityState | undefined>
-  revoke(authorityId: string): Promise<AuthorityState | undefined>
-}
+type Change = 'activate' | 'revoke'
+type Step = 'prepare' | 'taint'
 
-const phasesOf = ({ active, prepared, old }: Partial<Awaited<ReturnType<Steps['state']>>>) => ({
-  active,
-  prepared,
-  old,
-})
-
-/** The calls of one kind: SPIRE has three times the same ones. */
-function stepsOf(transport: Transport, kind: Kind): Steps {
+/** The steps that nobody is waited for are SPIRE's calls; it has three times the same ones. */
+function stepsOf(transport: Transport, kind: Kind) {
   const of = createClient(LocalAuthority, transport)
-  const all: Readonly<Record<Kind, Steps>> = {
+  const all = {
     x509: {
-      state: async () => phasesOf(await of.getX509AuthorityState({})),
       prepare: async () => (await of.prepareX509Authority({})).preparedAuthority,
-      activate: async (authorityId) =>
-        (await of.activateX509Authority({ authorityId })).activatedAuthority,
-      taint: async (authorityId) => (await of.taintX509Authority({ authorityId })).taintedAuthority,
-      revoke: async (authorityId) =>
-        (await of.revokeX509Authority({ authorityId })).revokedAuthority,
+      taint: async (authorityId: string) =>
+        (await of.taintX509Authority({ authorityId })).taintedAuthority,
     },
     jwt: {
-      state: async () => phasesOf(await of.getJWTAuthorityState({})),
       prepare: async () => (await of.prepareJWTAuthority({})).preparedAuthority,
-      activate: async (authorityId) =>
-        (await of.activateJWTAuthority({ authorityId })).activatedAuthority,
-      taint: async (authorityId) => (await of.taintJWTAuthority({ authorityId })).taintedAuthority,
-      revoke: async (authorityId) =>
-        (await of.revokeJWTAuthority({ authorityId })).revokedAuthority,
+      taint: async (authorityId: string) =>
+        (await of.taintJWTAuthority({ authorityId })).taintedAuthority,
     },
     wit: {
-      state: async () => phasesOf(await of.getWITAuthorityState({})),
       prepare: async () => (await of.prepareWITAuthority({})).preparedAuthority,
-      activate: async (authorityId) =>
-        (await of.activateWITAuthority({ authorityId })).activatedAuthority,
-      taint: async (authorityId) => (await of.taintWITAuthority({ authorityId })).taintedAuthority,
-      revoke: async (authorityId) =>
-        (await of.revokeWITAuthority({ authorityId })).revokedAuthority,
+      taint: async (authorityId: string) =>
+        (await of.taintWITAuthority({ authorityId })).taintedAuthority,
     },
-  }
+  } satisfies Record<Kind, Record<Step, (id: string) => Promise<AuthorityState | undefined>>>
   return all[kind]
 }
 
-const plain = ({ authorityId, expiresAt }: AuthorityState) => ({
-  authorityId,
-  expiresAt: new Date(Number(expiresAt) * 1000).toISOString(),
+const moment = (seconds: bigint) =>
+  seconds === 0n ? '' : new Date(Number(seconds) * 1000).toISOString()
+
+const plain = (state: AuthorityState | undefined) => ({
+  authorityId: state?.authorityId ?? '',
+  expiresAt: moment(state?.expiresAt ?? 0n),
 })
 
-async function statusOf(transport: Transport) {
-  const rows = await Promise.all(
-    kinds.map(async (kind) => {
-      const state = await stepsOf(transport, kind).state()
-      return phases.flatMap((phase) => {
-        const it = state[phase]
-        return it === undefined ? [] : [{ kind, phase, ...plain(it) }]
-      })
+/** As text with readable times, for JSON. */
+function plainStatus({ authorities, laggards, connectedAgents, outlook, overrides }: Status) {
+  return {
+    authorities: authorities.map(({ kind, id, phase, expiresAt, live }) => {
+      return { kind, id, phase, expiresAt: moment(expiresAt), live: Number(live) }
     }),
+    connectedAgents: Number(connectedAgents),
+    laggards: laggards.map(({ agentId, since, heardAt }) => {
+      return { agentId, since: moment(since), heardAt: moment(heardAt) }
+    }),
+    outlook: {
+      identities: Number(outlook?.identities ?? 0n),
+      firstFailsAt: moment(outlook?.firstFailsAt ?? 0n),
+      halfFailedAt: moment(outlook?.halfFailedAt ?? 0n),
+      lastFailsAt: moment(outlook?.lastFailsAt ?? 0n),
+    },
+    overrides: overrides.map(({ at, caller, action, authorityId, reason }) => {
+      return { at: moment(at), caller, action, authorityId, reason }
+    }),
+  }
+}
+
+type PlainStatus = ReturnType<typeof plainStatus>
+
+function agentsText({ connectedAgents, laggards }: PlainStatus): string {
+  if (connectedAgents === 0) return 'no agent is connected'
+  if (laggards.length === 0) return `all ${connectedAgents} connected agents know these keys`
+  const lines = laggards.map((it) => `  ${it.agentId}  since ${it.since}, heard at ${it.heardAt}`)
+  return `${laggards.length} of ${connectedAgents} connected agents do not know these keys yet:\n${lines.join('\n')}`
+}
+
+function outlookText({ outlook: it }: PlainStatus): string {
+  if (it.identities === 0) return 'no workload has a certificate'
+  return `if nothing were signed from now on, of ${it.identities} workloads the first would fail at ${it.firstFailsAt}, half at ${it.halfFailedAt}, the last at ${it.lastFailsAt}`
+}
+
+function statusText(status: PlainStatus): string {
+  const heading = ['KIND', 'PHASE', 'ID', 'EXPIRES', 'CARRIES']
+  const rows = status.authorities.map((it) => [
+    ...[it.kind, it.phase, it.id, it.expiresAt],
+    it.kind === 'x509' ? `${it.live} identities` : '',
+  ])
+  const forced = status.overrides.map(
+    (it) => `  ${it.at}  ${it.action} ${it.authorityId} by ${it.caller}: ${it.reason}`,
   )
-  return rows.flat()
+  const overrides = forced.length === 0 ? [] : ['', 'forced:', ...forced]
+  return [
+    table([heading, ...rows]),
+    '',
+    agentsText(status),
+    outlookText(status),
+    ...overrides,
+  ].join('\n')
 }
 
 /** A verb that moves one authority on. */
-async function move(
-  context: Context,
-  given: Given,
-  verb: 'activate' | 'taint' | 'revoke',
-  done: string,
-): Promise<0> {
-  const { socket, kind } = optionsOf(given, options)
+async function move(context: Context, given: Given, verb: Change, done: string): Promise<0> {
+  const { socket, kind, force: forceReason = '' } = optionsOf(given, options)
   return await withAuthority(context, socket, async (transport) => {
-    const moved = await stepsOf(transport, kind)[verb](given.args[0] ?? '')
-    const value = moved === undefined ? {} : plain(moved)
-    answer(context, { kind, ...value }, () => `${done} ${kind} authority ${moved?.authorityId}`)
+    const authorityId = given.args[0] ?? ''
+    const client = createClient(Authorities, transport)
+    const { id, expiresAt } = await client[verb]({ kind, authorityId, forceReason })
+    const moved = { kind, authorityId: id, expiresAt: moment(expiresAt) }
+    answer(context, moved, () => `${done} ${kind} authority ${id}`)
     return 0
   })
 }
@@ -103,17 +125,13 @@ export function authorityCommands(register: Register): void {
   register({
     noun: 'authority',
     verb: 'status',
-    about: 'Shows which keys sign, which come next, and which are still trusted.',
+    about:
+      'Shows which keys sign, come next or are still trusted, which agents lag, and how long all would go on alone.',
     options: [socketOption],
     run: (context, given) =>
       withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
-        const rows = await statusOf(transport)
-        answer(context, rows, () =>
-          table([
-            ['KIND', 'PHASE', 'ID', 'EXPIRES'],
-            ...rows.map((it) => [it.kind, it.phase, it.authorityId, it.expiresAt]),
-          ]),
-        )
+        const status = plainStatus(await createClient(Authorities, transport).getStatus({}))
+        answer(context, status, () => statusText(status))
         return 0
       }),
   })
@@ -125,14 +143,33 @@ export function authorityCommands(register: Register): void {
     run: (context, given) => {
       const { socket, kind } = optionsOf(given, options)
       return withAuthority(context, socket, async (transport) => {
-        const made = await stepsOf(transport, kind).prepare()
-        const value = made === undefined ? {} : plain(made)
-        const id = made?.authorityId ?? ''
+        const made = plain(await stepsOf(transport, kind).prepare())
+        const id = made.authorityId
+        const more = kind === 'x509' ? '' : ` --kind ${kind}`
         answer(
           context,
-          { kind, ...value },
+          { kind, ...made },
           () =>
-            `prepared ${kind} authority ${id}\nonce the agents know it: castellan authority activate ${id}${kind === 'x509' ? '' : ` --kind ${kind}`}`,
+            `prepared ${kind} authority ${id}\nonce the agents know it: castellan authority activate ${id}${more}`,
+        )
+        return 0
+      })
+    },
+  })
+  register({
+    noun: 'authority',
+    verb: 'taint',
+    about: 'Marks an old key: what it signed is renewed at once, spread over time.',
+    positional: ['<authority-id>'],
+    options: [kindOption, socketOption],
+    run: (context, given) => {
+      const { socket, kind } = optionsOf(given, options)
+      return withAuthority(context, socket, async (transport) => {
+        const tainted = plain(await stepsOf(transport, kind).taint(given.args[0] ?? ''))
+        answer(
+          context,
+          { kind, ...tainted },
+          () => `tainted ${kind} authority ${tainted.authorityId}`,
         )
         return 0
       })
@@ -140,7 +177,6 @@ export function authorityCommands(register: Register): void {
   })
   const verbs = [
     ['activate', 'Lets the prepared key sign, once every connected agent knows it.', 'activated'],
-    ['taint', 'Marks an old key: what it signed is renewed at once, spread over time.', 'tainted'],
     ['revoke', 'Takes a tainted key out of the bundle, once nobody needs it.', 'revoked'],
   ] as const
   for (const [verb, about, done] of verbs) {
@@ -149,7 +185,7 @@ export function authorityCommands(register: Register): void {
       verb,
       about,
       positional: ['<authority-id>'],
-      options: [kindOption, socketOption],
+      options: [kindOption, forceOption, socketOption],
       run: (context, given) => move(context, given, verb, done),
     })
   }

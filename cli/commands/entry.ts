@@ -4,10 +4,9 @@ import { z } from 'zod'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import type { Entry as EntryMessage } from '../../proto/gen/spire/api/types/entry_pb.js'
 import { SelectorMatch_MatchBehavior as Behaviour } from '../../proto/gen/spire/api/types/selector_pb.js'
-import type { Status } from '../../proto/gen/spire/api/types/status_pb.js'
-import { type ErrorCode, IdentityError } from '../../spiffe/errors.ts'
+import { IdentityError } from '../../spiffe/errors.ts'
 import { answer, type Context, table } from '../context.ts'
-import { idText, idToMessage, selectorToMessage, timeText } from '../messages.ts'
+import { demandDone, idText, idToMessage, selectorToMessage, timeText } from '../messages.ts'
 import {
   flag,
   type Given,
@@ -105,22 +104,6 @@ function card(entry: EntryMessage): string {
         `${name.padEnd(14)}${Array.isArray(value) ? value.join(', ') : String(value)}`,
     )
     .join('\n')
-}
-
-const codes: Readonly<Record<number, ErrorCode>> = {
-  3: 'ERR_BAD_REQUEST',
-  5: 'ERR_NOT_FOUND',
-  6: 'ERR_ALREADY_EXISTS',
-  7: 'ERR_DENIED',
-}
-
-/** The one item of a batch answer, or its status as an error. */
-function demandOk(status: Status | undefined): void {
-  if (status?.code === 0) return
-  throw new IdentityError(
-    codes[status?.code ?? 0] ?? 'ERR_UNAVAILABLE',
-    status?.message ?? 'no answer',
-  )
 }
 
 /** All pages of a list. */
@@ -230,7 +213,7 @@ export function entryCommands(register: Register): void {
         const entry = { ...given(options), ...(options.id === undefined ? {} : { id: options.id }) }
         const { results } = await client.batchCreateEntry({ entries: [entry] })
         const [result] = results
-        demandOk(result?.status)
+        demandDone([result])
         if (result?.entry !== undefined) {
           const made = result.entry
           answer(context, plain(made), () => card(made))
@@ -255,7 +238,7 @@ export function entryCommands(register: Register): void {
           inputMask,
         })
         const [result] = results
-        demandOk(result?.status)
+        demandDone([result])
         if (result?.entry !== undefined) {
           const made = result.entry
           answer(context, plain(made), () => card(made))
@@ -273,7 +256,7 @@ export function entryCommands(register: Register): void {
       return withEntries(context, optionsOf(it, fields), async (client) => {
         const id = idArgument(it)
         const { results } = await client.batchDeleteEntry({ ids: [id] })
-        demandOk(results[0]?.status)
+        demandDone(results)
         answer(context, { deleted: id }, () => `deleted ${id}`)
       })
     },

@@ -57,4 +57,24 @@ describe('what the rotation waits for', () => {
     banned = a
     expect(lagging(2)).toEqual([])
   })
+
+  it('is an agent that was known before the start, until it is back or was silent for a minute', async () => {
+    all = createAcknowledgements(clock, (id) => id !== banned, [a, b])
+    expect(lagging(5)).toEqual([a, b])
+    all.acknowledge(a, 5)
+    expect(lagging(5)).toEqual([b])
+    await clock.advance(60_001)
+    expect(lagging(5)).toEqual([])
+  })
+
+  it('is the same whatever an operator does to the clock', () => {
+    let offset = 0
+    const stepped = { ...clock, now: () => clock.now() + offset, monotonic: clock.monotonic }
+    all = createAcknowledgements(stepped, () => true)
+    all.acknowledge(a, 4)
+    for (const hours of [1, -1]) {
+      offset = hours * 3_600_000
+      expect(lagging(5)).toEqual([a])
+    }
+  })
 })

@@ -12,6 +12,7 @@ import {
 import { openRegistry, type Registry } from '../../ca/registry.ts'
 import { openSqliteStore } from '../../ca/store/sqlite/store.ts'
 import type { AgentRow, Store } from '../../ca/store/store.ts'
+import { Authorities } from '../../proto/gen/castellan/authority/v1/authorities_pb.js'
 import { Control } from '../../proto/gen/castellan/control/v1/control_pb.js'
 import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
@@ -38,7 +39,7 @@ const trustDomain = parseTrustDomain('example.org')
 const now = 1_900_000_000_000
 const services = [
   ...[Agent, Entry, SVID, Bundle, TrustDomain, LocalAuthority, Logger, Debug],
-  ...[DenyRules, Records],
+  ...[Authorities, DenyRules, Records],
   ...[IstioCertificateService, Control, Policies, Health, ServerReflection],
 ]
 const methods = services.flatMap<DescMethod>((it) => [...it.methods])
@@ -108,6 +109,9 @@ const expected: Readonly<Record<string, readonly (CallerClass | 'nobody')[]>> = 
   'Logger/ResetLogLevel': ['local', 'admin'],
   'Debug/GetInfo': ['local', 'admin'],
   'IstioCertificateService/CreateCertificate': ['anyone'],
+  'Authorities/GetStatus': ['local', 'admin'],
+  'Authorities/Activate': ['local', 'admin'],
+  'Authorities/Revoke': ['local', 'admin'],
   'DenyRules/AddRule': ['local', 'admin'],
   'DenyRules/ListRules': ['local', 'admin'],
   'DenyRules/RemoveRule': ['local', 'admin'],

@@ -11,7 +11,7 @@ import {
   rootsOf,
 } from './ca-client.ts'
 
-export interface SharedCa extends Pick<TestCa, 'running' | 'lines'> {
+export interface SharedCa extends Pick<TestCa, 'running' | 'lines' | 'folder'> {
   /** over the local socket, as an administrator */
   readonly local: Connection
   /** what it published at the start, as PEM */
@@ -44,6 +44,9 @@ export function sharedCa(
   return {
     get running() {
       return ca.running
+    },
+    get folder() {
+      return ca.folder
     },
     get lines() {
       return ca.lines

@@ -2,13 +2,14 @@
 import type { Database, Transaction, Value } from '../../../runtime/db/sqlite.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
 import { createBatch } from '../batch.ts'
-import { issuedRow } from '../rows.ts'
+import { issuedRow, liveRow } from '../rows.ts'
 import {
   type AgentChange,
   type Intent,
   type IssuanceTable,
   type IssuedFilter,
   type IssuedRow,
+  type LiveCertificate,
   type TokenRecord,
   type TokenUse,
   unusableToken,
@@ -87,6 +88,36 @@ export function recoverTokens(tx: Transaction): void {
   tx.run('UPDATE join_tokens SET reserved_by = NULL WHERE reserved_by IS NOT NULL')
 }
 
+/** leaves live a day at most, and a clock may have been an hour wrong */
+const oldestLive = 26 * 3_600_000
+
+/** The place of the first row that was valid from `at` or later: rows are in the order of their time. */
+function placeSince({ read }: Database, at: number): number {
+  let low = 1
+  let high = Number(read.get('SELECT max(rowid) AS last FROM issued')?.last ?? 0) + 1
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2)
+    const row = read.get('SELECT not_before FROM issued WHERE rowid >= ? LIMIT 1', middle)
+    if (row === undefined || Number(row.not_before) >= at) high = middle
+    else low = middle + 1
+  }
+  return low
+}
+
+function liveOnes(db: Database, now: number): LiveCertificate[] {
+  return db.read
+    .all(
+      // beside a max() SQLite takes the other columns from the same row
+      `SELECT authority_id, max(not_after) AS ends,
+         entry_id <> '' OR requester LIKE 'istio:%' AS is_workload
+       FROM issued WHERE rowid >= ? AND not_after > ?
+       GROUP BY spiffe_id, entry_id, CASE WHEN requester LIKE 'istio:%' THEN '' ELSE requester END`,
+      placeSince(db, now - oldestLive),
+      now,
+    )
+    .map((row) => liveRow.parse(row))
+}
+
 function listIssued({ read }: Database, filter: IssuedFilter) {
   const { spiffeId, serial, since, before, limit } = filter
   const conditions: [string, Value][] = [['not_before >= ?', since]]
@@ -151,6 +182,7 @@ export function issuanceTable({ db, change }: Session): IssuanceTable {
             )
       return rows.map((row) => issuedRow.parse(row))
     },
+    live: (now) => liveOnes(db, now),
     list: (filter) => listIssued(db, filter),
     async createToken({ hash, expiresAt }) {
       await db.write((tx) => {

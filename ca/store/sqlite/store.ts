@@ -1,16 +1,26 @@
 // The store on node:sqlite.
 import { randomBytes } from 'node:crypto'
-import { type Database, type DatabaseOptions, openDatabase } from '../../../runtime/db/sqlite.ts'
+import {
+  type Database,
+  type DatabaseOptions,
+  openDatabase,
+  type Transaction,
+} from '../../../runtime/db/sqlite.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
-import { authorityRow, eventRow, policiesRow } from '../rows.ts'
+import { authorityRow, eventRow, overrideRow, policiesRow } from '../rows.ts'
 import { migrations } from '../schema.ts'
-import type { AuthorityTable, EventTable, PolicyTable, Store } from '../store.ts'
+import type { AuthorityTable, EventTable, OverrideRow, PolicyTable, Store } from '../store.ts'
 import { agentTable } from './agents.ts'
 import { denyTable } from './deny-rules.ts'
 import { entryTable } from './entries.ts'
 import { federationTable } from './federation.ts'
 import { issuanceTable, recoverTokens } from './issuance.ts'
 import { createSession, type Session } from './session.ts'
+
+function putOverride(tx: Transaction, it: OverrideRow): void {
+  const values = [it.at, it.caller, it.action, it.authorityId, it.reason]
+  tx.run('INSERT INTO overrides VALUES (?, ?, ?, ?, ?)', ...values)
+}
 
 function authorityTable({ db, change }: Session): AuthorityTable {
   return {
@@ -22,8 +32,13 @@ function authorityTable({ db, change }: Session): AuthorityTable {
       Number(
         db.read.get("SELECT max(cursor) AS last FROM events WHERE kind = 'bundle'")?.last ?? 0,
       ),
-    set: (rows, removed) =>
+    overrides: (limit) =>
+      db.read
+        .all('SELECT * FROM overrides ORDER BY rowid DESC LIMIT ?', limit)
+        .map((row) => overrideRow.parse(row)),
+    set: (rows, removed, override) =>
       change((tx, emit) => {
+        if (override !== undefined) putOverride(tx, override)
         for (const id of removed) tx.run('DELETE FROM authorities WHERE id = ?', id)
         // the active one last: at no statement are there two
         const ordered = [...rows].sort(

@@ -164,7 +164,7 @@ describe('acknowledgement', () => {
 })
 
 describe('an operator', () => {
-  const permit = () => {}
+  const permit = () => undefined
 
   it('replaces what is prepared, and moves it on in order only', async () => {
     const [first = ''] = idsOf(authorities.all())

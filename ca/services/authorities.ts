@@ -1,0 +1,101 @@
+// castellan.authority.v1.Authorities: the state of the rotation for people, and the way over its gates.
+
+import type { ChangeRequest } from '../../proto/gen/castellan/authority/v1/authorities_pb.js'
+import { Authorities } from '../../proto/gen/castellan/authority/v1/authorities_pb.js'
+import { type Service, service } from '../../runtime/grpc/service.ts'
+import type { Log } from '../../runtime/log.ts'
+import type { Slot, Slots } from '../authorities/slots.ts'
+import type { Authority } from '../authority.ts'
+import { nameOf, type Peer } from '../callers.ts'
+import { permitFor } from '../permits.ts'
+import type { AuthorityKind, LiveCertificate } from '../store/store.ts'
+import { badRequest } from '../wire.ts'
+
+const longestReason = 200
+const shownOverrides = 20
+const seconds = (at: number) => BigInt(Math.floor(at / 1000))
+
+function phaseOf({ state, isTainted }: Slot): string {
+  return isTainted ? 'tainted' : state
+}
+
+function readKind(kind: string): AuthorityKind {
+  if (kind === 'x509' || kind === 'jwt' || kind === 'wit') return kind
+  return badRequest([{ field: 'kind', problem: 'is none of x509, jwt and wit' }])
+}
+
+function readReason(reason: string): string {
+  if (reason.length <= longestReason && !/\p{C}/u.test(reason)) return reason
+  const problem = `is not at most ${longestReason} printable characters`
+  return badRequest([{ field: 'force_reason', problem }])
+}
+
+/** When the first, the middle and the last of the workloads lose their identity. */
+function outlookOf(live: readonly LiveCertificate[]) {
+  const ends = live
+    .filter(({ isWorkload }) => isWorkload)
+    .map(({ notAfter }) => notAfter)
+    .sort((a, b) => a - b)
+  const at = (place: number) => seconds(ends[place] ?? 0)
+  return {
+    identities: BigInt(ends.length),
+    firstFailsAt: at(0),
+    halfFailedAt: at(Math.max(0, Math.ceil(ends.length / 2) - 1)),
+    lastFailsAt: at(ends.length - 1),
+  }
+}
+
+export function authoritiesService(authority: Authority, log: Log): Service<Peer> {
+  const { acknowledgements, authorities, clock, store } = authority
+  const { jwt, wit } = authorities
+  const slotsOf: Readonly<Record<AuthorityKind, Slots<Slot>>> = { x509: authorities, jwt, wit }
+
+  function toWire(slot: Slot, live: readonly LiveCertificate[]) {
+    return {
+      kind: slot.kind,
+      id: slot.id,
+      phase: phaseOf(slot),
+      expiresAt: seconds(slot.notAfter),
+      live: BigInt(live.filter(({ authorityId }) => authorityId === slot.id).length),
+    }
+  }
+
+  async function change(action: 'activate' | 'revoke', request: ChangeRequest, peer: Peer) {
+    const kind = readKind(request.kind)
+    const forceReason = readReason(request.forceReason)
+    const caller = nameOf(peer)
+    const permit = permitFor(action, { kind, caller, forceReason }, authority)
+    const slot = await slotsOf[kind][action](request.authorityId, permit)
+    const fields = { audit: true, kind, authorityId: slot.id, caller, action }
+    log.warn(
+      { ...fields, ...(forceReason === '' ? {} : { forceReason }) },
+      'an operator changed an authority',
+    )
+    return toWire(slot, store.issuance.live(clock.now()))
+  }
+
+  return service<typeof Authorities, Peer>(Authorities, {
+    getStatus() {
+      const live = store.issuance.live(clock.now())
+      const laggards = acknowledgements.laggards(authorities.sequence)
+      const since = seconds(authorities.publishedAt)
+      return {
+        authorities: Object.values(slotsOf).flatMap((slots) =>
+          slots.all().map((slot) => toWire(slot, live)),
+        ),
+        laggards: laggards.map(({ agentId, heardAt }) => ({
+          agentId,
+          since,
+          heardAt: seconds(heardAt),
+        })),
+        connectedAgents: BigInt(acknowledgements.connected().length),
+        outlook: outlookOf(live),
+        overrides: store.authorities
+          .overrides(shownOverrides)
+          .map((it) => ({ ...it, at: seconds(it.at) })),
+      }
+    },
+    activate: (request, { peer }) => change('activate', request, peer),
+    revoke: (request, { peer }) => change('revoke', request, peer),
+  })
+}
