@@ -73,13 +73,18 @@ function pointOf({ chain, receivedAt, notAfter }: AgentSvid, knowledge: Knowledg
   }
 }
 
-/** Waits for the renewal point of the agent's own SVID and renews it, with a new key. */
-export async function renewOwn(svid: AgentSvid, work: Work): Promise<AgentSvid> {
-  const { transport, knowledge, clock, signal } = work
+/** Waits for the renewal point of the agent's own SVID. */
+export async function untilDue(svid: AgentSvid, work: Omit<Work, 'transport'>): Promise<void> {
+  const { knowledge, clock, signal } = work
   const point = pointOf(svid, knowledge)
   for (let left = point() - clock.now(); left > 0; left = point() - clock.now()) {
     await clock.sleep(Math.min(1000, left), { signal })
   }
+}
+
+/** A new SVID for the agent itself, with a new key. */
+export async function renewOwn(work: Work): Promise<AgentSvid> {
+  const { transport, knowledge, clock, signal } = work
   const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
   const params = { csr: new Uint8Array(bareCsr(keys)) }
   const answer = await createClient(Agent, transport).renewAgent(

@@ -42,6 +42,8 @@ function agentConfig(file: string) {
         ),
       /** file with the join token; read only as long as the agent has no identity */
       joinTokenFile: path.optional(),
+      /** or a certificate that this node already has: it joins and renews by it */
+      x509pop: z.strictObject({ certificate: path, key: path }).optional(),
       /** folder of the agent's own SVID, key and bundle */
       state: path,
       /** Workload API and sidecar socket, mode 0777 */
@@ -52,6 +54,10 @@ function agentConfig(file: string) {
       services: z.record(z.string(), z.array(z.string()).min(1)).default({}),
       logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
     })
+    .refine(
+      ({ joinTokenFile, x509pop }) => joinTokenFile === undefined || x509pop === undefined,
+      'give either joinTokenFile or x509pop',
+    )
     .superRefine(({ socket, adminSocket }, context) => {
       const folder = (of: string) => of.slice(0, of.lastIndexOf('/'))
       if (`${folder(adminSocket)}/`.startsWith(`${folder(socket)}/`)) {

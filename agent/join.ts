@@ -1,43 +1,29 @@
-// The first attestation: a join token against an authority that was verified before.
-import { readFileSync } from 'node:fs'
+// Attestation: evidence of this node against an authority that was verified before.
+import { generateKeyPairSync } from 'node:crypto'
 import { Code, ConnectError, createClient } from '@connectrpc/connect'
 import { Agent } from '../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Bundle } from '../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import type { X509SVID } from '../proto/gen/spire/api/types/x509svid_pb.js'
 import type { Clock } from '../runtime/clock.ts'
-import { errnoOf } from '../runtime/errno.ts'
+import { createLatest } from '../runtime/lifecycle.ts'
 import { bundleOf, type X509Bundle } from '../spiffe/bundle.ts'
 import { bareCsr } from '../spiffe/csr.ts'
 import { IdentityError } from '../spiffe/errors.ts'
+import type { NodeAttestor } from './attestors/attestor.ts'
+import { joinTokenAttestor } from './attestors/join-token.ts'
+import { x509PopAttestor } from './attestors/x509-pop.ts'
 import { type AuthorityLink, bootstrapBundle, openLink } from './authority.ts'
 import type { AgentConfig } from './config.ts'
-import { receivedSvid } from './own-svid.ts'
+import { type AgentSvid, receivedSvid } from './own-svid.ts'
 import type { AgentState, StateFile } from './state.ts'
 
 const callTimeout = 30_000
 /** the authority's attestor for a join whose answer was lost */
 const interruptedJoin = 'castellan_interrupted_join'
 
-function tokenFrom(path: string | undefined): string {
-  if (path === undefined) {
-    throw new IdentityError(
-      'ERR_CONFIG',
-      'this agent has no identity yet: set joinTokenFile to a file with the token that `castellan token create` prints',
-    )
-  }
-  try {
-    return readFileSync(path, 'utf8').trim()
-  } catch (cause) {
-    throw new IdentityError(
-      'ERR_CONFIG',
-      `cannot read the join token from ${path} (${errnoOf(cause)})`,
-      { cause },
-    )
-  }
-}
-
-async function* once<T>(value: T): AsyncGenerator<T> {
-  yield value
+/** The one that is configured; a join token when nothing is. */
+export function attestorOf({ joinTokenFile, x509pop }: AgentConfig): NodeAttestor {
+  return x509pop === undefined ? joinTokenAttestor(joinTokenFile) : x509PopAttestor(x509pop)
 }
 
 /** The bundle as the authority has it now: a pin or an old file may know only a part. */
@@ -58,22 +44,30 @@ async function currentBundle(
   )
 }
 
-interface Evidence {
-  readonly type: string
-  readonly payload: Uint8Array
-  readonly csr: Uint8Array
-}
+type Evidence = Pick<NodeAttestor, 'type' | 'payload' | 'respond'>
 
+/** One attestation: what is said first, the answer to a challenge, the certificate. */
 async function attest(
-  link: AuthorityLink,
-  { csr, ...data }: Evidence,
+  { transport }: AuthorityLink,
+  { type, payload, respond }: Evidence,
+  csr: Uint8Array,
   signal: AbortSignal,
 ): Promise<X509SVID | undefined> {
-  const params = { step: { case: 'params' as const, value: { data, params: { csr } } } }
-  const client = createClient(Agent, link.transport)
-  for await (const { step } of client.attestAgent(once(params), { signal })) {
-    if (step.case !== 'result') break
-    return step.value.svid
+  const answers = createLatest<Uint8Array>(signal)
+  using _ = answers
+  async function* requests() {
+    const data = { type, payload: new Uint8Array(payload()) }
+    yield { step: { case: 'params' as const, value: { data, params: { csr } } } }
+    // one that is asked nothing has said everything
+    if (respond === undefined) return
+    for await (const value of answers) {
+      yield { step: { case: 'challengeResponse' as const, value: new Uint8Array(value) } }
+    }
+  }
+  for await (const { step } of createClient(Agent, transport).attestAgent(requests(), { signal })) {
+    if (step.case === 'result') return step.value.svid
+    if (step.case !== 'challenge' || respond === undefined) break
+    answers.push(respond(step.value))
   }
   throw new IdentityError(
     'ERR_UNAVAILABLE',
@@ -93,7 +87,9 @@ export async function join(
   state: StateFile,
   { clock, signal }: { readonly clock: Clock; readonly signal: AbortSignal },
 ): Promise<AgentState> {
-  const token = tokenFrom(config.joinTokenFile)
+  const attestor = attestorOf(config)
+  // read before anything else is done: what is missing is said first
+  const payload = attestor.payload()
   const bundle = await currentBundle(
     await bootstrapBundle(config, { signal }),
     config,
@@ -102,11 +98,25 @@ export async function join(
   )
   using link = openLink({ address: config.authority.address, bundle, now: clock.now })
   const { keys, isRetry } = state.beginJoin()
-  const payload = new Uint8Array(Buffer.from(token))
   const csr = new Uint8Array(bareCsr(keys))
-  const svid = await attest(link, { type: 'join_token', payload, csr }, signal).catch((error) => {
-    if (!isRetry || !isUsed(error)) throw error
-    return attest(link, { type: interruptedJoin, payload, csr }, signal)
+  const svid = await attest(link, attestor, csr, signal).catch((error) => {
+    if (attestor.isRepeatable || !isRetry || !isUsed(error)) throw error
+    const again = { type: interruptedJoin, payload: () => payload, respond: undefined }
+    return attest(link, again, csr, signal)
   })
   return { svid: receivedSvid(svid, keys.privateKey, bundle, clock.now()), bundle }
+}
+
+/** Another SVID for an agent that is attested, by evidence that is good again, with a new key. */
+export async function attestAgain(
+  config: AgentConfig,
+  bundle: X509Bundle,
+  { clock, signal }: { readonly clock: Clock; readonly signal: AbortSignal },
+): Promise<AgentSvid> {
+  using link = openLink({ address: config.authority.address, bundle, now: clock.now })
+  const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
+  const either = AbortSignal.any([signal, AbortSignal.timeout(callTimeout)])
+  const csr = new Uint8Array(bareCsr(keys))
+  const svid = await attest(link, attestorOf(config), csr, either)
+  return receivedSvid(svid, keys.privateKey, bundle, clock.now())
 }

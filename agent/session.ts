@@ -11,9 +11,10 @@ import { createTopic, type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
 import { type AuthorityLink, openLink } from './authority.ts'
-import { followControl, renewOwn, requestSvids } from './calls.ts'
+import { followControl, requestSvids, untilDue } from './calls.ts'
 import type { AgentConfig } from './config.ts'
 import type { Knowledge } from './knowledge.ts'
+import { createOwnRenewal } from './own-renewal.ts'
 import type { AgentSvid } from './own-svid.ts'
 import type { StateFile } from './state.ts'
 import type { RequestSvids } from './svid-renewal.ts'
@@ -57,6 +58,7 @@ function finalReason(error: unknown): string | undefined {
 export function createSession(options: SessionOptions): Session {
   const { config, knowledge, state, clock, log } = options
   const topic = createTopic<void>()
+  const renewal = createOwnRenewal({ config, knowledge, clock })
   let svid = options.svid
   let link: AuthorityLink | undefined
   let trouble: string | undefined = 'not connected yet'
@@ -66,6 +68,11 @@ export function createSession(options: SessionOptions): Session {
       log.info({ agentId: svid.id }, 'connected to the authority')
     trouble = next
     topic.publish()
+  }
+
+  const save = (next: AgentSvid) => {
+    svid = next
+    state.save({ svid, bundle: knowledge.bundle() })
   }
 
   /** One connection: until it breaks, or until the SVID it was opened with was renewed. */
@@ -81,12 +88,9 @@ export function createSession(options: SessionOptions): Session {
     link = current
     try {
       const work = { knowledge, clock, signal, transport: current.transport }
-      const save = (next: AgentSvid) => {
-        svid = next
-        state.save({ svid, bundle: knowledge.bundle() })
-      }
       const followed = followControl(work, { connected, persist: () => save(svid) })
-      await Promise.race([followed, renewOwn(svid, work).then(save)])
+      const renewed = untilDue(svid, work).then(() => renewal.next(work))
+      await Promise.race([followed, renewed.then(save)])
       log.info({ agentId: svid.id, serial: svid.serial }, "the agent's own SVID was renewed")
     } finally {
       over.abort()
@@ -108,8 +112,12 @@ export function createSession(options: SessionOptions): Session {
         if (signal.aborted) return
         const remedy = finalReason(error)
         if (remedy !== undefined) {
-          state.forget()
-          throw new IdentityError('ERR_DENIED', remedy, { cause: error })
+          const next = await renewal.instead(signal)
+          if (next === 'never') {
+            state.forget()
+            throw new IdentityError('ERR_DENIED', remedy, { cause: error })
+          }
+          if (next !== 'later') save(next)
         }
         setTrouble(explain(error))
         log.warn({ err: error }, 'the connection to the authority is lost; workloads go on')

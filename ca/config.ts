@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { address, duration, loadConfig, pathRelativeTo } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseTrustDomain } from '../spiffe/id.ts'
+import { agentPathProblem, usualAgentPath } from './attestors/x509-pop.ts'
 import { dnsNamesProblem } from './dns-names.ts'
 
 const trustDomain = z.string().transform((text, context) => {
@@ -22,6 +23,15 @@ const dnsName = z.string().superRefine((name, context) => {
 const second = 1000
 const floors = { product: 300 * second, development: 2 * second } as const
 const longestLeaf = 86_400 * second
+
+/** of the agent ID below /spire/agent */
+const agentPath = z
+  .string()
+  .default(usualAgentPath)
+  .superRefine((template, context) => {
+    const message = agentPathProblem(template)
+    if (message !== undefined) context.addIssue({ code: 'custom', message })
+  })
 
 const httpsUrl = z.url({ protocol: /^https$/, error: 'is no https URL' })
 
@@ -81,7 +91,7 @@ function caConfig(file: string) {
       attestors: z
         .strictObject({
           /** nodes with a certificate of their own: PEM file of the authorities that sign those */
-          x509pop: z.strictObject({ bundle: path }).optional(),
+          x509pop: z.strictObject({ bundle: path, agentPath }).optional(),
         })
         .default({}),
       /** Istio's certificate service, for Istio's own agents; off when left out */

@@ -39,11 +39,11 @@ export interface OpenOptions {
 
 /** Its authorities are read once, at the start. Throws ERR_CONFIG. */
 function x509Pop({ trustDomain, attestors }: CaConfig, clock: Clock): [string, NodeAttestor][] {
-  const file = attestors.x509pop?.bundle
-  if (file === undefined) return []
+  if (attestors.x509pop === undefined) return []
+  const { bundle: file, agentPath } = attestors.x509pop
   try {
     const roots = parsePem(readFileSync(file, 'utf8'), 'CERTIFICATE', file).map(parseCertificate)
-    return [['x509pop', x509PopAttestor({ trustDomain, clock, roots })]]
+    return [['x509pop', x509PopAttestor({ trustDomain, clock, roots, agentPath })]]
   } catch (cause) {
     const message = `attestors.x509pop.bundle: cannot read ${file}: ${explain(cause)}`
     throw new IdentityError('ERR_CONFIG', message, { cause })

@@ -13,7 +13,7 @@ import { z } from 'zod'
 import type { Clock } from '../../runtime/clock.ts'
 import { type Certificate, parseCertificate } from '../../spiffe/certificate.ts'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
-import { spiffeIdOf, type TrustDomain } from '../../spiffe/id.ts'
+import { isSpiffeId, type SpiffeId, spiffeIdOf, type TrustDomain } from '../../spiffe/id.ts'
 import { validatePath } from '../../spiffe/path.ts'
 import type { SelectorRow } from '../store/store.ts'
 import { type NodeAttestor, vouch } from './attestor.ts'
@@ -126,10 +126,47 @@ export interface X509PopOptions {
   readonly clock: Clock
   /** the authorities of the nodes' certificates */
   readonly roots: readonly Certificate[]
+  /** of the agent ID below /spire/agent, with {fingerprint}, {serial} and {cn} */
+  readonly agentPath: string
 }
 
-/** The agent ID ends in the SHA-1 of the leaf, as SPIRE's does; such an agent attests again to renew. */
-export function x509PopAttestor({ trustDomain, clock, roots }: X509PopOptions): NodeAttestor {
+/** by default the SHA-1 of the leaf, as SPIRE has it */
+export const usualAgentPath = '/x509pop/{fingerprint}'
+
+const placeholder = /\{(\w+)\}/g
+
+/** Why `template` cannot name agents; undefined when it can. */
+export function agentPathProblem(template: string): string | undefined {
+  const names = [...template.matchAll(placeholder)].map(([, name]) => name)
+  const unknown = names.find((name) => !['fingerprint', 'serial', 'cn'].includes(name ?? ''))
+  if (unknown !== undefined) return `{${unknown}} is none of {fingerprint}, {serial} and {cn}`
+  if (names.length === 0) return 'has none of {fingerprint}, {serial} and {cn}: all agents were one'
+  const sample = template.replace(placeholder, 'x')
+  return isSpiffeId(`spiffe://td${sample}`) && sample !== ''
+    ? undefined
+    : 'makes no path of a SPIFFE ID'
+}
+
+/** Each value is one segment: a name with a slash in it would choose another agent's place. */
+function agentIdOf(leaf: Certificate, { trustDomain, agentPath }: X509PopOptions): SpiffeId {
+  const { subject } = new X509Certificate(leaf.der).toLegacyObject()
+  const values: Readonly<Record<string, unknown>> = {
+    fingerprint: sha1(leaf.der),
+    serial: leaf.serial,
+    cn: subject?.CN,
+  }
+  const path = agentPath.replace(placeholder, (_, name: string) => {
+    const value = values[name]
+    if (typeof value === 'string' && /^[\w.-]{1,255}$/.test(value) && !/^\.{1,2}$/.test(value))
+      return value
+    return unconvinced(`its certificate has no ${name} that can be part of an agent ID`)
+  })
+  return spiffeIdOf(trustDomain, `/spire/agent${path}`)
+}
+
+/** Such an agent attests again to renew; whose certificate names the same agent is the same agent. */
+export function x509PopAttestor(options: X509PopOptions): NodeAttestor {
+  const { clock, roots } = options
   return {
     async attest(payload, _csr, challenge) {
       const [leaf, ...intermediates] = parse(payload, evidence).certificates.map(certificateOf)
@@ -152,7 +189,7 @@ export function x509PopAttestor({ trustDomain, clock, roots }: X509PopOptions): 
       }
       return vouch({
         kind: 'node',
-        agentId: spiffeIdOf(trustDomain, `/spire/agent/x509pop/${sha1(leaf.der)}`),
+        agentId: agentIdOf(leaf, options),
         attestationType: 'x509pop',
         selectors: selectorsOf(leaf, path.path.slice(1)),
         canReattest: true,

@@ -1,76 +1,26 @@
 // x509pop over the wire: a node with a certificate of its own, and nodes that only pretend.
 import 'reflect-metadata'
-import {
-  createHash,
-  generateKeyPairSync,
-  KeyObject,
-  randomBytes,
-  sign,
-  webcrypto,
-} from 'node:crypto'
+import { createHash, generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import * as x509 from '@peculiar/x509'
+import type * as x509 from '@peculiar/x509'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { agentPathProblem } from '../../../ca/attestors/x509-pop.ts'
 import { Agent } from '../../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import type { X509SVID } from '../../../proto/gen/spire/api/types/x509svid_pb.js'
 import { testFolder } from '../../support/ca.ts'
 import { type Connection, denialOf, newKeys } from '../../support/ca-client.ts'
 import { makeCsr } from '../../support/csr.ts'
+import { ec, nodeIssuer, rsa } from '../../support/node-certificates.ts'
 import { sharedCa } from '../../support/shared-ca.ts'
 
-interface Node {
-  readonly certificate: x509.X509Certificate
-  readonly key: KeyObject
-}
-
-const ec = { name: 'ECDSA', namedCurve: 'P-384', hash: 'SHA-384' } as const
-const rsa = {
-  name: 'RSASSA-PKCS1-v1_5',
-  hash: 'SHA-256',
-  publicExponent: new Uint8Array([1, 0, 1]),
-  modulusLength: 2048,
-} as const
-
-async function issuer(name: string) {
-  const keys = await webcrypto.subtle.generateKey(ec, true, ['sign', 'verify'])
-  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
-    name: `CN=${name}`,
-    keys,
-    signingAlgorithm: ec,
-    notBefore: new Date(Date.now() - 60_000),
-    notAfter: new Date(Date.now() + 3_600_000),
-    extensions: [
-      new x509.BasicConstraintsExtension(true, undefined, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true),
-    ],
-  })
-  return {
-    certificate,
-    async node(algorithm: typeof ec | typeof rsa, life = 3_600_000): Promise<Node> {
-      const own = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
-      const made = await x509.X509CertificateGenerator.create({
-        subject: 'CN=node-7',
-        issuer: certificate.subject,
-        publicKey: own.publicKey,
-        signingKey: keys.privateKey,
-        signingAlgorithm: ec,
-        notBefore: new Date(Date.now() - 120_000),
-        notAfter: new Date(Date.now() + life),
-        extensions: [new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true)],
-      })
-      return { certificate: made, key: KeyObject.from(own.privateKey) }
-    },
-  }
-}
-
 const folder = testFolder()
-let known: Awaited<ReturnType<typeof issuer>>
-let foreign: Awaited<ReturnType<typeof issuer>>
+let known: Awaited<ReturnType<typeof nodeIssuer>>
+let foreign: Awaited<ReturnType<typeof nodeIssuer>>
 let anyone: Connection
 const ca = sharedCa(async () => {
-  known = await issuer('nodes')
-  foreign = await issuer('others')
+  known = await nodeIssuer('nodes')
+  foreign = await nodeIssuer('others')
   writeFileSync(join(folder.path, 'nodes.pem'), known.certificate.toString('pem'))
   return {
     folder: folder.path,
@@ -218,5 +168,25 @@ describe('x509pop refuses', () => {
       code: 'InvalidArgument',
       message: expect.stringMatching(/^x509pop: /),
     })
+  })
+})
+
+describe('the path of an agent ID', () => {
+  it.each(['/x509pop/{fingerprint}', '/node/{cn}', '/{cn}/{serial}', '/rack-1.{cn}'])(
+    'can be %s',
+    (template) => {
+      expect(agentPathProblem(template)).toBeUndefined()
+    },
+  )
+  it.each([
+    ['', 'has none of {fingerprint}, {serial} and {cn}: all agents were one'],
+    ['/node', 'has none of {fingerprint}, {serial} and {cn}: all agents were one'],
+    ['/node/{uri}', '{uri} is none of {fingerprint}, {serial} and {cn}'],
+    ['node/{cn}', 'makes no path of a SPIFFE ID'],
+    ['/node/{cn}/', 'makes no path of a SPIFFE ID'],
+    ['/../{cn}', 'makes no path of a SPIFFE ID'],
+    ['/a b/{cn}', 'makes no path of a SPIFFE ID'],
+  ])('cannot be %j', (template, problem) => {
+    expect(agentPathProblem(template)).toBe(problem)
   })
 })
