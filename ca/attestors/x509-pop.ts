@@ -142,9 +142,8 @@ export function agentPathProblem(template: string): string | undefined {
   if (unknown !== undefined) return `{${unknown}} is none of {fingerprint}, {serial} and {cn}`
   if (names.length === 0) return 'has none of {fingerprint}, {serial} and {cn}: all agents were one'
   const sample = template.replace(placeholder, 'x')
-  return isSpiffeId(`spiffe://td${sample}`) && sample !== ''
-    ? undefined
-    : 'makes no path of a SPIFFE ID'
+  const isPath = sample.startsWith('/') && isSpiffeId(`spiffe://td${sample}`)
+  return isPath ? undefined : 'makes no path of a SPIFFE ID'
 }
 
 /** Each value is one segment: a name with a slash in it would choose another agent's place. */
