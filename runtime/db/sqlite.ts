@@ -31,6 +31,8 @@ export interface Database extends Disposable {
 export interface DatabaseOptions {
   /** of 4 KiB: the database is full then */
   readonly mostPages?: number
+  /** called before each statement that writes, begins or ends; a crash harness may stop there */
+  readonly beforeStatement?: (sql: string) => void
   /** told of each commit: its milliseconds, and whether it got to the disk */
   readonly onCommit?: (ms: number, isDone: boolean) => void
 }
@@ -96,7 +98,7 @@ function open(
   }
 }
 
-function transactionOf(db: DatabaseSync): Transaction {
+function transactionOf(db: DatabaseSync, { beforeStatement }: DatabaseOptions): Transaction {
   const prepared = new Map<string, StatementSync>()
   const statement = (sql: string): StatementSync => {
     const known = prepared.get(sql)
@@ -107,6 +109,7 @@ function transactionOf(db: DatabaseSync): Transaction {
   }
   return {
     run(sql, ...values) {
+      beforeStatement?.(sql)
       const { changes, lastInsertRowid } = statement(sql).run(...values)
       return { changes: Number(changes), id: Number(lastInsertRowid) }
     },
@@ -131,7 +134,7 @@ export function openDatabase(
   options: DatabaseOptions = {},
 ): Database {
   const db = open(path, migrations, options)
-  const transaction = transactionOf(db)
+  const transaction = transactionOf(db, options)
   let queue: Pending[] = []
   let isOpen = true
   let trouble: string | undefined
