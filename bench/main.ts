@@ -7,6 +7,7 @@ const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
   { name: 'grpc', load: async () => (await import('./grpc.ts')).grpcBench },
   { name: 'identify', load: async () => (await import('./identify.ts')).identifyBench },
   { name: 'issue', load: async () => (await import('./issue.ts')).issueBench },
+  { name: 'issue-grpc', load: async () => (await import('./issue-grpc.ts')).issueGrpcBench },
   { name: 'pipe', load: async () => (await import('./pipe.ts')).pipeBench },
 ]
 
