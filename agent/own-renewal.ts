@@ -8,13 +8,19 @@ import { attestAgain, attestorOf } from './join.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
 
+/**
+ * `never`: the evidence is refused as well, or good once only; `later`: the authority could not be asked,
+ * or this node could not show its evidence.
+ */
+export type Instead =
+  | { readonly kind: 'another'; readonly svid: AgentSvid }
+  | { readonly kind: 'later'; readonly error: unknown }
+  | { readonly kind: 'never' }
+
 export interface OwnRenewal {
   next(work: Work): Promise<AgentSvid>
-  /**
-   * After the authority refused the present SVID for good: another one, `later` when it could not be
-   * asked, `never` when it refuses the evidence as well or the evidence is good once only.
-   */
-  instead(signal: AbortSignal): Promise<AgentSvid | 'later' | 'never'>
+  /** After the authority refused the present SVID for good. */
+  instead(signal: AbortSignal): Promise<Instead>
 }
 
 export interface OwnRenewalOptions {
@@ -23,18 +29,19 @@ export interface OwnRenewalOptions {
   readonly clock: Clock
 }
 
+/** Which way follows from the configured evidence. */
 export function createOwnRenewal({ config, knowledge, clock }: OwnRenewalOptions): OwnRenewal {
   const { isRepeatable } = attestorOf(config)
   const again = (signal: AbortSignal) => attestAgain(config, knowledge.bundle(), { clock, signal })
   return {
     next: (work) => (isRepeatable ? again(work.signal) : renewOwn(work)),
     async instead(signal) {
-      if (!isRepeatable) return 'never'
+      if (!isRepeatable) return { kind: 'never' }
       try {
-        return await again(signal)
+        return { kind: 'another', svid: await again(signal) }
       } catch (error) {
         const isNo = error instanceof ConnectError && error.code === Code.PermissionDenied
-        return isNo ? 'never' : 'later'
+        return isNo ? { kind: 'never' } : { kind: 'later', error }
       }
     },
   }

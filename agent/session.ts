@@ -98,6 +98,18 @@ export function createSession(options: SessionOptions): Session {
     }
   }
 
+  /** The authority wants this SVID no more: gets another one, or ends the agent with the remedy. */
+  async function recover(remedy: string, cause: unknown, signal: AbortSignal): Promise<void> {
+    const next = await renewal.instead(signal)
+    if (next.kind === 'another') return save(next.svid)
+    if (next.kind === 'never') {
+      state.forget()
+      throw new IdentityError('ERR_DENIED', remedy, { cause })
+    }
+    setTrouble(explain(next.error))
+    log.warn({ err: next.error }, 'this node could not attest again yet; workloads go on')
+  }
+
   async function follow(signal: AbortSignal): Promise<void> {
     const backoff = createBackoff({ first: 100, cap: 5000 })
     const connected = () => {
@@ -111,16 +123,11 @@ export function createSession(options: SessionOptions): Session {
       } catch (error) {
         if (signal.aborted) return
         const remedy = finalReason(error)
-        if (remedy !== undefined) {
-          const next = await renewal.instead(signal)
-          if (next === 'never') {
-            state.forget()
-            throw new IdentityError('ERR_DENIED', remedy, { cause: error })
-          }
-          if (next !== 'later') save(next)
+        if (remedy !== undefined) await recover(remedy, error, signal)
+        else {
+          setTrouble(explain(error))
+          log.warn({ err: error }, 'the connection to the authority is lost; workloads go on')
         }
-        setTrouble(explain(error))
-        log.warn({ err: error }, 'the connection to the authority is lost; workloads go on')
       }
       await clock.sleep(backoff.next(), { signal })
     }

@@ -5,6 +5,7 @@ import { createTopic } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { bundleSourceOf, type X509Bundle } from '../spiffe/bundle.ts'
 import type { Serial } from '../spiffe/certificate.ts'
+import { type Presented, presentedOf } from '../spiffe/deny-list.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { matchId } from '../spiffe/match.ts'
 import { renewalPoint, taintPoint } from '../spiffe/renewal.ts'
@@ -28,6 +29,8 @@ export interface WorkloadSvid {
   readonly rotations: number
   /** encoded name of the authority that signed it */
   readonly issuer: Uint8Array
+  /** what rules of the deny-list can name */
+  readonly presented: Presented
   /** its chain, to be compared with a new bundle */
   readonly certificates: readonly Uint8Array[]
 }
@@ -88,14 +91,15 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
     const svid = svids.get(id)
     if (svid === undefined || svid.revision !== revision) return true
     const now = clock.now()
-    const rule = knowledge.revocation().denyList.againstSerial(svid.serial, now)
+    const rule = knowledge.revocation().denyList.against(svid.presented, now)
     return now >= dueAt(svid) || rule !== undefined || !isTrusted(svid)
   }
 
   function take(entry: AgentEntry, { certChain }: X509SVID, key: Uint8Array): void {
     const now = clock.now()
     const match = matchId(entry.spiffeId)
-    const { leaf } = verifySvid(certChain, bundleSourceOf(knowledge.bundle()), { now, match })
+    const verified = verifySvid(certChain, bundleSourceOf(knowledge.bundle()), { now, match })
+    const { leaf } = verified
     const before = svids.get(entry.id)
     svids.set(entry.id, {
       entryId: entry.id,
@@ -109,6 +113,7 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
       hint: entry.hint,
       rotations: before === undefined ? 0 : before.rotations + 1,
       issuer: leaf.issuer,
+      presented: presentedOf(verified),
       certificates: certChain,
     })
     const notAfter = new Date(leaf.notAfter).toISOString()

@@ -36,17 +36,17 @@ interface Seen {
 const patience = { control: 60_000, poll: 15_000 } as const
 
 /**
- * In memory: after a start every agent says anew where it is. Those that were `known` before it count as
+ * In memory: after a start every agent says anew where it is. Those that were `expected` at it count as
  * heard just now, so that nothing is activated behind the back of who has not come back yet. `isAgent`:
  * not banned, not deleted.
  */
 export function createAcknowledgements(
   clock: Clock,
   isAgent: (id: SpiffeId) => boolean,
-  known: Iterable<SpiffeId> = [],
+  expected: Iterable<SpiffeId> = [],
 ): Acknowledgements {
   const seen = new Map<SpiffeId, Seen>()
-  for (const id of known) hear(id, 'control')
+  for (const id of expected) hear(id, 'control')
 
   function hear(agentId: SpiffeId, how: keyof typeof patience): Seen {
     const known = seen.get(agentId)

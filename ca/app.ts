@@ -44,8 +44,8 @@ export function servicesOf(
     controlService(authority),
     ...(authority.istio === undefined ? [] : [istioService(authority, authority.istio)]),
     policiesService(authority),
-    denyRulesService(authority),
-    recordsService(authority),
+    denyRulesService(authority, log),
+    recordsService(authority, log),
   ]
   const known = new Set(['', ...services.map(({ descriptor }) => descriptor.typeName)])
   const health = healthService<Peer>((name) => {

@@ -4,7 +4,7 @@ import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync }
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { privateFolder, syncFolder, writeDurably } from '../runtime/durable.ts'
+import { copyDurably, privateFolder, syncFolder, writeDurably } from '../runtime/durable.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
 import { openKeyFolder } from './authorities/keys.ts'
 import type { CaConfig } from './config.ts'
@@ -88,10 +88,10 @@ export function restoreBackup(config: CaConfig, file: string): Restored {
   const aside = mkdtempSync(join(state, '.restore-'))
   try {
     const path = storePath(aside)
-    writeDurably(path, readBackup(file), { mode: 0o600 })
+    copyIn(file, path)
     const { keys, authorities, restored } = read(file, () => toStore(path, file, trustDomain))
     const folder = keysFolder(aside)
-    openKeyFolder(folder, secret)
+    privateFolder(folder)
     for (const { name, bytes } of keys) {
       if (!keyName.test(String(name)) || !(bytes instanceof Uint8Array))
         refuse(file, 'holds a key that is none')
@@ -109,11 +109,11 @@ export function restoreBackup(config: CaConfig, file: string): Restored {
   }
 }
 
-function readBackup(file: string): Buffer {
+function copyIn(file: string, path: string): void {
   try {
-    return readFileSync(file)
+    copyDurably(file, path, { mode: 0o600 })
   } catch (cause) {
-    return refuse(file, `cannot be read: ${explain(cause)}`, cause)
+    refuse(file, `cannot be read: ${explain(cause)}`, cause)
   }
 }
 

@@ -6,7 +6,7 @@ import { methodName } from '../runtime/grpc/service.ts'
 import { peerChain } from '../runtime/tls-server.ts'
 import type { BundleSource } from '../spiffe/bundle.ts'
 import { parseCertificate, type Serial } from '../spiffe/certificate.ts'
-import { describeRule, presentedOf } from '../spiffe/deny-list.ts'
+import { denialText, presentedOf } from '../spiffe/deny-list.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { isBelow, type SpiffeId } from '../spiffe/id.ts'
 import { verifySvid } from '../spiffe/svid.ts'
@@ -133,7 +133,7 @@ export function peerOf(socket: Socket, bundles: BundleSource, now: number): Peer
 /** Why a connection that was good is so no more; undefined while it is. */
 export function denialOf(peer: Peer, { denyList }: Registry, now: number): string | undefined {
   const rule = peer.kind === 'svid' ? denyList().against(peer, now) : undefined
-  return rule === undefined ? undefined : describeRule(rule)
+  return rule === undefined ? undefined : denialText(rule)
 }
 
 export interface Callers {

@@ -1,6 +1,6 @@
 // Step 3 of issuance: what each kind of caller may have. Default deny: a combination without a row in
 // this file does not exist.
-import { describeRule } from '../spiffe/deny-list.ts'
+import { denialText, describeRule } from '../spiffe/deny-list.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { isMemberOf, pathOf, type SpiffeId, spiffeIdOf, type TrustDomain } from '../spiffe/id.ts'
 import type { Attested } from './attestors/attestor.ts'
@@ -199,7 +199,9 @@ function decide(attested: Attested, wanted: Wanted, rules: GrantRules): GrantTer
 /** Whoever is on the deny-list gets nothing new. */
 function demandNotDenied(id: SpiffeId, { registry, now }: GrantRules): void {
   const rule = registry.denyList().againstId(id, now())
-  if (rule !== undefined) denied(describeRule(rule))
+  if (rule === undefined) return
+  const cause = new Error(describeRule(rule))
+  throw new IdentityError('ERR_DENIED', denialText(rule), { cause })
 }
 
 /** The terms of a certificate for `attested`. Throws ERR_DENIED, ERR_NOT_FOUND or ERR_AGENT_BANNED. */

@@ -38,7 +38,7 @@ export interface RunOptions {
 
 // Grows with the lifetime, so that demonstrations of minutes rotate as production of days does.
 const slowestTick = 10_000
-const hour = 3_600_000
+const minute = 60_000
 
 /** Warnings for what operators act on, debug for what clients do all day. */
 function logCall(log: Log, method: string, code: number, peer: Peer, error: unknown): void {
@@ -127,7 +127,7 @@ export async function runAuthority(
   const use = (next: ServerSvid) => server.setTls(secureContext(next))
   starting.use(renewServerSvid(svid, authority, { clock, log, use }))
   starting.use(rotation(authority, config, log, clock))
-  starting.use(every(clock, hour, authority.revocation.refresh))
+  starting.use(every(clock, minute, authority.revocation.refresh))
   starting.use(watchPeers(server, authority, clock))
   if (config.policies !== undefined) {
     starting.use(followPolicies(config.policies, authority, { log, clock }))
@@ -167,7 +167,8 @@ async function checkedReason(authority: Authority): Promise<string | undefined> 
     await authority.store.probe()
     return reasonNotReady(authority)
   } catch (error) {
-    return explain(error)
+    // says what the store said by itself
+    return error instanceof Error ? error.message : String(error)
   }
 }
 

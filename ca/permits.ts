@@ -1,7 +1,7 @@
 // May an authority sign from now on, or be trusted no more? Only when the connected agents have followed,
 // or when an operator says why they are not waited for.
 import type { Serial } from '../spiffe/certificate.ts'
-import { IdentityError } from '../spiffe/errors.ts'
+import { hasCode, IdentityError } from '../spiffe/errors.ts'
 import type { Permit, Slot } from './authorities/slots.ts'
 import type { Authority } from './authority.ts'
 import type { AuthorityKind, OverrideRow } from './store/store.ts'
@@ -32,13 +32,12 @@ function demandKnown(what: string, { acknowledgements, authorities }: Authority)
 }
 
 /** An agent that still has nothing but a certificate of this authority could never come back. */
-function demandUnused({ id: authorityId, taintedAt }: Slot, authority: Authority): void {
-  const { acknowledgements, clock, registry, store } = authority
-  const left = taintedAt + renewalTime - clock.now()
-  if (left > 0 && acknowledgements.connected().length > 0) {
-    const seconds = Math.ceil(left / 1000)
-    notYet(`cannot revoke yet: workloads renew what it signed for another ${seconds} seconds`, left)
-  }
+export function demandNoAgents(
+  what: string,
+  { id: authorityId }: Slot,
+  authority: Authority,
+): void {
+  const { acknowledgements, registry, store } = authority
   const isBySame = (serial: Serial | '') =>
     serial !== '' && store.issuance.find({ serial, limit: 1 })[0]?.authorityId === authorityId
   const users = acknowledgements.connected().filter((id) => {
@@ -47,9 +46,16 @@ function demandUnused({ id: authorityId, taintedAt }: Slot, authority: Authority
   })
   if (users.length === 0) return
   notYet(
-    `cannot revoke yet: ${users.length} connected agents still use a certificate of it, such as ${users[0]}`,
+    `cannot ${what} yet: ${users.length} connected agents still use a certificate of it, such as ${users[0]}`,
     5000,
   )
+}
+
+function demandRenewed({ taintedAt }: Slot, { acknowledgements, clock }: Authority): void {
+  const left = taintedAt + renewalTime - clock.now()
+  if (left <= 0 || acknowledgements.connected().length === 0) return
+  const seconds = Math.ceil(left / 1000)
+  notYet(`cannot revoke yet: workloads renew what it signed for another ${seconds} seconds`, left)
 }
 
 const demands = {
@@ -57,7 +63,9 @@ const demands = {
     demandKnown('activate', authority),
   revoke(slot: Slot, kind: AuthorityKind, authority: Authority) {
     demandKnown('revoke', authority)
-    if (kind === 'x509') demandUnused(slot, authority)
+    if (kind !== 'x509') return
+    demandRenewed(slot, authority)
+    demandNoAgents('revoke', slot, authority)
   },
 } as const
 
@@ -72,7 +80,7 @@ export function permitFor(
       demands[action](slot, kind, authority)
       return undefined
     } catch (error) {
-      if (forceReason === '') throw error
+      if (forceReason === '' || !hasCode(error, 'ERR_PRECONDITION')) throw error
       const at = authority.clock.now()
       return { at, caller, action, authorityId: slot.id, reason: forceReason }
     }

@@ -2,15 +2,17 @@
 // only, so those of a denied identity are looked up; an authority is beyond what it can say.
 import type { Clock } from '../runtime/clock.ts'
 import { createTopic } from '../runtime/lifecycle.ts'
+import type { Serial } from '../spiffe/certificate.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
 import type { Authorities, Authority } from './authorities/authorities.ts'
 import { signCrl } from './crl.ts'
 import type { Registry } from './registry.ts'
-import type { DenyRuleRow, IssuanceTable, IssuedRow } from './store/store.ts'
+import type { DenyRuleRow, IssuanceTable } from './store/store.ts'
 
 export interface Revocation {
   /** One for each X.509 authority, since a verifier wants one from every issuer; none without rules. */
   crls(): readonly Uint8Array[]
-  /** Tells the listeners when the lists have half of their life behind them. */
+  /** Tells the listeners when a rule has ended, or the lists have half of their life behind them. */
   refresh(): void
   /** Called when there are other lists than before though no rule changed. */
   onChange(listener: () => void): Disposable
@@ -19,19 +21,25 @@ export interface Revocation {
 export interface RevocationOptions {
   readonly registry: Registry
   readonly authorities: Authorities
-  readonly issued: Pick<IssuanceTable, 'find'>
+  readonly issued: Pick<IssuanceTable, 'find' | 'validOf'>
   readonly clock: Pick<Clock, 'now'>
 }
 
 const life = 24 * 3_600_000
 const backdate = 60_000
-/** of one identity that are valid at once */
-const mostCertificates = 1000
+interface Revoked {
+  readonly serial: Serial
+  readonly authorityId: string
+  /** milliseconds since the epoch */
+  readonly at: number
+}
 
 interface Made {
   readonly rules: readonly DenyRuleRow[]
   readonly authorities: string
-  readonly at: number
+  /** when something in them ends, or half their life has passed */
+  readonly until: number
+  readonly number: number
   readonly crls: readonly Uint8Array[]
 }
 
@@ -40,46 +48,54 @@ export function createRevocation(options: RevocationOptions): Revocation {
   const topic = createTopic<void>()
   let made: Made | undefined
 
-  function certificatesOf({ target }: DenyRuleRow): IssuedRow[] {
-    switch (target.kind) {
-      case 'serial':
-        return issued.find({ serial: target.serial, limit: 1 })
-      case 'id':
-        return issued.find({ spiffeId: target.id, limit: mostCertificates })
-      case 'authority':
-        return []
+  /** Serials that are valid and denied, with the moment since which they are. */
+  function revokedBy(alive: readonly DenyRuleRow[], now: number): Revoked[] {
+    const since = new Map<SpiffeId, number>()
+    const found = new Map<Serial, Revoked>()
+    for (const { target, createdAt: at } of alive) {
+      if (target.kind === 'id') since.set(target.id, at)
+      if (target.kind !== 'serial') continue
+      const [row] = issued.find({ serial: target.serial, limit: 1 })
+      if (row !== undefined && row.notAfter > now) found.set(row.serial, { ...row, at })
     }
+    const ofIds = since.size === 0 ? [] : issued.validOf(new Set(since.keys()), now)
+    for (const row of ofIds) found.set(row.serial, { ...row, at: since.get(row.spiffeId) ?? now })
+    return [...found.values()]
   }
 
   function signFor(
     authority: Authority,
-    revoked: ReadonlyMap<IssuedRow['serial'], { row: IssuedRow; at: number }>,
-    now: number,
+    revoked: readonly Revoked[],
+    { now, number }: { now: number; number: number },
   ): Uint8Array {
-    const own = [...revoked.values()].filter(({ row }) => row.authorityId === authority.id)
+    const own = revoked.filter(({ authorityId }) => authorityId === authority.id)
     return signCrl(
       {
         issuer: authority.certificate.subject,
         authorityKeyId: authority.keyId,
-        number: now,
+        number,
         thisUpdate: now - backdate,
         nextUpdate: now + life,
-        revoked: own.map(({ row, at }) => ({ serial: row.serial, at })),
+        revoked: own,
       },
       authority.key,
     )
   }
 
-  function make(rules: readonly DenyRuleRow[], now: number): readonly Uint8Array[] {
+  function make(): Made {
+    const rules = registry.denyRules()
+    const now = clock.now()
     const alive = rules.filter(({ expiresAt }) => expiresAt === 0 || now < expiresAt)
-    if (alive.length === 0) return []
-    const revoked = new Map<IssuedRow['serial'], { row: IssuedRow; at: number }>()
-    for (const rule of alive) {
-      for (const row of certificatesOf(rule)) {
-        if (row.notAfter > now) revoked.set(row.serial, { row, at: rule.createdAt })
-      }
-    }
-    return authorities.all().map((authority) => signFor(authority, revoked, now))
+    const ends = alive.flatMap(({ expiresAt }) => (expiresAt === 0 ? [] : [expiresAt]))
+    const until = Math.min(now + life / 2, ...ends)
+    // also when the clock was set back
+    const number = Math.max(now, (made?.number ?? 0) + 1)
+    const revoked = revokedBy(alive, now)
+    const crls =
+      alive.length === 0
+        ? []
+        : authorities.all().map((authority) => signFor(authority, revoked, { now, number }))
+    return { rules, authorities: signers(), until, number, crls }
   }
 
   const signers = () =>
@@ -87,16 +103,13 @@ export function createRevocation(options: RevocationOptions): Revocation {
       .all()
       .map(({ id }) => id)
       .join()
-  const isOld = () => made !== undefined && clock.now() - made.at > life / 2
+  const isOld = () => made !== undefined && clock.now() >= made.until
 
   return {
     crls() {
       const rules = registry.denyRules()
       const known = made?.rules === rules && made.authorities === signers() && !isOld()
-      if (made === undefined || !known) {
-        const at = clock.now()
-        made = { rules, authorities: signers(), at, crls: make(rules, at) }
-      }
+      if (made === undefined || !known) made = make()
       return made.crls
     },
     refresh() {

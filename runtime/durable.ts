@@ -1,6 +1,16 @@
 // Files that are whole or not there: temporary file, fsync, rename, fsync of the folder.
 import { randomBytes } from 'node:crypto'
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
 import { open } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
@@ -27,7 +37,19 @@ export function writeDurably(
   syncFolder(folder)
 }
 
-/** The same for content that comes in pieces; what was written is taken away when they end early. */
+/** A copy at a path that nobody uses yet, of any size. */
+export function copyDurably(from: string, to: string, { mode }: { mode: number }): void {
+  copyFileSync(from, to)
+  chmodSync(to, mode)
+  const file = openSync(to, 'r')
+  try {
+    fsyncSync(file)
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** As `writeDurably` for content that comes in pieces; what was written is taken away when they end early. */
 export async function writeStreamDurably(
   path: string,
   pieces: AsyncIterable<Uint8Array>,

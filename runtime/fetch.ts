@@ -25,6 +25,8 @@ never.addAddress('::', 'ipv6')
 never.addAddress('fd00:ec2::254', 'ipv6')
 never.addSubnet('fe80::', 10, 'ipv6')
 never.addSubnet('ff00::', 8, 'ipv6')
+// the same by way of NAT64
+never.addSubnet('64:ff9b::a9fe:0', 112, 'ipv6')
 
 const inside = new BlockList()
 inside.addSubnet('10.0.0.0', 8)
@@ -41,9 +43,10 @@ inside.addSubnet('fc00::', 7, 'ipv6')
 /** Why nothing is fetched from `address`; undefined when it may be. */
 export function addressProblem(address: string, privateAddress: boolean): string | undefined {
   const family = isIPv6(address) ? 'ipv6' : 'ipv4'
-  if (never.check(address, family)) return `${address} is no address to fetch from`
+  if (never.check(address, family))
+    return `${address} is never fetched from: it is link-local, multicast or unspecified`
   if (!privateAddress && inside.check(address, family))
-    return `${address} is of a private network, which has to be allowed`
+    return `${address} is on a private network; set privateAddress: true beside this URL to allow it`
   return undefined
 }
 

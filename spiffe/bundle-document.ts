@@ -76,10 +76,11 @@ function createReader(source: string) {
 
   function tokenKey(jwk: Members, place: string): TokenKey {
     const keyId = text(jwk, 'kid', place)
+    if ('d' in jwk) refuse(place, 'holds a private key; publish the public one only')
     try {
       const key: JsonWebKey = Object.fromEntries(
         Object.entries(jwk).flatMap(([name, value]) =>
-          typeof value === 'string' && name !== 'd' ? [[name, value]] : [],
+          typeof value === 'string' ? [[name, value]] : [],
         ),
       )
       const publicKey = createPublicKey({ key, format: 'jwk' })

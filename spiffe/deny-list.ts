@@ -28,13 +28,13 @@ export interface Presented {
 }
 
 export interface DenyList {
-  readonly rules: readonly DenyRule[]
   /** The rule against a verified peer; `now` in milliseconds. */
   against(presented: Presented, now: number): DenyRule | undefined
   againstId(id: SpiffeId, now: number): DenyRule | undefined
   againstSerial(serial: Serial, now: number): DenyRule | undefined
 }
 
+/** What a verified SVID shows. */
 export function presentedOf({ id, leaf, path }: X509Svid): Presented {
   const authorityIds = path.slice(1).map(({ publicKey }) => keyIdOf(publicKey).toString('hex'))
   return { id, serial: leaf.serial, authorityIds }
@@ -51,11 +51,17 @@ function keyOf(target: DenyTarget): string {
   }
 }
 
-/** For people: what a rule is about, and why. */
-export function describeRule({ target, reason }: DenyRule): string {
-  return `${keyOf(target)} is on the deny-list: ${reason === '' ? 'no reason given' : reason}`
+/** For the log: what a rule is about, and why where that is known. */
+export function describeRule(rule: DenyRule): string {
+  return rule.reason === '' ? denialText(rule) : `${denialText(rule)}: ${rule.reason}`
 }
 
+/** For whoever is denied: the reason is not theirs to know. */
+export function denialText({ target }: DenyRule): string {
+  return `${keyOf(target)} is on the deny-list`
+}
+
+/** Of several rules for the same target any one that lives denies. */
 export function createDenyList(rules: readonly DenyRule[]): DenyList {
   const byTarget = new Map<string, DenyRule[]>()
   for (const rule of rules) {
@@ -67,7 +73,6 @@ export function createDenyList(rules: readonly DenyRule[]): DenyList {
   const againstId = (id: SpiffeId, now: number) => find({ kind: 'id', id }, now)
   const againstSerial = (serial: Serial, now: number) => find({ kind: 'serial', serial }, now)
   return {
-    rules,
     againstId,
     againstSerial,
     against({ id, serial, authorityIds }, now) {

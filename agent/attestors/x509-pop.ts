@@ -65,7 +65,7 @@ function signed(key: KeyObject, challenge: Uint8Array): Uint8Array {
     const [r, s] = [raw.subarray(0, raw.length / 2), raw.subarray(raw.length / 2)].map(base64)
     return json({ ecdsa_signature: { nonce: base64(own), r, s } })
   }
-  throw new Error('it asks for no signature that is known')
+  throw new Error('it asks for neither rsa_signature nor ecdsa_signature')
 }
 
 /** The files are read anew for each attestation: whoever renews the certificate replaces them. */

@@ -31,8 +31,10 @@ function stateFor(identities: readonly SpiffeId[], { knowledge, services }: Side
     addresses: [...addresses],
   }))
   const { message } = knowledge.revocation()
-  // the fields alone: a message as it came has a type of its own
-  const rules = (message?.rules ?? []).map(({ $typeName, $unknown, ...rule }) => rule)
+  // without the reasons: who subscribes is any workload
+  const rules = (message?.rules ?? []).map(({ id, target, expiresAt }) => ({
+    ...{ id, target, expiresAt },
+  }))
   const policies = { version: set?.version ?? 0n, files, rootNamespace }
   return { policies, endpoints, denyList: { rules } }
 }

@@ -25,7 +25,7 @@ export interface TokenHolder {
   readonly issuer: string
 }
 
-/** Signatures only: a MAC would make the public key of the issuer a secret. */
+/** Signatures only: with a MAC, whoever has the issuer's public key could sign. */
 const algorithms = [
   ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
   ...['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
@@ -89,7 +89,7 @@ async function verified(token: string, { issuer, audiences, keys }: TokenIssuer,
 }
 
 /**
- * Whose token it is. `authorization` is `Bearer TOKEN`. Throws ERR_UNTRUSTED for one that does not
+ * Whose token it is. `authorization` is `Bearer TOKEN` or `Istio TOKEN`. Throws ERR_UNTRUSTED for one that does not
  * convince, ERR_UNAVAILABLE when the issuer's keys cannot be had.
  */
 export async function holderOf(authorization: string, rules: TokenRules): Promise<TokenHolder> {

@@ -38,7 +38,7 @@ function outlookOf(live: readonly LiveCertificate[]) {
     .sort((a, b) => a - b)
   const at = (place: number) => seconds(ends[place] ?? 0)
   return {
-    identities: BigInt(ends.length),
+    holders: BigInt(ends.length),
     firstFailsAt: at(0),
     halfFailedAt: at(Math.max(0, Math.ceil(ends.length / 2) - 1)),
     lastFailsAt: at(ends.length - 1),

@@ -9,11 +9,14 @@ import type {
 } from '../../proto/gen/castellan/deny/v1/deny_pb.js'
 import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
+import type { Log } from '../../runtime/log.ts'
 import type { DenyTarget } from '../../spiffe/deny-list.ts'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import { spiffeIdOf } from '../../spiffe/id.ts'
+import type { Slot } from '../authorities/slots.ts'
 import type { Authority } from '../authority.ts'
-import type { Peer } from '../callers.ts'
+import { nameOf, type Peer } from '../callers.ts'
+import { demandNoAgents } from '../permits.ts'
 import type { DenyRuleRow } from '../store/store.ts'
 import { badRequest } from '../wire.ts'
 
@@ -70,7 +73,19 @@ function readRule(rule: DenyRule | undefined, now: number) {
   }
 }
 
-/** Refuses what would leave the trust domain without its authority; says until when a rule has a use. */
+/** Else agents would hold nothing but certificates that are denied, and could not come back. */
+function demandTainted({ id, state, isTainted }: Slot): void {
+  if (isTainted) return
+  throw new IdentityError(
+    'ERR_PRECONDITION',
+    `authority ${id} is ${state}, not tainted; activate another one and run castellan authority taint ${id} first`,
+  )
+}
+
+/**
+ * Refuses what would leave the trust domain without its authority, or agents without a way back. Gives
+ * the time after which a rule has nothing left to deny, 0 for never.
+ */
 function checkTarget(target: DenyTarget, authority: Authority): { readonly useUntil: number } {
   const { trustDomain, authorities, store } = authority
   const server = spiffeIdOf(trustDomain, '/spire/server')
@@ -95,19 +110,23 @@ function checkTarget(target: DenyTarget, authority: Authority): { readonly useUn
         const message = `there is no X.509 authority ${target.authorityId}`
         throw new IdentityError('ERR_NOT_FOUND', message)
       }
-      if (known.state !== 'active') return { useUntil: known.notAfter }
-      throw new IdentityError(
-        'ERR_PRECONDITION',
-        `authority ${target.authorityId} signs at present; prepare and activate another one first`,
-      )
+      demandTainted(known)
+      demandNoAgents('deny', known, authority)
+      return { useUntil: known.notAfter }
     }
   }
 }
 
 const sameTarget = (a: DenyTarget, b: DenyTarget) => JSON.stringify(a) === JSON.stringify(b)
 
-export function denyRulesService(authority: Authority): Service<Peer> {
+export function denyRulesService(authority: Authority, log: Log): Service<Peer> {
   const { registry, store, clock } = authority
+
+  const say = (what: string, { id, target, reason }: DenyRuleRow, peer: Peer) =>
+    log.warn(
+      { audit: true, caller: nameOf(peer), rule: id, target, reason },
+      `an operator ${what} a ${target.kind}`,
+    )
 
   /** What has expired makes room. */
   async function sweep(): Promise<void> {
@@ -118,7 +137,7 @@ export function denyRulesService(authority: Authority): Service<Peer> {
   }
 
   return service<typeof DenyRules, Peer>(DenyRules, {
-    async addRule({ rule }) {
+    async addRule({ rule }, { peer }) {
       const createdAt = clock.now()
       const { target, reason, expiresAt } = readRule(rule, createdAt)
       const { useUntil } = checkTarget(target, authority)
@@ -131,13 +150,15 @@ export function denyRulesService(authority: Authority): Service<Peer> {
         throw new IdentityError('ERR_PRECONDITION', `the deny-list has ${mostRules} rules already`)
       const row = { id: randomUUID(), target, reason, createdAt, expiresAt: expiresAt || useUntil }
       await store.denyRules.add(row)
+      say('denied', row, peer)
       return ruleToWire(row)
     },
     listRules: () => denyListToWire(registry.denyRules()),
-    async removeRule({ id }) {
+    async removeRule({ id }, { peer }) {
       const rule = registry.denyRules().find((known) => known.id === id)
       if (rule === undefined || !(await store.denyRules.remove(id)))
         throw new IdentityError('ERR_NOT_FOUND', `there is no deny rule ${JSON.stringify(id)}`)
+      say('took back the denial of', rule, peer)
       return ruleToWire(rule)
     },
   })

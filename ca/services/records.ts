@@ -1,12 +1,13 @@
 // castellan.records.v1.Records
 import { Records } from '../../proto/gen/castellan/records/v1/records_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
+import type { Log } from '../../runtime/log.ts'
 import { serialFromHex } from '../../spiffe/certificate.ts'
 import { explain } from '../../spiffe/errors.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import type { Authority } from '../authority.ts'
 import { backupOf } from '../backup.ts'
-import type { Peer } from '../callers.ts'
+import { nameOf, type Peer } from '../callers.ts'
 import type { IssuedRow } from '../store/store.ts'
 import { badRequest } from '../wire.ts'
 import { pageSize } from './page.ts'
@@ -34,9 +35,10 @@ function toWire({ notBefore, notAfter, ...row }: IssuedRow) {
   return { ...row, notBefore: seconds(notBefore), notAfter: seconds(notAfter) }
 }
 
-export function recordsService({ store, state }: Authority): Service<Peer> {
+export function recordsService({ store, state }: Authority, log: Log): Service<Peer> {
   return service<typeof Records, Peer>(Records, {
-    async *backup() {
+    async *backup(_, { peer }) {
+      log.warn({ audit: true, caller: nameOf(peer) }, 'an operator takes a backup')
       for await (const bytes of backupOf(store, state)) yield { bytes: new Uint8Array(bytes) }
     },
     listIssued({ spiffeId, serial, since, pageSize: size, pageToken }) {

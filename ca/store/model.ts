@@ -25,9 +25,9 @@ export interface IssuedRow {
   readonly serial: Serial
   readonly spiffeId: SpiffeId
   readonly authorityId: string
-  /** who asked: an agent's ID, `local`, or the authority's own ID */
+  /** who asked: an agent's ID, `local`, an administrator's or the authority's own ID, or `istio:…` */
   readonly requester: string
-  /** the entry that granted it; empty for agents, the authority and minted SVIDs */
+  /** the entry that granted it; empty when none did */
   readonly entryId: string
   readonly notBefore: number
   readonly notAfter: number
@@ -175,7 +175,7 @@ export interface Event {
   readonly key: string
 }
 
-/** The newest certificate of one holder that has not expired. */
+/** The longest-lived certificate of one holder that has not expired. */
 export interface LiveCertificate {
   readonly authorityId: string
   /** granted by an entry, or to a service account: its end is a workload's */

@@ -36,6 +36,8 @@ export interface IssuanceTable {
   find(filter: { serial?: Serial; spiffeId?: SpiffeId; limit: number }): IssuedRow[]
   /** Newest first; `next`, when there is more, is the `before` of the following page. */
   list(filter: IssuedFilter): { readonly rows: IssuedRow[]; readonly next: number | undefined }
+  /** All certificates of these identities that have not expired. */
+  validOf(ids: ReadonlySet<SpiffeId>, now: number): IssuedRow[]
   /** One row for each holder, that is identity, entry and requester. */
   live(now: number): LiveCertificate[]
   createToken(token: TokenRow): Promise<void>

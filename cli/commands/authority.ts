@@ -22,7 +22,7 @@ const kindOption = ['--kind <kind>', 'x509, jwt or wit', 'x509'] as const
 type Change = 'activate' | 'revoke'
 type Step = 'prepare' | 'taint'
 
-/** The steps that nobody is waited for are SPIRE's calls; it has three times the same ones. */
+/** `prepare` and `taint` wait for nobody: they are SPIRE's calls, which exist once per kind. */
 function stepsOf(transport: Transport, kind: Kind) {
   const of = createClient(LocalAuthority, transport)
   const all = {
@@ -64,7 +64,7 @@ function plainStatus({ authorities, laggards, connectedAgents, outlook, override
       return { agentId, since: moment(since), heardAt: moment(heardAt) }
     }),
     outlook: {
-      identities: Number(outlook?.identities ?? 0n),
+      holders: Number(outlook?.holders ?? 0n),
       firstFailsAt: moment(outlook?.firstFailsAt ?? 0n),
       halfFailedAt: moment(outlook?.halfFailedAt ?? 0n),
       lastFailsAt: moment(outlook?.lastFailsAt ?? 0n),
@@ -85,15 +85,15 @@ function agentsText({ connectedAgents, laggards }: PlainStatus): string {
 }
 
 function outlookText({ outlook: it }: PlainStatus): string {
-  if (it.identities === 0) return 'no workload has a certificate'
-  return `if nothing were signed from now on, of ${it.identities} workloads the first would fail at ${it.firstFailsAt}, half at ${it.halfFailedAt}, the last at ${it.lastFailsAt}`
+  if (it.holders === 0) return 'no workload has a certificate'
+  return `if nothing were signed from now on, of ${it.holders} workloads the first would fail at ${it.firstFailsAt}, half at ${it.halfFailedAt}, the last at ${it.lastFailsAt}`
 }
 
 function statusText(status: PlainStatus): string {
   const heading = ['KIND', 'PHASE', 'ID', 'EXPIRES', 'CARRIES']
   const rows = status.authorities.map((it) => [
     ...[it.kind, it.phase, it.id, it.expiresAt],
-    it.kind === 'x509' ? `${it.live} identities` : '',
+    it.kind === 'x509' ? `${it.live} holders` : '',
   ])
   const forced = status.overrides.map(
     (it) => `  ${it.at}  ${it.action} ${it.authorityId} by ${it.caller}: ${it.reason}`,

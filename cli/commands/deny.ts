@@ -53,7 +53,7 @@ export function denyCommands(register: Register): void {
       ['--spiffe-id <id>', 'a SPIFFE ID, of any trust domain'],
       ['--serial <hex>', 'of one certificate; its workload gets another one at once'],
       ['--authority <id>', 'an X.509 authority that signs no more (castellan authority status)'],
-      ['--reason <text>', 'why, for whoever reads the log of a refusal'],
+      ['--reason <text>', 'why; it stays in deny list and in the log of the authority'],
       [
         '--for <duration>',
         'such as 90s, 12h or 7d; for ever when left out, or as long as the certificate lives',

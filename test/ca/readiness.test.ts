@@ -63,6 +63,11 @@ describe('an authority whose disk fills up', () => {
       .listIssued({ spiffeId: id, pageSize: 1000 })
     expect(certificates).toHaveLength(delivered)
     expect(await serving()).toBe('NOT_SERVING')
+    expect(await ask('/readyz')).toEqual({
+      status: 503,
+      text: 'not ready: the store failed: database or disk is full\n',
+    })
+    expect(await serving()).toBe('NOT_SERVING')
     expect((await ask('/metrics')).text).toMatch(/^castellan_ca_ready 0$/m)
     expect((await ask('/metrics')).text).toMatch(/store_commit_seconds_count\{done="false"\} \d/)
     expect(await ask('/livez')).toEqual({ status: 200, text: 'ok\n' })

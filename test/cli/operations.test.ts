@@ -42,7 +42,7 @@ describe('castellan authority', () => {
       authorities: [{ kind: 'x509', phase: 'active', live: 1 }, { kind: 'jwt' }, { kind: 'wit' }],
       connectedAgents: 0,
       laggards: [],
-      outlook: { identities: 0, firstFailsAt: '' },
+      outlook: { holders: 0, firstFailsAt: '' },
       overrides: [],
     })
     const made = await json('authority', 'prepare')

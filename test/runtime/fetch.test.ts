@@ -85,7 +85,9 @@ test.each(['localhost', '127.0.0.1'])('private addresses have to be allowed: %s'
   const never = await outcome((_, response) => response.end('x'), { privateAddress: false }, host)
   expect(never).toEqual({
     asked: 0,
-    error: expect.stringMatching(/is of a private network, which has to be allowed$/),
+    error: expect.stringMatching(
+      /is on a private network; set privateAddress: true beside this URL to allow it$/,
+    ),
   })
 })
 
@@ -108,6 +110,7 @@ const addresses = [
   ['64:ff9b::a00:1', true, false],
   ['169.254.169.254', false, false],
   ['::ffff:169.254.169.254', false, false],
+  ['64:ff9b::a9fe:a9fe', false, false],
   ['fe80::1', false, false],
   ['fd00:ec2::254', false, false],
   ['0.0.0.0', false, false],

@@ -36,12 +36,13 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
 })
 const [name = ''] = positionals
+const minutes = Number(values.minutes)
 const soak = Object.hasOwn(soaks, name) ? soaks[name] : undefined
-if (soak === undefined) {
+if (soak === undefined || !(minutes >= 0)) {
   for (const [each, { about }] of Object.entries(soaks)) console.log(`${each}  ${about}`)
   process.exitCode = values.list ? 0 : 2
 } else {
-  const { tries, problems } = await soak.run(Date.now() + Number(values.minutes) * 60_000)
+  const { tries, problems } = await soak.run(Date.now() + minutes * 60_000)
   for (const problem of problems) console.log(`  ${problem}`)
   console.log(`soak ${name}: ${tries} tries, ${problems.length} problems`)
   process.exitCode = problems.length === 0 ? 0 : 1

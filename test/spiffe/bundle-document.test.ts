@@ -131,6 +131,7 @@ describe('a bundle document', () => {
     ['bad base64', { keys: [{ kty: 'EC', use: 'x509-svid', x5c: ['A'] }] }, /is no base64$/],
     ['bad DER', { keys: [{ kty: 'EC', use: 'x509-svid', x5c: ['AAAA'] }] }, /keys\[0\]\.x5c /],
     ['no kid', { keys: [{ kty: 'EC', use: 'jwt-svid' }] }, /keys\[0\]\.kid is missing/],
+    ['a private key', { keys: [{ kty: 'EC', use: 'jwt-svid', kid: 'a', d: 'x' }] }, /private key/],
     ['no curve', { keys: [{ kty: 'EC', use: 'wit-svid', kid: 'a' }] }, /is no public key/],
     ['too many keys', { keys: Array(257).fill({ kty: 'EC' }) }, /more than 256 keys$/],
   ]

@@ -4,6 +4,7 @@ import { serialFromHex, serialOf } from '../../spiffe/certificate.ts'
 import {
   createDenyList,
   type DenyRule,
+  denialText,
   denyNothing,
   describeRule,
   type Presented,
@@ -78,7 +79,8 @@ describe('a deny-list', () => {
     expect(describeRule({ ...rule, reason: 'stolen' })).toBe(
       'authority aa is on the deny-list: stolen',
     )
-    expect(describeRule({ ...rule, reason: '' })).toMatch(/no reason given$/)
+    expect(describeRule({ ...rule, reason: '' })).toBe('authority aa is on the deny-list')
+    expect(denialText({ ...rule, reason: 'stolen' })).toBe('authority aa is on the deny-list')
   })
 })
 

@@ -182,6 +182,16 @@ export function issuanceTable({ db, change }: Session): IssuanceTable {
             )
       return rows.map((row) => issuedRow.parse(row))
     },
+    validOf: (ids, now) =>
+      db.read
+        .all(
+          `SELECT * FROM issued WHERE rowid >= ? AND not_after > ?
+           AND spiffe_id IN (SELECT value FROM json_each(?))`,
+          placeSince(db, now - oldestLive),
+          now,
+          JSON.stringify([...ids]),
+        )
+        .map((row) => issuedRow.parse(row)),
     live: (now) => liveOnes(db, now),
     list: (filter) => listIssued(db, filter),
     async createToken({ hash, expiresAt }) {

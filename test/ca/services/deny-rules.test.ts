@@ -53,9 +53,10 @@ describe('a denied identity', () => {
     const { id } = await denyId(idOf('shop'))
     const denied = {
       code: 'PermissionDenied',
-      message: `id ${idOf('shop')} is on the deny-list: a drill`,
+      message: `id ${idOf('shop')} is on the deny-list`,
     }
     expect(await denialOf(mint('shop'))).toEqual(denied)
+    expect(ca.lines.join('')).toContain(`id ${idOf('shop')} is on the deny-list: a drill`)
     const token = { id: { trustDomain: 'example.org', path: '/shop' }, audience: ['x'] }
     expect(await denialOf(ca.local.client(SVID).mintJWTSVID(token))).toEqual(denied)
     await mint('shop2')
@@ -86,18 +87,20 @@ describe('a rule', () => {
     expect(listed).toEqual(rule)
   })
 
-  it('of an authority is for one that signs no more', async () => {
+  it('of an authority is for one that is tainted: agents have left it by then', async () => {
     const authorities = ca.local.client(LocalAuthority)
-    const { active } = await authorities.getX509AuthorityState({})
-    const first = active?.authorityId ?? ''
-    expect(await denialOf(denyAuthority(first))).toEqual({
-      code: 'FailedPrecondition',
-      message: `authority ${first} signs at present; prepare and activate another one first`,
-    })
-    const { preparedAuthority } = await authorities.prepareX509Authority({})
-    const authorityId = preparedAuthority?.authorityId ?? ''
-    await denyAuthority(authorityId)
     expect(await denialOf(denyAuthority('0'.repeat(40)))).toMatchObject({ code: 'NotFound' })
+    const { active: first } = await authorities.getX509AuthorityState({})
+    const { preparedAuthority } = await authorities.prepareX509Authority({})
+    for (const [id, is] of [
+      [first?.authorityId ?? '', 'active'],
+      [preparedAuthority?.authorityId ?? '', 'prepared'],
+    ] as const) {
+      expect(await denialOf(denyAuthority(id))).toEqual({
+        code: 'FailedPrecondition',
+        message: `authority ${id} is ${is}, not tainted; activate another one and run castellan authority taint ${id} first`,
+      })
+    }
   })
 
   it('is there once', async () => {
