@@ -98,16 +98,15 @@ export function createSession(options: SessionOptions): Session {
     }
   }
 
-  /** The authority wants this SVID no more: gets another one, or ends the agent with the remedy. */
-  async function recover(remedy: string, cause: unknown, signal: AbortSignal): Promise<void> {
+  /** After `error`: what is still wrong. Throws the remedy when the authority wants this agent no more. */
+  async function recover(error: unknown, signal: AbortSignal): Promise<unknown> {
+    const remedy = finalReason(error)
+    if (remedy === undefined) return error
     const next = await renewal.instead(signal)
+    if (next.kind === 'later') return next.error
     if (next.kind === 'another') return save(next.svid)
-    if (next.kind === 'never') {
-      state.forget()
-      throw new IdentityError('ERR_DENIED', remedy, { cause })
-    }
-    setTrouble(explain(next.error))
-    log.warn({ err: next.error }, 'this node could not attest again yet; workloads go on')
+    state.forget()
+    throw new IdentityError('ERR_DENIED', remedy, { cause: error })
   }
 
   async function follow(signal: AbortSignal): Promise<void> {
@@ -122,12 +121,10 @@ export function createSession(options: SessionOptions): Session {
         continue
       } catch (error) {
         if (signal.aborted) return
-        const remedy = finalReason(error)
-        if (remedy !== undefined) await recover(remedy, error, signal)
-        else {
-          setTrouble(explain(error))
-          log.warn({ err: error }, 'the connection to the authority is lost; workloads go on')
-        }
+        const problem = await recover(error, signal)
+        if (problem === undefined) continue
+        setTrouble(explain(problem))
+        log.warn({ err: problem }, 'the connection to the authority is lost; workloads go on')
       }
       await clock.sleep(backoff.next(), { signal })
     }
