@@ -63,10 +63,11 @@ export function createSession(options: SessionOptions): Session {
   let link: AuthorityLink | undefined
   let trouble: string | undefined = 'not connected yet'
 
-  function setTrouble(next: string | undefined): void {
-    if (next !== trouble && next === undefined)
-      log.info({ agentId: svid.id }, 'connected to the authority')
-    trouble = next
+  function tell(problem: unknown): void {
+    if (problem !== undefined)
+      log.warn({ err: problem }, 'the connection to the authority is lost; workloads go on')
+    else if (trouble !== undefined) log.info({ agentId: svid.id }, 'connected to the authority')
+    trouble = problem === undefined ? undefined : explain(problem)
     topic.publish()
   }
 
@@ -113,7 +114,7 @@ export function createSession(options: SessionOptions): Session {
     const backoff = createBackoff({ first: 100, cap: 5000 })
     const connected = () => {
       backoff.reset()
-      setTrouble(undefined)
+      tell(undefined)
     }
     while (!signal.aborted) {
       try {
@@ -122,9 +123,7 @@ export function createSession(options: SessionOptions): Session {
       } catch (error) {
         if (signal.aborted) return
         const problem = await recover(error, signal)
-        if (problem === undefined) continue
-        setTrouble(explain(problem))
-        log.warn({ err: problem }, 'the connection to the authority is lost; workloads go on')
+        if (problem !== undefined) tell(problem)
       }
       await clock.sleep(backoff.next(), { signal })
     }
