@@ -20,12 +20,26 @@ import type { Delivered } from './issue.ts'
 import type { AgentRow, EntryRow } from './store/store.ts'
 import type { TokenSvid } from './token-svids.ts'
 
+const longestReason = 200
+
 export function badRequest(fields: readonly FieldProblem[]): never {
   const [first] = fields
   const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : ''
   throw new IdentityError('ERR_BAD_REQUEST', `${first?.field}: ${first?.problem}${more}`, {
     fields,
   })
+}
+
+/** Whole seconds of a time in milliseconds, as SPIRE's messages carry times. */
+export function secondsOf(at: number): bigint {
+  return BigInt(Math.floor(at / 1000))
+}
+
+/** What an operator writes for others to read. Throws ERR_BAD_REQUEST naming `field`. */
+export function printableReason(reason: string, field: string): string {
+  if (reason.length <= longestReason && !/\p{C}/u.test(reason)) return reason
+  const problem = `is not at most ${longestReason} printable characters`
+  return badRequest([{ field, problem }])
 }
 
 export function idToWire(id: SpiffeId): { trustDomain: string; path: string } {
@@ -108,7 +122,7 @@ export function agentToWire(
   const whole: Partial<Record<keyof Agent, unknown>> & MessageInitShape<typeof AgentSchema> = {
     attestationType: agent.attestationType,
     x509svidSerialNumber: agent.serial,
-    x509svidExpiresAt: BigInt(Math.floor(agent.notAfter / 1000)),
+    x509svidExpiresAt: secondsOf(agent.notAfter),
     selectors: agent.selectors.map(({ type, value }) => ({ type, value })),
     banned: agent.banned,
     canReattest: agent.canReattest,
@@ -140,7 +154,7 @@ export function tokenToWire(svid: TokenSvid) {
 const tokenKeyToWire = ({ id, material, notAfter, isTainted }: Slot) => ({
   keyId: id,
   publicKey: material,
-  expiresAt: BigInt(Math.floor(notAfter / 1000)),
+  expiresAt: secondsOf(notAfter),
   tainted: isTainted,
 })
 

@@ -17,7 +17,7 @@ import type { Peer } from '../callers.ts'
 import { entryFromWire } from '../entries.ts'
 import { selectorsMatch } from '../selectors.ts'
 import type { AgentRow, EntryRow } from '../store/store.ts'
-import { agentToWire, badRequest, idToWire, ownIdFromWire, svidToWire } from '../wire.ts'
+import { agentToWire, badRequest, idToWire, ownIdFromWire, secondsOf, svidToWire } from '../wire.ts'
 import { pageOf } from './page.ts'
 
 const longestTokenLife = 86_400
@@ -174,7 +174,7 @@ export function agentService(authority: Authority): Service<Peer> {
       const alias = agentId && aliasOf(agentId, token)
       await store.issuance.createToken({ hash: hashOfToken(token), expiresAt })
       if (alias !== undefined) await store.entries.create(alias)
-      return { value: token, expiresAt: BigInt(Math.floor(expiresAt / 1000)) }
+      return { value: token, expiresAt: secondsOf(expiresAt) }
     },
     async postStatus({ agentVersion }, context) {
       const { row } = callers.agent(context)

@@ -9,12 +9,9 @@ import type { Authority } from '../authority.ts'
 import { nameOf, type Peer } from '../callers.ts'
 import { permitFor } from '../permits.ts'
 import type { AuthorityKind, LiveCertificate } from '../store/store.ts'
-import { badRequest } from '../wire.ts'
+import { badRequest, printableReason, secondsOf } from '../wire.ts'
 
-const longestReason = 200
 const shownOverrides = 20
-const seconds = (at: number) => BigInt(Math.floor(at / 1000))
-
 function phaseOf({ state, isTainted }: Slot): string {
   return isTainted ? 'tainted' : state
 }
@@ -24,19 +21,13 @@ function readKind(kind: string): AuthorityKind {
   return badRequest([{ field: 'kind', problem: 'is none of x509, jwt and wit' }])
 }
 
-function readReason(reason: string): string {
-  if (reason.length <= longestReason && !/\p{C}/u.test(reason)) return reason
-  const problem = `is not at most ${longestReason} printable characters`
-  return badRequest([{ field: 'force_reason', problem }])
-}
-
 /** When the first, the middle and the last of the workloads lose their identity. */
 function outlookOf(live: readonly LiveCertificate[]) {
   const ends = live
     .filter(({ isWorkload }) => isWorkload)
     .map(({ notAfter }) => notAfter)
     .sort((a, b) => a - b)
-  const at = (place: number) => seconds(ends[place] ?? 0)
+  const at = (place: number) => secondsOf(ends[place] ?? 0)
   return {
     holders: BigInt(ends.length),
     firstFailsAt: at(0),
@@ -55,14 +46,14 @@ export function authoritiesService(authority: Authority, log: Log): Service<Peer
       kind: slot.kind,
       id: slot.id,
       phase: phaseOf(slot),
-      expiresAt: seconds(slot.notAfter),
+      expiresAt: secondsOf(slot.notAfter),
       live: BigInt(live.filter(({ authorityId }) => authorityId === slot.id).length),
     }
   }
 
   async function change(action: 'activate' | 'revoke', request: ChangeRequest, peer: Peer) {
     const kind = readKind(request.kind)
-    const forceReason = readReason(request.forceReason)
+    const forceReason = printableReason(request.forceReason, 'force_reason')
     const caller = nameOf(peer)
     const permit = permitFor(action, { kind, caller, forceReason }, authority)
     const slot = await slotsOf[kind][action](request.authorityId, permit)
@@ -78,7 +69,7 @@ export function authoritiesService(authority: Authority, log: Log): Service<Peer
     getStatus() {
       const live = store.issuance.live(clock.now())
       const laggards = acknowledgements.laggards(authorities.sequence)
-      const since = seconds(authorities.publishedAt)
+      const since = secondsOf(authorities.publishedAt)
       return {
         authorities: Object.values(slotsOf).flatMap((slots) =>
           slots.all().map((slot) => toWire(slot, live)),
@@ -86,13 +77,13 @@ export function authoritiesService(authority: Authority, log: Log): Service<Peer
         laggards: laggards.map(({ agentId, heardAt }) => ({
           agentId,
           since,
-          heardAt: seconds(heardAt),
+          heardAt: secondsOf(heardAt),
         })),
         connectedAgents: BigInt(acknowledgements.connected().length),
         outlook: outlookOf(live),
         overrides: store.authorities
           .overrides(shownOverrides)
-          .map((it) => ({ ...it, at: seconds(it.at) })),
+          .map((it) => ({ ...it, at: secondsOf(it.at) })),
       }
     },
     activate: (request, { peer }) => change('activate', request, peer),

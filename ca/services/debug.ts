@@ -5,7 +5,7 @@ import { parseCertificate } from '../../spiffe/certificate.ts'
 import { spiffeIdOf } from '../../spiffe/id.ts'
 import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
-import { idToWire } from '../wire.ts'
+import { idToWire, secondsOf } from '../wire.ts'
 
 /** The server's SVID is looked up as it was recorded: the newest of its ID. */
 export function debugService({ trustDomain, clock, store, registry }: Authority): Service<Peer> {
@@ -15,7 +15,7 @@ export function debugService({ trustDomain, clock, store, registry }: Authority)
     const [own] = store.issuance.find({ spiffeId: ownId, limit: 1 })
     if (own === undefined) return []
     const { notAfter } = parseCertificate(own.certificate)
-    return [{ id: idToWire(ownId), expiresAt: BigInt(Math.floor(notAfter / 1000)), subject: '' }]
+    return [{ id: idToWire(ownId), expiresAt: secondsOf(notAfter), subject: '' }]
   }
   return service<typeof Debug, Peer>(Debug, {
     getInfo: () => ({

@@ -18,11 +18,10 @@ import type { Authority } from '../authority.ts'
 import { nameOf, type Peer } from '../callers.ts'
 import { demandNoAgents } from '../permits.ts'
 import type { DenyRuleRow } from '../store/store.ts'
-import { badRequest } from '../wire.ts'
+import { badRequest, printableReason, secondsOf } from '../wire.ts'
 
 /** they travel whole, in one message */
 const mostRules = 10_000
-const longestReason = 200
 
 function targetToWire(target: DenyTarget): DenyRule['target'] {
   switch (target.kind) {
@@ -35,16 +34,14 @@ function targetToWire(target: DenyTarget): DenyRule['target'] {
   }
 }
 
-const seconds = (at: number) => BigInt(Math.floor(at / 1000))
-
 function ruleToWire(rule: DenyRuleRow): MessageInitShape<typeof DenyRuleSchema> {
   const { id, target, reason, createdAt, expiresAt } = rule
   return {
     id,
     target: targetToWire(target),
     reason,
-    createdAt: seconds(createdAt),
-    expiresAt: seconds(expiresAt),
+    createdAt: secondsOf(createdAt),
+    expiresAt: secondsOf(expiresAt),
   }
 }
 
@@ -57,11 +54,7 @@ export function denyListToWire(
 
 function readRule(rule: DenyRule | undefined, now: number) {
   if (rule === undefined) return badRequest([{ field: 'rule', problem: 'is missing' }])
-  const { reason } = rule
-  if (reason.length > longestReason || /\p{C}/u.test(reason)) {
-    const problem = `is not at most ${longestReason} printable characters`
-    return badRequest([{ field: 'rule.reason', problem }])
-  }
+  const reason = printableReason(rule.reason, 'rule.reason')
   const expiresAt = Number(rule.expiresAt) * 1000
   if (expiresAt !== 0 && expiresAt <= now)
     return badRequest([{ field: 'rule.expires_at', problem: 'is in the past' }])

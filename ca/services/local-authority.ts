@@ -8,10 +8,11 @@ import type { Authority } from '../authority.ts'
 import { nameOf, type Peer } from '../callers.ts'
 import { permitFor } from '../permits.ts'
 import type { AuthorityKind, AuthorityState } from '../store/store.ts'
+import { secondsOf } from '../wire.ts'
 
 const toWire = ({ id, notAfter }: Slot) => ({
   authorityId: id,
-  expiresAt: BigInt(Math.floor(notAfter / 1000)),
+  expiresAt: secondsOf(notAfter),
 })
 
 /** The newest in a state: of old ones there may be several. */

@@ -9,10 +9,8 @@ import type { Authority } from '../authority.ts'
 import { backupOf } from '../backup.ts'
 import { nameOf, type Peer } from '../callers.ts'
 import type { IssuedRow } from '../store/store.ts'
-import { badRequest } from '../wire.ts'
+import { badRequest, secondsOf } from '../wire.ts'
 import { pageSize } from './page.ts'
-
-const seconds = (at: number) => BigInt(Math.floor(at / 1000))
 
 function idOf(text: string) {
   try {
@@ -32,7 +30,7 @@ function placeOf(token: string): number {
 }
 
 function toWire({ notBefore, notAfter, ...row }: IssuedRow) {
-  return { ...row, notBefore: seconds(notBefore), notAfter: seconds(notAfter) }
+  return { ...row, notBefore: secondsOf(notBefore), notAfter: secondsOf(notAfter) }
 }
 
 export function recordsService({ store, state }: Authority, log: Log): Service<Peer> {

@@ -6,6 +6,7 @@ import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
 import { duration } from '../../runtime/config.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { answer, table } from '../context.ts'
+import { timeText } from '../messages.ts'
 import { optionalText, optionsOf, type Register } from '../register.ts'
 import { atAuthority, socketOption, withAuthority } from '../sockets.ts'
 
@@ -28,18 +29,14 @@ function targetOf({ spiffeId, serial, authority }: z.infer<typeof options>): Den
   throw new IdentityError('ERR_BAD_REQUEST', 'give one of --spiffe-id, --serial and --authority')
 }
 
-function moment(seconds: bigint): string {
-  return seconds === 0n ? 'never' : new Date(Number(seconds) * 1000).toISOString()
-}
-
 function plain({ id, target, reason, createdAt, expiresAt }: DenyRule) {
   return {
     id,
     kind: target.case,
     denied: target.value,
     reason,
-    createdAt: moment(createdAt),
-    expiresAt: moment(expiresAt),
+    createdAt: timeText(createdAt),
+    expiresAt: timeText(expiresAt),
   }
 }
 
