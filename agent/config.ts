@@ -21,6 +21,12 @@ const pin = z
   )
   .transform((text) => text.slice('sha256:'.length).toLowerCase())
 
+/** host:port, as text: it travels to the sidecars. */
+const serviceAddress = z.string().superRefine((text, context) => {
+  const problem = address.safeParse(text).error?.issues[0]?.message
+  if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
+})
+
 function agentConfig(file: string) {
   const path = pathRelativeTo(file)
   return z
@@ -51,7 +57,7 @@ function agentConfig(file: string) {
       /** administration socket, mode 0600; in another folder than `socket` */
       adminSocket: path,
       /** addresses of services, by the names that proxy specs use */
-      services: z.record(z.string(), z.array(z.string()).min(1)).default({}),
+      services: z.record(z.string(), z.array(serviceAddress).min(1)).default({}),
       logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
     })
     .refine(

@@ -1,7 +1,9 @@
 // How the agent gets its next SVID: over the connection that the present one opened, or, where the same
 // evidence is good again, by attesting once more.
 import { Code, ConnectError } from '@connectrpc/connect'
+import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
+import type { Log } from '../runtime/log.ts'
 import { renewOwn, type Work } from './calls.ts'
 import type { AgentConfig } from './config.ts'
 import { attestAgain, attestorOf } from './join.ts'
@@ -27,14 +29,30 @@ export interface OwnRenewalOptions {
   readonly config: AgentConfig
   readonly knowledge: Knowledge
   readonly clock: Clock
+  readonly log: Log
 }
 
 /** Which way follows from the configured evidence. */
-export function createOwnRenewal({ config, knowledge, clock }: OwnRenewalOptions): OwnRenewal {
+export function createOwnRenewal({ config, knowledge, clock, log }: OwnRenewalOptions): OwnRenewal {
   const { isRepeatable } = attestorOf(config)
   const again = (signal: AbortSignal) => attestAgain(config, knowledge.bundle(), { clock, signal })
+
+  /** The connection lives on meanwhile: what the authority says of others still arrives. */
+  async function untilAttested(signal: AbortSignal): Promise<AgentSvid> {
+    const backoff = createBackoff({ first: 200, cap: 60_000 })
+    for (;;) {
+      try {
+        return await again(signal)
+      } catch (error) {
+        if (signal.aborted) throw error
+        log.warn({ err: error }, 'this node could not attest again yet; tried again')
+      }
+      await clock.sleep(backoff.next(), { signal })
+    }
+  }
+
   return {
-    next: (work) => (isRepeatable ? again(work.signal) : renewOwn(work)),
+    next: (work) => (isRepeatable ? untilAttested(work.signal) : renewOwn(work)),
     async instead(signal) {
       if (!isRepeatable) return { kind: 'never' }
       try {

@@ -58,7 +58,7 @@ function finalReason(error: unknown): string | undefined {
 export function createSession(options: SessionOptions): Session {
   const { config, knowledge, state, clock, log } = options
   const topic = createTopic<void>()
-  const renewal = createOwnRenewal({ config, knowledge, clock })
+  const renewal = createOwnRenewal({ config, knowledge, clock, log })
   let svid = options.svid
   let link: AuthorityLink | undefined
   let trouble: string | undefined = 'not connected yet'

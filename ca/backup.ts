@@ -1,6 +1,14 @@
 // A backup is one SQLite file: a consistent copy of the store, and in a table of its own the sealed key
 // files as they are. The secret that opens them is not in it.
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -17,6 +25,7 @@ const keyName = /^(?:x509|jwt|wit)-[\w-]+\.sealed$/
 const chunkSize = 64 * 1024
 
 function keyFiles(folder: string): Map<string, Buffer> {
+  if (!existsSync(folder)) return new Map()
   const names = readdirSync(folder).filter((name) => keyName.test(name))
   return new Map(names.map((name) => [name, readFileSync(join(folder, name))]))
 }
@@ -71,6 +80,12 @@ function toStore(path: string, file: string, trustDomain: string) {
   return { keys, authorities: rows.map((row) => authorityRow.parse(row)), restored }
 }
 
+/** SQLite would play an old log over the restored file, and keys that are there may be the only ones. */
+function hasRemains(state: string): boolean {
+  const logs = ['-wal', '-shm', '-journal'].map((suffix) => `${storePath(state)}${suffix}`)
+  return logs.some((path) => existsSync(path)) || keyFiles(keysFolder(state)).size > 0
+}
+
 /**
  * Makes the state of `config` from a backup: whole, or not at all. Throws ERR_PRECONDITION when there is
  * an authority already, ERR_BAD_REQUEST for what is no backup of this trust domain, ERR_SEALED when the
@@ -78,8 +93,8 @@ function toStore(path: string, file: string, trustDomain: string) {
  */
 export function restoreBackup(config: CaConfig, file: string): Restored {
   const { state, trustDomain } = config
-  if (isInitialised(config)) {
-    const message = `${state} holds an authority already; stop it and move that folder away first`
+  if (isInitialised(config) || hasRemains(state)) {
+    const message = `${state} holds an authority, or what is left of one; stop it and move that folder away first`
     throw new IdentityError('ERR_PRECONDITION', message)
   }
   // never made up here: a new secret opens nothing

@@ -130,13 +130,9 @@ export function peerOf(socket: Socket, bundles: BundleSource, now: number): Peer
   return { kind: 'svid', ...presentedOf(svid), notAfter, address }
 }
 
-/** Why a connection that was good is so no more; undefined while it is. */
-export function denialOf(peer: Peer, { denyList }: Registry, now: number): string | undefined {
-  const rule = peer.kind === 'svid' ? denyList().against(peer, now) : undefined
-  return rule === undefined ? undefined : denialText(rule)
-}
-
 export interface Callers {
+  /** Why a connection that was good is so no more; undefined while it is. */
+  denialOf(peer: Peer): string | undefined
   /** Refuses the call unless its table row holds a class of the caller. */
   authorize(context: CallContext<Peer>): Promise<void>
   /** The calling agent, vouched for. Throws the reason why it is none (ERR_AGENT_…). */
@@ -149,14 +145,24 @@ export interface CallersOptions {
   readonly registry: Registry
   readonly table: AgentTable
   readonly now: () => number
+  /** Whether an X.509 authority is in the bundle still. */
+  readonly isTrusted: (authorityId: string) => boolean
 }
 
 export function nameOf(peer: Peer): string {
   return peer.kind === 'svid' ? peer.id : peer.kind
 }
 
-export function createCallers({ registry, table, now }: CallersOptions): Callers {
+export function createCallers({ registry, table, now, isTrusted }: CallersOptions): Callers {
   const { agents, entries } = registry
+
+  function denialOf(peer: Peer): string | undefined {
+    if (peer.kind !== 'svid') return undefined
+    const root = peer.authorityIds.at(-1) ?? ''
+    if (!isTrusted(root)) return `authority ${root} is not trusted any more`
+    const rule = registry.denyList().against(peer, now())
+    return rule === undefined ? undefined : denialText(rule)
+  }
 
   /** The attested agent behind a connection; the first use of a renewed certificate makes it the current one. */
   function agentOf(peer: Peer): AgentRow {
@@ -205,8 +211,9 @@ export function createCallers({ registry, table, now }: CallersOptions): Callers
   }
 
   return {
+    denialOf,
     async authorize({ method, peer }) {
-      const denial = denialOf(peer, registry, now())
+      const denial = denialOf(peer)
       if (denial !== undefined) throw new IdentityError('ERR_DENIED', denial)
       const name = methodName(method)
       const classes = Object.hasOwn(callersOf, name) ? (callersOf[name] ?? []) : []

@@ -197,7 +197,7 @@ function decide(attested: Attested, wanted: Wanted, rules: GrantRules): GrantTer
 }
 
 /** Whoever is on the deny-list gets nothing new. */
-function demandNotDenied(id: SpiffeId, { registry, now }: GrantRules): void {
+export function demandNotDenied(id: SpiffeId, { registry, now }: GrantRules): void {
   const rule = registry.denyList().againstId(id, now())
   if (rule === undefined) return
   const cause = new Error(describeRule(rule))

@@ -75,6 +75,8 @@ export interface IssueSteps {
   readonly signer: () => Authority
   /** May `attested` have what is asked for? Throws ERR_DENIED; never looks at the CSR. */
   readonly decide: (attested: Attested) => GrantTerms
+  /** Throws ERR_DENIED when the identity was denied while its certificate was made. */
+  readonly stillAllowed?: (id: SpiffeId) => void
   /** Told of each certificate once it is recorded. */
   readonly audit: (issued: Delivered & { requester: string; entryId: string }) => void
   /** Where a test or a crash harness may stop between two steps. */
@@ -196,6 +198,7 @@ export async function issue(
     const recorded = await record(issued, steps)
     if (between !== undefined) await between('recorded')
     // 7 deliver
+    steps.stillAllowed?.(recorded.terms.spiffeId)
     return deliver(recorded, steps)
   } catch (error) {
     // a release that fails is made good by the next start

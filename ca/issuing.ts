@@ -3,7 +3,7 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Authorities } from './authorities/authorities.ts'
 import type { Authority } from './authority.ts'
-import { type GrantRules, termsFor, tokenTermsFor } from './grants.ts'
+import { demandNotDenied, type GrantRules, termsFor, tokenTermsFor } from './grants.ts'
 import { type IssueSteps, issue } from './issue.ts'
 import type { Store } from './store/store.ts'
 import { issueToken } from './token-svids.ts'
@@ -45,6 +45,7 @@ export function createIssuing(options: IssuingOptions): Pick<Authority, 'issue' 
           table,
           signer: authorities.active,
           decide: (who) => termsFor(who, wanted, rules),
+          stillAllowed: (id) => demandNotDenied(id, rules),
           audit: ({ spiffeId, serial, notAfter, requester, entryId }) =>
             audit.info(
               { spiffeId, serial, notAfter: moment(notAfter), requester, entryId },

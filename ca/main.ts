@@ -13,7 +13,7 @@ import { bundleSourceOf } from '../spiffe/bundle.ts'
 import { explain, hasCode } from '../spiffe/errors.ts'
 import { detailsOf, servicesOf } from './app.ts'
 import type { Authority } from './authority.ts'
-import { denialOf, nameOf, type Peer, peerOf } from './callers.ts'
+import { nameOf, type Peer, peerOf } from './callers.ts'
 import type { CaConfig } from './config.ts'
 import type { IssueSteps } from './issue.ts'
 import { type CaMetrics, createMetrics } from './metrics.ts'
@@ -39,6 +39,8 @@ export interface RunOptions {
 // Grows with the lifetime, so that demonstrations of minutes rotate as production of days does.
 const slowestTick = 10_000
 const minute = 60_000
+/** 33 KiB each with a stream: a gigabyte; more agents are for more authorities */
+const mostConnections = 30_000
 
 /** Warnings for what operators act on, debug for what clients do all day. */
 function logCall(log: Log, method: string, code: number, peer: Peer, error: unknown): void {
@@ -121,7 +123,10 @@ export async function runAuthority(
   starting.use(local)
   const tls = serverTls(svid)
   const server = starting.use(
-    await startGrpcServer<Peer>({ ...serving, listen: config.listen, tls }),
+    await startGrpcServer<Peer>({
+      ...{ ...serving, listen: config.listen, tls },
+      limits: { connections: mostConnections },
+    }),
   )
   servers.push(local, server)
   const use = (next: ServerSvid) => server.setTls(secureContext(next))
@@ -172,14 +177,15 @@ async function checkedReason(authority: Authority): Promise<string | undefined> 
   }
 }
 
-/** Invariant 1 on live connections: what has expired or was banned is cut off. */
-function watchPeers(server: GrpcServer<Peer>, { registry, clock }: Authority, ticking: Clock) {
+/** Invariant 1 on live connections: what has expired, was banned, denied or is trusted no more is cut off. */
+function watchPeers(server: GrpcServer<Peer>, authority: Authority, ticking: Clock) {
+  const { callers, clock, registry } = authority
   return every(ticking, 1000, () => {
     const now = clock.now()
     server.disconnect((peer) => {
       if (peer.kind !== 'svid') return false
       const isBanned = registry.agents.get(peer.id)?.banned === true
-      return isBanned || peer.notAfter < now || denialOf(peer, registry, now) !== undefined
+      return isBanned || peer.notAfter < now || callers.denialOf(peer) !== undefined
     })
   })
 }

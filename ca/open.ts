@@ -97,9 +97,12 @@ export async function openAuthority(
     registry,
     authorities,
     acknowledgements,
-    callers: createCallers({ registry, table: store.agents, now }),
+    callers: createCallers({
+      ...{ registry, table: store.agents, now },
+      isTrusted: (authorityId) => authorities.all().some(({ id }) => id === authorityId),
+    }),
     revocation: createRevocation({ registry, authorities, issued, clock }),
-    istio: openIstio(config, { clock, log, issued }),
+    istio: openIstio(config, { clock, log, issued, denyRules: registry.denyRules }),
     attestors: new Map([
       ['join_token', joinTokenAttestor(trustDomain, clock)],
       [interruptedJoin, interruptedJoinAttestor({ trustDomain, clock, agents, issued })],

@@ -113,7 +113,8 @@ export function createRevocation(options: RevocationOptions): Revocation {
       return made.crls
     },
     refresh() {
-      if (isOld()) topic.publish()
+      if (made === undefined) made = make()
+      else if (isOld()) topic.publish()
     },
     onChange: (listener) => topic.subscribe(listener),
   }

@@ -84,6 +84,15 @@ function createOutbox(): Outbox {
   }
 }
 
+/** What is denied is denied, whatever else of the state cannot be used. */
+function keepDenying({ denyList }: SidecarState, mesh: Mesh): void {
+  try {
+    mesh.put({ ...mesh.current(), denyList: denyListOf(denyList) })
+  } catch {
+    // the list itself is what cannot be read: the former one stays with the rest
+  }
+}
+
 /** Puts `state` into force; the acknowledgement says so, or why not. */
 function take(state: SidecarState, { mesh, log }: ControlOptions): Report {
   const { version } = state
@@ -93,6 +102,7 @@ function take(state: SidecarState, { mesh, log }: ControlOptions): Report {
     return { report: { case: 'ack', value: { version } } }
   } catch (error) {
     log.error({ version: String(version), err: error }, 'policies refused, the former stay')
+    keepDenying(state, mesh)
     return { report: { case: 'ack', value: { version, refusal: explain(error) } } }
   }
 }

@@ -222,15 +222,47 @@ function operations<T extends Slot>({ all, add, become }: Held<T>, clock: Clock)
   }
 }
 
+/** Runs one piece of work after the other: each step starts from what the one before it has left. */
+function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve()
+  return (work) => {
+    const turn = last.then(work, work)
+    last = turn.catch(() => {})
+    return turn
+  }
+}
+
 /** Loads the slots of `kind`; makes and activates the first one when there is none. */
 export async function openSlots<T extends Slot>(options: SlotsOptions<T>): Promise<Slots<T>> {
   const { clock, isKnown, most } = options
   const held = hold(options)
   const { add, all, become } = held
+  const { prepare, activate, taint, revoke } = operations(held, clock)
+  const inTurn = createTurns()
   if (all().length === 0) await add('active')
 
+  async function advance(): Promise<readonly string[]> {
+    const done: string[] = []
+    const active = inState(all(), 'active')
+    const isNextDue = active === undefined || ageOf(active, clock.now()) >= 1 / 2
+    if (isNextDue && inState(all(), 'prepared') === undefined && all().length < most) {
+      await add('prepared')
+      done.push('prepared a new authority')
+    }
+    for (;;) {
+      const step = due(all(), clock.now(), isKnown)
+      if (step === undefined) return done
+      await become(step.list)
+      done.push(step.what)
+    }
+  }
+
   return {
-    ...operations(held, clock),
+    prepare: () => inTurn(prepare),
+    activate: (id, permit) => inTurn(() => activate(id, permit)),
+    taint: (id) => inTurn(() => taint(id)),
+    revoke: (id, permit) => inTurn(() => revoke(id, permit)),
+    advance: () => inTurn(advance),
     active() {
       const active = inState(all(), 'active')
       if (active === undefined || clock.now() > active.notAfter) {
@@ -246,21 +278,6 @@ export async function openSlots<T extends Slot>(options: SlotsOptions<T>): Promi
     },
     get publishedAt() {
       return held.publishedAt
-    },
-    async advance() {
-      const done: string[] = []
-      const active = inState(all(), 'active')
-      const isNextDue = active === undefined || ageOf(active, clock.now()) >= 1 / 2
-      if (isNextDue && inState(all(), 'prepared') === undefined && all().length < most) {
-        await add('prepared')
-        done.push('prepared a new authority')
-      }
-      for (;;) {
-        const step = due(all(), clock.now(), isKnown)
-        if (step === undefined) return done
-        await become(step.list)
-        done.push(step.what)
-      }
     },
     onChange: held.onChange,
   }

@@ -1,10 +1,11 @@
 // Who asks Istio's certificate service: by the certificate that this service gave before, else by a
 // token. Nothing else counts: neither names in the CSR nor x-forwarded-client-cert.
 import type { CallContext } from '../../runtime/grpc/service.ts'
+import { type Serial, serialFromHex } from '../../spiffe/certificate.ts'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import { type Attested, vouch } from '../attestors/attestor.ts'
 import type { Peer } from '../callers.ts'
-import type { IssuanceTable } from '../store/store.ts'
+import type { DenyRuleRow, IssuanceTable, IssuedRow } from '../store/store.ts'
 import { holderOf, type TokenRules } from './tokens.ts'
 
 export interface IstioCallers {
@@ -15,16 +16,36 @@ export interface IstioCallers {
 export interface IstioCallersOptions {
   readonly tokens: TokenRules
   readonly issued: Pick<IssuanceTable, 'find'>
+  readonly denyRules: () => readonly DenyRuleRow[]
 }
 
-/** the requester of what this service issues begins so */
+/** the requester of what this service issues begins so; an issuer follows, or where a renewal began */
 const origin = 'istio:'
+
+/** The serial that was given for a token, from which this certificate was renewed. */
+function lineageOf({ requester, serial }: IssuedRow): Serial {
+  return serialFromHex(requester.slice(origin.length)) ?? serial
+}
 
 function untrusted(message: string): never {
   throw new IdentityError('ERR_UNTRUSTED', message)
 }
 
-export function createIstioCallers({ tokens, issued }: IstioCallersOptions): IstioCallers {
+export function createIstioCallers({
+  tokens,
+  issued,
+  denyRules,
+}: IstioCallersOptions): IstioCallers {
+  /** Whoever stole one certificate has all that were renewed from it. */
+  function isLineageDenied(first: Serial): boolean {
+    return denyRules().some(({ target, expiresAt }) => {
+      if (target.kind !== 'serial' || (expiresAt !== 0 && expiresAt <= tokens.clock.now()))
+        return false
+      const [row] = issued.find({ serial: target.serial, limit: 1 })
+      return row?.requester.startsWith(origin) === true && lineageOf(row) === first
+    })
+  }
+
   /** A certificate that came another way renews the same way, or losing an entry would end nothing. */
   function byCertificate(peer: Peer): Attested {
     if (peer.kind !== 'svid') return untrusted('no client certificate')
@@ -35,7 +56,10 @@ export function createIstioCallers({ tokens, issued }: IstioCallersOptions): Ist
       return untrusted(
         `the certificate of ${peer.id} was not issued by Istio's certificate service`,
       )
-    return vouch({ kind: 'service account', id: peer.id, name: `${origin}${peer.serial}` })
+    const first = lineageOf(row)
+    if (isLineageDenied(first))
+      return untrusted(`a certificate of the lineage of ${first} is on the deny-list`)
+    return vouch({ kind: 'service account', id: peer.id, name: `${origin}${first}` })
   }
 
   async function byToken(metadata: CallContext<Peer>['metadata']): Promise<Attested> {

@@ -8,7 +8,7 @@ import type { Log } from '../../runtime/log.ts'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
 import { parsePem } from '../../spiffe/pem.ts'
 import type { CaConfig } from '../config.ts'
-import type { IssuanceTable } from '../store/store.ts'
+import type { DenyRuleRow, IssuanceTable } from '../store/store.ts'
 import { createIstioCallers, type IstioCallers } from './callers.ts'
 import { createKeySet } from './key-set.ts'
 
@@ -16,6 +16,7 @@ export interface IstioParts {
   readonly clock: Clock
   readonly log: Log
   readonly issued: Pick<IssuanceTable, 'find'>
+  readonly denyRules: () => readonly DenyRuleRow[]
 }
 
 type Config = NonNullable<CaConfig['istio']>
@@ -55,7 +56,7 @@ function loader(jwks: KeySource, field: string): () => Promise<string> {
 export function openIstio(config: CaConfig, parts: IstioParts): IstioCallers | undefined {
   const { istio, trustDomain } = config
   if (istio === undefined) return undefined
-  const { clock, log, issued } = parts
+  const { clock, log, issued, denyRules } = parts
   const keysOf = (issuer: string, jwks: KeySource, at: number): JWTVerifyGetKey =>
     createKeySet({
       load: loader(jwks, `istio.tokens[${at}].jwks`),
@@ -67,5 +68,5 @@ export function openIstio(config: CaConfig, parts: IstioParts): IstioCallers | u
     audiences,
     keys: keysOf(issuer, jwks, at),
   }))
-  return createIstioCallers({ issued, tokens: { trustDomain, clock, issuers } })
+  return createIstioCallers({ issued, denyRules, tokens: { trustDomain, clock, issuers } })
 }

@@ -56,8 +56,22 @@ function filtered(agents: Iterable<AgentRow>, filter: AgentFilter | undefined): 
 
 type Steps = AsyncIterator<AttestAgentRequest>
 
+/** milliseconds, real ones, that a node gets for each of its messages: anyone may begin to attest */
+const patience = 30_000
+
+async function nextOf(steps: Steps): Promise<IteratorResult<AttestAgentRequest>> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const error = new IdentityError('ERR_DEADLINE', 'the node said nothing for 30 seconds')
+  const timer = setTimeout(reject, patience, error)
+  try {
+    return await Promise.race([steps.next(), late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
 async function paramsOf(steps: Steps) {
-  const { value, done } = await steps.next()
+  const { value, done } = await nextOf(steps)
   if (done === true) return badRequest([{ field: 'params', problem: 'is missing' }])
   const { step } = value
   const { data, params } =
@@ -87,7 +101,7 @@ async function* attestation(
   ])
   if ('attested' in first) return first.attested
   yield { step: { case: 'challenge' as const, value: first.question } }
-  const { value, done } = await steps.next()
+  const { value, done } = await nextOf(steps)
   if (done === true || value.step.case !== 'challengeResponse') {
     attested.catch(() => {})
     answered.reject(new IdentityError('ERR_CANCELLED', 'the node gave no answer'))

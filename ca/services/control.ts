@@ -52,9 +52,14 @@ function missedSince({ cursor, epoch }: Hello, { store }: Authority): Dirty | 'e
   const kinds = new Set(events.map(({ kind }) => kind))
   // whether an entry that went away was this agent's cannot be told any more
   if (kinds.has('entry')) return 'everything'
-  const bundle = kinds.has('bundle')
-  const revocation = bundle || kinds.has('deny')
-  return { entries: false, bundle, policies: kinds.has('policies'), revocation }
+  // CRLs end by themselves: whoever was away may have missed newer ones
+  const revocation = true
+  return {
+    entries: false,
+    bundle: kinds.has('bundle'),
+    policies: kinds.has('policies'),
+    revocation,
+  }
 }
 
 function revocationOf({ registry, revocation }: Authority) {

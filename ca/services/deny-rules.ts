@@ -20,6 +20,8 @@ import { demandNoAgents } from '../permits.ts'
 import type { DenyRuleRow } from '../store/store.ts'
 import { badRequest, printableReason, secondsOf } from '../wire.ts'
 
+/** the last second that a certificate could name too */
+const latest = 253_402_300_799n
 /** they travel whole, in one message */
 const mostRules = 10_000
 
@@ -56,6 +58,8 @@ function readRule(rule: DenyRule | undefined, now: number) {
   if (rule === undefined) return badRequest([{ field: 'rule', problem: 'is missing' }])
   const reason = printableReason(rule.reason, 'rule.reason')
   const expiresAt = Number(rule.expiresAt) * 1000
+  if (rule.expiresAt > latest)
+    return badRequest([{ field: 'rule.expires_at', problem: 'is after the year 9999; 0 is never' }])
   if (expiresAt !== 0 && expiresAt <= now)
     return badRequest([{ field: 'rule.expires_at', problem: 'is in the past' }])
   try {
@@ -95,7 +99,9 @@ function checkTarget(target: DenyTarget, authority: Authority): { readonly useUn
       const [row] = store.issuance.find({ serial: target.serial, limit: 1 })
       if (row === undefined)
         throw new IdentityError('ERR_NOT_FOUND', `no certificate ${target.serial} was issued here`)
-      return row.spiffeId === server ? refuseServer() : { useUntil: row.notAfter }
+      // Istio's certificates renew themselves: what was renewed from it is denied for good
+      const isLast = row.requester.startsWith('istio:')
+      return row.spiffeId === server ? refuseServer() : { useUntil: isLast ? 0 : row.notAfter }
     }
     case 'authority': {
       const known = authorities.all().find(({ id }) => id === target.authorityId)

@@ -97,8 +97,11 @@ export function entryService(authority: Authority, log: Log): Service<Peer> {
   }
 
   function authorized(context: CallContext<Peer>): EntryRow[] {
+    const now = clock.now()
+    const denyList = registry.denyList()
     return entries
-      .authorized(callers.agent(context).row, clock.now())
+      .authorized(callers.agent(context).row, now)
+      .filter(({ spiffeId }) => denyList.againstId(spiffeId, now) === undefined)
       .sort((a, b) => (a.id < b.id ? -1 : 1))
   }
 

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { loadAgentConfig } from '../../agent/config.ts'
 import { type RunningAgent, runAgent } from '../../agent/main.ts'
 import { openTransport } from '../../client/transport.ts'
@@ -37,6 +37,7 @@ afterAll(async () => {
 
 let stop: AbortController
 let place: string
+let lines: readonly string[]
 beforeEach(() => {
   stop = new AbortController()
 })
@@ -59,7 +60,9 @@ socket: ${name}/public/agent.sock
 adminSocket: ${name}/admin/admin.sock
 `
   writeFileSync(file, text)
-  return runAgent(loadAgentConfig(file), { log: memoryLog().log, signal: stop.signal })
+  const { log, lines: written } = memoryLog()
+  lines = written
+  return runAgent(loadAgentConfig(file), { log, signal: stop.signal })
 }
 
 /** What the authority knows of the agent of that name. */
@@ -118,6 +121,21 @@ describe('an agent with a certificate of its node', () => {
     await back()
     await untilOther(cn, before)
     expect(await Promise.race([second.done, 'running'])).toBe('running')
+  })
+
+  it('goes on as it is while its certificate cannot be read, and renews once it can', async () => {
+    const cn = 'unreadable'
+    const node = await issuer.node(ec, 3_600_000, cn)
+    putCertificate(node)
+    await using agent = await start(cn)
+    const { x509svidSerialNumber: first } = await known(cn)
+    writeFileSync(at('node.pem'), 'nothing')
+    const isTold = () => lines.some((line) => line.includes('could not attest again yet'))
+    await vi.waitUntil(isTold, { timeout: 20_000, interval: 20 })
+    expect(lines.join('')).not.toContain('the connection to the authority is lost')
+    putCertificate(node)
+    await untilOther(cn, first)
+    expect(await Promise.race([agent.done, 'running'])).toBe('running')
   })
 
   it('ends when it is banned', async () => {

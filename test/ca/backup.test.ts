@@ -1,5 +1,13 @@
 // Backups of a running authority, and what can be made of them.
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { restoreBackup } from '../../ca/backup.ts'
@@ -131,6 +139,18 @@ describe('restoring', () => {
     const before = filesIn(ca.config)
     expect(refused(ca.config, file)).toMatchObject({ code: 'ERR_PRECONDITION' })
     expect(filesIn(ca.config)).toEqual(before)
+  })
+
+  it('does not touch what is left of one: a log that SQLite would play over it, keys', async () => {
+    const { file, config } = elsewhere(await backup())
+    mkdirSync(join(config.state, 'keys'), { recursive: true })
+    for (const name of ['castellan.db-wal', 'keys/x509-00.sealed']) {
+      writeFileSync(join(config.state, name), 'x')
+      expect(refused(config, file)).toMatchObject({ code: 'ERR_PRECONDITION' })
+      expect(readFileSync(join(config.state, name), 'utf8')).toBe('x')
+      rmSync(join(config.state, name))
+    }
+    expect(restoreBackup(config, file).authorities).toBe(3)
   })
 
   it('wants the secret that opens its keys, and makes none up', async () => {

@@ -144,7 +144,10 @@ let callers: Callers
 beforeEach(async () => {
   store = await openSqliteStore(':memory:', trustDomain)
   registry = openRegistry(store, trustDomain)
-  callers = createCallers({ registry, table: store.agents, now: () => now })
+  callers = createCallers({
+    ...{ registry, table: store.agents, now: () => now },
+    isTrusted: (authorityId) => authorityId === 'a1',
+  })
   await join(testAgent('a', { serial: serial(0x41) }))
   const admin = { spiffeId: parseSpiffeId('spiffe://example.org/boss'), admin: true }
   await store.entries.create(testEntry('boss', admin))
@@ -320,5 +323,23 @@ describe('an administrator', () => {
       code: 'ERR_DENIED',
       message: 'spiffe://example.org/worker is no administrator',
     })
+  })
+})
+
+describe('a connection that was good', () => {
+  it('is so no more when its authority is revoked, or a rule denies it', async () => {
+    const list = methods.find((it) => it.name === 'ListEntries')
+    expect(await refusal(svid('/boss'), list)).toBeUndefined()
+    const old = { ...svid('/boss'), authorityIds: ['b2'] }
+    expect(callers.denialOf(old)).toBe('authority b2 is not trusted any more')
+    expect(await refusal(old, list)).toEqual({
+      code: 'ERR_DENIED',
+      message: 'authority b2 is not trusted any more',
+    })
+    const id = parseSpiffeId('spiffe://example.org/boss')
+    const rule = { id: 'r', target: { kind: 'id', id }, reason: 'seen', createdAt: 1, expiresAt: 0 }
+    await store.denyRules.add({ ...rule, target: { kind: 'id', id } })
+    expect(callers.denialOf(svid('/boss'))).toBe(`id ${id} is on the deny-list`)
+    expect(callers.denialOf({ kind: 'local' })).toBeUndefined()
   })
 })

@@ -187,6 +187,28 @@ describe('an operator', () => {
     expect(keyIds()).toEqual([next.id])
   })
 
+  it('takes one step after the other, however many are asked for at once', async () => {
+    const [first = ''] = idsOf(authorities.all())
+    const next = await authorities.prepare()
+    await authorities.activate(next.id, permit)
+    await authorities.taint(first)
+    const [prepared] = await Promise.all([
+      authorities.prepare(),
+      authorities.revoke(first, permit),
+      authorities.advance(),
+    ])
+    expect(idsOf(authorities.all())).toEqual([next.id, prepared.id])
+    expect([...keyIds()].sort()).toEqual([next.id, prepared.id].sort())
+    const [moved] = await Promise.all([
+      authorities.activate(prepared.id, permit),
+      authorities.prepare(),
+    ])
+    expect(moved.state).toBe('active')
+    expect(authorities.active().id).toBe(prepared.id)
+    await open()
+    expect(authorities.active().id).toBe(prepared.id)
+  })
+
   it('is stopped by whoever has to permit, and nothing has changed then', async () => {
     const next = await authorities.prepare()
     const refuse = () => {

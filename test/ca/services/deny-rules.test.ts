@@ -136,6 +136,11 @@ describe('a rule', () => {
       'rule.expires_at: is in the past',
     ],
     [
+      'an end beyond all time',
+      { target: { case: 'spiffeId', value: idOf('x') }, expiresAt: 2n ** 63n - 1n },
+      'rule.expires_at: is after the year 9999; 0 is never',
+    ],
+    [
       'a long reason',
       { target: { case: 'spiffeId', value: idOf('x') }, reason: 'x'.repeat(201) },
       /^rule\.reason: /,

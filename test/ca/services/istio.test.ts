@@ -5,6 +5,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
 import { afterAll, describe, expect, it } from 'vitest'
+import { DenyRules } from '../../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
 import { IstioCertificateService } from '../../../proto/gen/istio/v1/auth/ca_pb.js'
 import { LocalAuthority } from '../../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
 import { SVID } from '../../../proto/gen/spire/api/server/svid/v1/svid_pb.js'
@@ -175,6 +176,28 @@ describe('a certificate of this service', () => {
     using connection = ca.remote(await credentialByToken())
     const headers = await bearer({ sub: 'system:serviceaccount:shop:other' })
     expect(leafOf(await ask(connection, { headers })).subjectAltName).toBe(cart)
+  })
+})
+
+describe('a certificate of this service that is denied', () => {
+  it('takes all with it that were renewed from it, and whoever has a token begins anew', async () => {
+    const first = await credentialByToken()
+    const serialOf = (pem: string) => new X509Certificate(pem).serialNumber.toLowerCase()
+    using connection = ca.remote(first)
+    const keys = newKeys()
+    const [renewed = ''] = await ask(connection, { keys })
+    const target = {
+      case: 'serial' as const,
+      value: serialOf(toPem(first.chain[0] ?? new Uint8Array(), 'CERTIFICATE')),
+    }
+    const rule = await ca.local.client(DenyRules).addRule({ rule: { target } })
+    expect(rule.expiresAt).toBe(0n)
+    using thief = ca.remote({ keys, chain: parsePem(renewed, 'CERTIFICATE', 'leaf') })
+    expect(await denialOf(ask(thief))).toEqual(opaque)
+    using owner = ca.remote()
+    expect(leafOf(await ask(owner, { headers: await bearer() })).subjectAltName).toBe(cart)
+    using other = ca.remote(await credentialByToken())
+    expect(leafOf(await ask(other)).subjectAltName).toBe(cart)
   })
 })
 
