@@ -61,8 +61,11 @@ function ofConnect(error: ConnectError): Failure {
   const fields = error
     .findDetails(BadRequestSchema)
     .flatMap(({ fieldViolations }) =>
-      fieldViolations.map(({ field, description }) => `  ${field}: ${description}`),
+      fieldViolations.map(({ field, description }) => `${field}: ${description}`),
     )
+    // the message names the first one by itself
+    .filter((line) => !error.rawMessage.includes(line))
+    .map((line) => `  ${line}`)
   return {
     exitCode: connectCodes[error.code] ?? 4,
     message: [error.rawMessage, ...fields].join('\n'),

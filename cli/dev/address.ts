@@ -24,7 +24,8 @@ function pathIn(env: Environment): string {
   return join(tmpdir(), `castellan-dev-${userInfo().uid}.json`)
 }
 
-function isAlive(pid: number): boolean {
+/** Whether a process of that number runs; one of another user counts as none. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0)
     return true

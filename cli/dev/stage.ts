@@ -5,12 +5,18 @@ import {
   linkSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
+  readFileSync,
   rmSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { stringify } from 'yaml'
+import { isAlive } from './address.ts'
+
+const prefix = 'castellan-dev-'
+const pidFile = 'pid'
 
 export const trustDomain = 'castellan.dev'
 export const services = ['frontend', 'payments'] as const
@@ -59,11 +65,26 @@ function linkOrCopy(from: string, to: string): void {
   }
 }
 
+/** Takes away what demonstrations have left that were killed before they could. */
+function sweep(): void {
+  const left = readdirSync(tmpdir()).filter((name) => name.startsWith(prefix))
+  for (const folder of left.map((name) => join(tmpdir(), name))) {
+    try {
+      const pid = Number(readFileSync(join(folder, pidFile), 'utf8'))
+      if (pid > 0 && !isAlive(pid)) rmSync(folder, { recursive: true })
+    } catch {
+      // no stage, or somebody else's: not ours to take away
+    }
+  }
+}
+
 export function setStage(): Stage {
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-dev-'))
+  sweep()
+  const folder = mkdtempSync(join(tmpdir(), prefix))
   const path = (...parts: string[]) => join(folder, ...parts)
   for (const name of ['bin', 'policies', 'log', 'run', 'admin'])
     mkdirSync(path(name), { mode: 0o755 })
+  writeFileSync(path(pidFile), String(process.pid))
   const policyFile = path('policies', 'payments.yaml')
   writeFileSync(policyFile, firstPolicy)
   return {

@@ -2,14 +2,14 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { loadAgentConfig } from '../../agent/config.ts'
 import { type RunningAgent, runAgent } from '../../agent/main.ts'
 import { openTransport } from '../../client/transport.ts'
 import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { explain } from '../../spiffe/errors.ts'
-import { memoryLog, startTestCa, type TestCa, testFolder } from '../support/ca.ts'
+import { type MemoryLog, memoryLog, startTestCa, type TestCa, testFolder } from '../support/ca.ts'
 import { type Connection, connectLocally, rootsOf } from '../support/ca-client.ts'
 import { ec, type NodeCertificate, nodeIssuer, rsa } from '../support/node-certificates.ts'
 
@@ -37,7 +37,7 @@ afterAll(async () => {
 
 let stop: AbortController
 let place: string
-let lines: readonly string[]
+let written: MemoryLog
 beforeEach(() => {
   stop = new AbortController()
 })
@@ -60,9 +60,8 @@ socket: ${name}/public/agent.sock
 adminSocket: ${name}/admin/admin.sock
 `
   writeFileSync(file, text)
-  const { log, lines: written } = memoryLog()
-  lines = written
-  return runAgent(loadAgentConfig(file), { log, signal: stop.signal })
+  written = memoryLog()
+  return runAgent(loadAgentConfig(file), { log: written.log, signal: stop.signal })
 }
 
 /** What the authority knows of the agent of that name. */
@@ -130,9 +129,8 @@ describe('an agent with a certificate of its node', () => {
     await using agent = await start(cn)
     const { x509svidSerialNumber: first } = await known(cn)
     writeFileSync(at('node.pem'), 'nothing')
-    const isTold = () => lines.some((line) => line.includes('could not attest again yet'))
-    await vi.waitUntil(isTold, { timeout: 20_000, interval: 20 })
-    expect(lines.join('')).not.toContain('the connection to the authority is lost')
+    await written.says('could not attest again yet')
+    expect(written.lines.join('')).not.toContain('the connection to the authority is lost')
     putCertificate(node)
     await untilOther(cn, first)
     expect(await Promise.race([agent.done, 'running'])).toBe('running')

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { type CaConfig, loadCaConfig } from '../../ca/config.ts'
 import { type RunningAuthority, type RunOptions, runAuthority } from '../../ca/main.ts'
 import { prepareState } from '../../ca/state-folder.ts'
+import { createTopic } from '../../runtime/lifecycle.ts'
 import { createLog, type Log } from '../../runtime/log.ts'
 
 export interface TestFolder extends Disposable {
@@ -31,11 +32,35 @@ ${more}`
   return config
 }
 
+export interface MemoryLog {
+  readonly log: Log
+  readonly lines: string[]
+  /** Resolves once a line holds `text`. */
+  says(text: string): Promise<void>
+}
+
 /** A log whose lines can be read; `lines` grows. */
-export function memoryLog(): { log: Log; lines: string[] } {
+export function memoryLog(): MemoryLog {
   const lines: string[] = []
-  const destination = { write: (line: string) => void lines.push(line) }
-  return { log: createLog({ name: 'ca', level: 'debug', destination }), lines }
+  const written = createTopic<string>()
+  const destination = {
+    write(line: string) {
+      lines.push(line)
+      written.publish(line)
+    },
+  }
+  return {
+    log: createLog({ name: 'ca', level: 'debug', destination }),
+    lines,
+    async says(text) {
+      if (lines.some((line) => line.includes(text))) return
+      const said = Promise.withResolvers<void>()
+      using _ = written.subscribe((line) => {
+        if (line.includes(text)) said.resolve()
+      })
+      await said.promise
+    },
+  }
 }
 
 export interface TestCa extends AsyncDisposable {

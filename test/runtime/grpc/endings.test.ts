@@ -128,7 +128,13 @@ test('a cancel ends the requests that a bidirectional handler waits for', async 
 
 test('a lost connection aborts every call on it and is told of once', async () => {
   const gone: string[] = []
-  await using echo = await startEcho({ disconnected: (peer) => gone.push(peer) })
+  const told = Promise.withResolvers<void>()
+  await using echo = await startEcho({
+    disconnected(peer) {
+      gone.push(peer)
+      told.resolve()
+    },
+  })
   const session = await rawSession(echo.server.address)
   const returned = once(echo.events, 'returned')
   const stream = session.request({ ...rawHeaders, ':path': '/castellan.test.v1.Echo/Chat' })
@@ -137,7 +143,8 @@ test('a lost connection aborts every call on it and is told of once', async () =
   await once(stream, 'data')
   session.destroy()
   await returned
-  await vi.waitUntil(() => echo.server.connections === 0)
+  await told.promise
+  expect(echo.server.connections).toBe(0)
   expect(gone).toHaveLength(1)
   expect(echo.server.openStreams).toBe(0)
 })
