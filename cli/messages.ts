@@ -51,3 +51,18 @@ export function demandDone(
     if (code !== 0) throw new IdentityError(codes[code] ?? 'ERR_UNAVAILABLE', message)
   }
 }
+
+/** The items of all pages: `list` answers with one, after the token of the page before it. */
+export async function allPages<P extends { readonly nextPageToken: string }, T>(
+  list: (pageToken: string) => Promise<P>,
+  itemsOf: (page: P) => readonly T[],
+): Promise<T[]> {
+  const all: T[] = []
+  let pageToken = ''
+  do {
+    const page = await list(pageToken)
+    all.push(...itemsOf(page))
+    pageToken = page.nextPageToken
+  } while (pageToken !== '')
+  return all
+}

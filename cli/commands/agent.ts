@@ -5,7 +5,7 @@ import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import type { Agent as AgentMessage } from '../../proto/gen/spire/api/types/agent_pb.js'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { answer, table } from '../context.ts'
-import { idText, idToMessage, timeText } from '../messages.ts'
+import { allPages, idText, idToMessage, timeText } from '../messages.ts'
 import { flag, type Given, optionsOf, type Register, text } from '../register.ts'
 import { lifeOption, logFor, untilStopped } from '../run.ts'
 import { atAuthority, socketOption, withAuthority } from '../sockets.ts'
@@ -22,15 +22,11 @@ function plain(agent: AgentMessage) {
   }
 }
 
-async function listAgents(client: Client<typeof Agent>): Promise<AgentMessage[]> {
-  const all: AgentMessage[] = []
-  let pageToken = ''
-  do {
-    const page = await client.listAgents({ pageSize: 1000, pageToken })
-    all.push(...page.agents)
-    pageToken = page.nextPageToken
-  } while (pageToken !== '')
-  return all
+function listAgents(client: Client<typeof Agent>): Promise<AgentMessage[]> {
+  return allPages(
+    (pageToken) => client.listAgents({ pageSize: 1000, pageToken }),
+    ({ agents }) => agents,
+  )
 }
 
 function idArgument({ args }: Given) {

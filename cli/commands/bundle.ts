@@ -14,7 +14,7 @@ import { IdentityError } from '../../spiffe/errors.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
 import { parsePem, toPem } from '../../spiffe/pem.ts'
 import { answer, table } from '../context.ts'
-import { demandDone } from '../messages.ts'
+import { allPages, demandDone } from '../messages.ts'
 import { optionalText, optionsOf, type Register, text } from '../register.ts'
 import { atAuthority, socketOption, withAuthority } from '../sockets.ts'
 
@@ -86,16 +86,12 @@ export function readBundle(trustDomain: string, file: string, format: (typeof fo
   }
 }
 
-async function allFederated(transport: Transport): Promise<BundleMessage[]> {
+function allFederated(transport: Transport): Promise<BundleMessage[]> {
   const client = createClient(Bundle, transport)
-  const all: BundleMessage[] = []
-  let pageToken = ''
-  do {
-    const page = await client.listFederatedBundles({ pageToken })
-    all.push(...page.bundles)
-    pageToken = page.nextPageToken
-  } while (pageToken !== '')
-  return all
+  return allPages(
+    (pageToken) => client.listFederatedBundles({ pageToken }),
+    ({ bundles }) => bundles,
+  )
 }
 
 export function bundleCommands(register: Register): void {

@@ -6,7 +6,14 @@ import type { Entry as EntryMessage } from '../../proto/gen/spire/api/types/entr
 import { SelectorMatch_MatchBehavior as Behaviour } from '../../proto/gen/spire/api/types/selector_pb.js'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { answer, type Context, table } from '../context.ts'
-import { demandDone, idText, idToMessage, selectorToMessage, timeText } from '../messages.ts'
+import {
+  allPages,
+  demandDone,
+  idText,
+  idToMessage,
+  selectorToMessage,
+  timeText,
+} from '../messages.ts'
 import {
   flag,
   type Given,
@@ -106,19 +113,11 @@ function card(entry: EntryMessage): string {
     .join('\n')
 }
 
-/** All pages of a list. */
-export async function listEntries(
-  client: Client<typeof Entry>,
-  filter: object,
-): Promise<EntryMessage[]> {
-  const all: EntryMessage[] = []
-  let pageToken = ''
-  do {
-    const page = await client.listEntries({ filter, pageSize: 1000, pageToken })
-    all.push(...page.entries)
-    pageToken = page.nextPageToken
-  } while (pageToken !== '')
-  return all
+export function listEntries(client: Client<typeof Entry>, filter: object): Promise<EntryMessage[]> {
+  return allPages(
+    (pageToken) => client.listEntries({ filter, pageSize: 1000, pageToken }),
+    ({ entries }) => entries,
+  )
 }
 
 function withEntries(

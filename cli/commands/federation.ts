@@ -9,7 +9,7 @@ import type {
 } from '../../proto/gen/spire/api/types/federationrelationship_pb.js'
 import { parseTrustDomain } from '../../spiffe/id.ts'
 import { answer, type Context, table } from '../context.ts'
-import { demandDone } from '../messages.ts'
+import { allPages, demandDone } from '../messages.ts'
 import { type Given, optionalText, optionsOf, type Register, text } from '../register.ts'
 import { atAuthority, socketOption, withAuthority } from '../sockets.ts'
 import { readBundle } from './bundle.ts'
@@ -45,16 +45,12 @@ function tableOf(rows: readonly Plain[]): string {
   return table([['TRUST DOMAIN', 'BUNDLE ENDPOINT', 'PROFILE', 'BUNDLE'], ...rows.map(lineOf)])
 }
 
-async function all(transport: Transport): Promise<FederationRelationship[]> {
+function all(transport: Transport): Promise<FederationRelationship[]> {
   const client = createClient(TrustDomain, transport)
-  const found: FederationRelationship[] = []
-  let pageToken = ''
-  do {
-    const page = await client.listFederationRelationships({ pageToken })
-    found.push(...page.federationRelationships)
-    pageToken = page.nextPageToken
-  } while (pageToken !== '')
-  return found
+  return allPages(
+    (pageToken) => client.listFederationRelationships({ pageToken }),
+    ({ federationRelationships }) => federationRelationships,
+  )
 }
 
 /** Creates or updates from the same options. */
