@@ -77,8 +77,13 @@ describe('an X.509 authority', () => {
     await renewed.promise
     const [svid] = source.current()?.svids ?? []
     expect(svid?.id).toBe('spiffe://example.org/web')
-    const authorities = source.current()?.bundles(parseTrustDomain(trustDomain))?.authorities
-    expect(authorities).toHaveLength(1)
+    await vi.waitFor(
+      () => {
+        const bundle = source.current()?.bundles(parseTrustDomain(trustDomain))
+        expect(bundle?.authorities).toHaveLength(1)
+      },
+      { timeout: 60_000 },
+    )
     await node.restartAgent()
     await source.ready(AbortSignal.timeout(60_000))
   }, 240_000)
