@@ -6,9 +6,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { vouch } from '../ca/attestors/attestor.ts'
 import { type Authority, lonelyAuthority } from '../ca/authorities/authorities.ts'
+import type { Signing } from '../ca/authorities/slot.ts'
 import { type IssueSteps, issue } from '../ca/issue.ts'
 import { createBatch } from '../ca/store/batch.ts'
-import { openSqliteStore } from '../ca/store/sqlite/store.ts'
+import { openStore } from '../ca/store/open.ts'
 import type { IssuanceTable } from '../ca/store/store.ts'
 import { systemClock } from '../runtime/clock.ts'
 import { bareCsr, type KeyPair } from '../spiffe/csr.ts'
@@ -42,7 +43,7 @@ function ask(keys: KeyPair): Asked {
   return { csr: bareCsr(keys), pem, signature: sign('sha256', signed, keys.privateKey) }
 }
 
-async function makeSigner(): Promise<Authority> {
+async function makeSigner(): Promise<Signing<Authority>> {
   const now = Date.now()
   return await lonelyAuthority(trustDomain, now, now + 24 * hour)
 }
@@ -66,7 +67,7 @@ function bareDisk(table: IssuanceTable, path: string): IssuanceTable & Disposabl
   return { ...table, reserve, record, [Symbol.dispose]: () => closeSync(file) }
 }
 
-function stepsOn(table: IssuanceTable, signer: Authority): IssueSteps {
+function stepsOn(table: IssuanceTable, signer: Signing<Authority>): IssueSteps {
   const terms = { spiffeId, dnsNames: [], lifetime: hour, entryId: 'bench', requester: 'bench' }
   return { clock: systemClock, table, signer: () => signer, decide: () => terms, audit: () => {} }
 }
@@ -84,7 +85,7 @@ async function issueMany(asked: readonly Asked[], steps: IssueSteps, count: numb
   await Promise.all(Array.from({ length: inFlight }, caller))
 }
 
-function bareMany(asked: readonly Asked[], { key }: Authority): void {
+function bareMany(asked: readonly Asked[], { key }: Signing<Authority>): void {
   for (let i = 0; i < perRound; i++) {
     const it = asked[i % asked.length]
     if (it === undefined || !verify('sha256', signed, it.pem, it.signature)) {
@@ -112,7 +113,10 @@ async function rateOf(work: () => Promise<void>): Promise<number> {
 async function run(): Promise<BenchResult> {
   const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
   try {
-    using store = await openSqliteStore(join(folder, 'castellan.db'), trustDomain)
+    await using store = await openStore(
+      { path: join(folder, 'castellan.db') },
+      { trustDomain, clock: systemClock, replica: '' },
+    )
     const signer = await makeSigner()
     const asked = Array.from({ length: 64 }, () =>
       ask(generateKeyPairSync('ec', { namedCurve: 'prime256v1' })),

@@ -4,11 +4,15 @@ import type { Bench, BenchResult } from './measure.ts'
 
 // loaded when it is their turn: each brings its own servers and libraries
 const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
+  { name: 'entries', load: async () => (await import('./entries.ts')).entriesBench },
   { name: 'grpc', load: async () => (await import('./grpc.ts')).grpcBench },
   { name: 'identify', load: async () => (await import('./identify.ts')).identifyBench },
   { name: 'issue', load: async () => (await import('./issue.ts')).issueBench },
   { name: 'issue-grpc', load: async () => (await import('./issue-grpc.ts')).issueGrpcBench },
   { name: 'pipe', load: async () => (await import('./pipe.ts')).pipeBench },
+  { name: 'start', load: async () => (await import('./start.ts')).startBench },
+  { name: 'storm', load: async () => (await import('./storm.ts')).stormBench },
+  { name: 'sync', load: async () => (await import('./sync.ts')).syncBench },
 ]
 
 function verdict(name: string, { figure, unit, goal, peer, ok }: BenchResult): string {

@@ -52,3 +52,32 @@ export async function interleave(
 export function rounded(value: number, digits = 2): number {
   return Number(value.toFixed(digits))
 }
+
+/** The value that `share` of the values do not exceed. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)] ?? Number.NaN
+}
+
+export interface Goal {
+  readonly what: string
+  readonly measured: number
+  readonly unit: string
+  /** what it may be at most, or has to be at least */
+  readonly limit: { readonly most: number } | { readonly least: number }
+}
+
+const isMet = ({ measured, limit }: Goal): boolean =>
+  'most' in limit ? measured <= limit.most : measured >= limit.least
+
+/** A row for each goal, met or not. */
+export function judge(goals: readonly Goal[]): Pick<BenchResult, 'rows' | 'ok'> {
+  const rows = goals.map((goal) => ({
+    what: goal.what,
+    measured: rounded(goal.measured),
+    unit: goal.unit,
+    goal: 'most' in goal.limit ? `<= ${goal.limit.most}` : `>= ${goal.limit.least}`,
+    met: isMet(goal) ? 'yes' : 'no',
+  }))
+  return { rows, ok: goals.every(isMet) }
+}

@@ -12,7 +12,8 @@ import { isBelow, type SpiffeId } from '../spiffe/id.ts'
 import { verifySvid } from '../spiffe/svid.ts'
 import { type Attested, vouch } from './attestors/attestor.ts'
 import type { Registry } from './registry.ts'
-import type { AgentRow, AgentTable } from './store/store.ts'
+import type { AgentRow } from './store/model.ts'
+import type { AgentTable } from './store/store.ts'
 
 /** What a connection proved when it was opened. */
 export type Peer =
@@ -102,7 +103,7 @@ export const callersOf: Readonly<Record<string, readonly CallerClass[]>> = {
   // its callers prove themselves in the call: ca/istio/callers.ts
   'istio.v1.auth.IstioCertificateService/CreateCertificate': ['anyone'],
   'castellan.control.v1.Control/Subscribe': ['agent'],
-  ...allOf('castellan.authority.v1.Authorities', ['GetStatus', 'Activate', 'Revoke']),
+  ...allOf('castellan.authority.v1.Authorities', ['GetStatus', 'Activate', 'Revoke', 'Retire']),
   ...allOf('castellan.deny.v1.DenyRules', ['AddRule', 'ListRules', 'RemoveRule']),
   ...allOf('castellan.records.v1.Records', ['ListIssued']),
   'castellan.records.v1.Records/Backup': ['local'],

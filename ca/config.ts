@@ -75,6 +75,10 @@ function caConfig(file: string) {
         z.strictObject({ passphraseFile: path }),
         z.strictObject({ keyFile: path }),
       ]),
+      /** a PostgreSQL that several authorities share, postgres://…; a file in the state folder when left out */
+      store: z
+        .url({ protocol: /^postgres(ql)?$/, hostname: /.*/, error: 'is no postgres:// URL' })
+        .optional(),
       /** gRPC with TLS */
       listen: address.default({ host: '0.0.0.0', port: 8081 }),
       /** unix socket for local administration, mode 0600; ca.sock in the state folder when left out */

@@ -4,7 +4,7 @@ import type { Entry, EntryMask } from '../proto/gen/spire/api/types/entry_pb.js'
 import { type FieldProblem, hasCode } from '../spiffe/errors.ts'
 import { parseTrustDomain, type TrustDomain } from '../spiffe/id.ts'
 import { dnsNamesProblem } from './dns-names.ts'
-import type { EntryRow } from './store/store.ts'
+import type { EntryRow } from './store/model.ts'
 import { badRequest, ownIdFromWire } from './wire.ts'
 
 const limits = {

@@ -1,6 +1,6 @@
 // Registration entries in memory: which identities an agent may hand out (SPIRE's parent rule).
 import { type SpiffeId, spiffeIdOf, type TrustDomain } from '../spiffe/id.ts'
-import type { EntryRow, SelectorRow } from './store/store.ts'
+import type { EntryRow, SelectorRow } from './store/model.ts'
 
 export interface EntryIndex {
   readonly size: number

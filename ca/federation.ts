@@ -16,7 +16,7 @@ import type {
 import { parseCertificate } from '../spiffe/certificate.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseSpiffeId, parseTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/id.ts'
-import type { FederatedBundleRow, RelationshipRow, TokenKeyRow } from './store/store.ts'
+import type { FederatedBundleRow, RelationshipRow, TokenKeyRow } from './store/model.ts'
 import { badRequest } from './wire.ts'
 
 const limits = { authorities: 64, url: 2048 } as const

@@ -7,7 +7,7 @@ import type { Attested } from './attestors/attestor.ts'
 import type { TokenKind } from './authorities/authorities.ts'
 import type { GrantTerms } from './issue.ts'
 import type { Registry } from './registry.ts'
-import { type AgentRow, type EntryRow, unusableToken } from './store/store.ts'
+import { type AgentRow, type EntryRow, unusableToken } from './store/model.ts'
 
 /** What is asked for, beside the key. */
 export type Wanted =

@@ -1,6 +1,6 @@
 // Hints tell a workload's identities apart, so two that one workload may have must not share one: SPIRE's
 // agent then drops an identity without a word.
-import type { EntryRow, SelectorRow } from './store/store.ts'
+import type { EntryRow, SelectorRow } from './store/model.ts'
 
 /** Selectors of which a workload has one value: two entries that differ there have no workload in common. */
 const singleValued = new Set([

@@ -8,13 +8,15 @@ import type { SpiffeId } from '../spiffe/id.ts'
 import { keyIdOf } from '../spiffe/key-id.ts'
 import { type Attested, checkVouched } from './attestors/attestor.ts'
 import type { Authority } from './authorities/authorities.ts'
+import type { Signing } from './authorities/slot.ts'
 import { type ProvenCsr, proveCsr, spendProof } from './csr.ts'
 import { lintLeaf } from './lint.ts'
 import { createMint, type Minted } from './mint.ts'
 import { type LeafFields, leafTbs, wrapSigned } from './profile.ts'
 import { readBack } from './read-back.ts'
 import { createSerials } from './serials.ts'
-import type { AgentChange, IssuanceTable, TokenUse } from './store/store.ts'
+import type { AgentChange, TokenUse } from './store/model.ts'
+import type { IssuanceTable } from './store/store.ts'
 
 /** What authorization decided; how the words of the grant become bytes is the profile's business. */
 export interface GrantTerms {
@@ -72,7 +74,7 @@ export interface Delivered {
 export interface IssueSteps {
   readonly clock: Clock
   readonly table: IssuanceTable
-  readonly signer: () => Authority
+  readonly signer: () => Signing<Authority>
   /** May `attested` have what is asked for? Throws ERR_DENIED; never looks at the CSR. */
   readonly decide: (attested: Attested) => GrantTerms
   /** Throws ERR_DENIED when the identity was denied while its certificate was made. */

@@ -19,7 +19,7 @@ import type { IssueSteps } from './issue.ts'
 import { type CaMetrics, createMetrics } from './metrics.ts'
 import { type OpenOptions, openAuthority } from './open.ts'
 import { followPolicies } from './policies-folder.ts'
-import { newServerSvid, renewServerSvid, type ServerSvid } from './server-svid.ts'
+import { firstServerSvid, renewServerSvid, type ServerSvid, serveReplicas } from './server-svid.ts'
 
 export interface RunningAuthority extends AsyncDisposable {
   /** of the TLS listener */
@@ -39,6 +39,8 @@ export interface RunOptions {
 // Grows with the lifetime, so that demonstrations of minutes rotate as production of days does.
 const slowestTick = 10_000
 const minute = 60_000
+/** milliseconds between signs of life in the store */
+const presenceTick = 5000
 /** 33 KiB each with a stream: a gigabyte; more agents are for more authorities */
 const mostConnections = 30_000
 
@@ -58,7 +60,8 @@ async function rotate({ authorities }: Authority, log: Log): Promise<void> {
   const { jwt, wit } = authorities
   for (const [kind, slots] of Object.entries({ x509: authorities, jwt, wit })) {
     for (const what of await slots.advance()) {
-      log.info({ kind, active: slots.active().id, authorities: slots.all().length }, what)
+      const active = slots.own().find(({ state }) => state === 'active')?.id
+      log.info({ kind, active, authorities: slots.all().length }, what)
     }
   }
 }
@@ -72,6 +75,15 @@ function rotation(authority: Authority, config: CaConfig, log: Log, clock: Clock
       log.error({ err: error }, 'the rotation of authorities failed; tried again')
     }
   })
+}
+
+/** Who is connected where, for the other replicas. */
+async function keepPresence({ acknowledgements }: Authority, log: Log): Promise<void> {
+  try {
+    await acknowledgements.keep()
+  } catch (error) {
+    log.error({ err: error }, 'the store does not know which agents are connected; tried again')
+  }
 }
 
 /** What both listeners share: the services, who calls, who may. */
@@ -116,11 +128,14 @@ export async function runAuthority(
   })
   // before anything is signed: the active authority may have ended while the program was down
   await rotate(authority, log)
-  const svid = await newServerSvid(authority)
   const serving = servingOf(authority, metrics, log)
   const socket = config.socket ?? join(config.state, 'ca.sock')
   const local = await startGrpcServer<Peer>({ ...serving, listen: { path: socket, mode: 0o600 } })
   starting.use(local)
+  starting.use(every(clock, presenceTick, () => keepPresence(authority, log)))
+  starting.use(serveReplicas(authority, log))
+  starting.use(rotation(authority, config, log, clock))
+  const svid = await firstServerSvid(authority, log)
   const tls = serverTls(svid)
   const server = starting.use(
     await startGrpcServer<Peer>({
@@ -131,7 +146,6 @@ export async function runAuthority(
   servers.push(local, server)
   const use = (next: ServerSvid) => server.setTls(secureContext(next))
   starting.use(renewServerSvid(svid, authority, { clock, log, use }))
-  starting.use(rotation(authority, config, log, clock))
   starting.use(every(clock, minute, authority.revocation.refresh))
   starting.use(watchPeers(server, authority, clock))
   if (config.policies !== undefined) {

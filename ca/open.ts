@@ -1,19 +1,18 @@
 // Opens an authority's state: store, keys, registry, rules. No listener yet.
 import { readFileSync } from 'node:fs'
 import { type Clock, systemClock } from '../runtime/clock.ts'
-import type { DatabaseOptions } from '../runtime/db/sqlite.ts'
+import type { SqliteOptions } from '../runtime/db/sqlite.ts'
 import type { Log } from '../runtime/log.ts'
 import { parseCertificate } from '../spiffe/certificate.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
-import type { SpiffeId } from '../spiffe/id.ts'
 import { parsePem } from '../spiffe/pem.ts'
-import { createAcknowledgements } from './acknowledgements.ts'
+import { openAcknowledgements } from './acknowledgements.ts'
 import type { NodeAttestor } from './attestors/attestor.ts'
 import { interruptedJoin, interruptedJoinAttestor } from './attestors/interrupted-join.ts'
 import { joinTokenAttestor } from './attestors/join-token.ts'
 import { x509PopAttestor } from './attestors/x509-pop.ts'
 import { openAuthorities } from './authorities/authorities.ts'
-import { openKeyFolder } from './authorities/keys.ts'
+import { keysInStore, openKeyFolder } from './authorities/keys.ts'
 import type { Authority } from './authority.ts'
 import { createCallers } from './callers.ts'
 import { type CaConfig, lifetimesOf } from './config.ts'
@@ -22,9 +21,10 @@ import { createIssuing } from './issuing.ts'
 import { openIstio } from './istio/open.ts'
 import { openRegistry } from './registry.ts'
 import { createRevocation } from './revocation.ts'
-import { isInitialised, keysFolder, storePath, unlockingSecret } from './state-folder.ts'
-import { openSqliteStore } from './store/sqlite/store.ts'
-import type { AuthorityKind } from './store/store.ts'
+import { isInitialised, keysFolder, replicaOf, storePath, unlockingSecret } from './state-folder.ts'
+import type { AuthorityKind } from './store/model.ts'
+import { openStore } from './store/open.ts'
+import type { Store } from './store/store.ts'
 
 export interface OpenOptions {
   readonly log: Log
@@ -32,7 +32,7 @@ export interface OpenOptions {
   /** see IssueSteps */
   readonly between?: NonNullable<IssueSteps['between']>
   /** limits of the database, for tests of a full disk */
-  readonly database?: DatabaseOptions
+  readonly database?: SqliteOptions
   /** told of each delivered certificate */
   readonly onIssued?: (kind: string) => void
 }
@@ -50,6 +50,15 @@ function x509Pop({ trustDomain, attestors }: CaConfig, clock: Clock): [string, N
   }
 }
 
+function storeOf(config: CaConfig, { database, clock = systemClock }: OpenOptions): Promise<Store> {
+  const { store: url, state, trustDomain } = config
+  const location =
+    url === undefined
+      ? { path: storePath(state), sqlite: database ?? {} }
+      : { url, onCommit: database?.onCommit }
+  return openStore(location, { trustDomain, clock, replica: replicaOf(config) })
+}
+
 /** Opens what `prepareState` laid out; makes the first X.509 authority when there is none. */
 export async function openAuthority(
   config: CaConfig,
@@ -59,21 +68,25 @@ export async function openAuthority(
   const { trustDomain, state, authorityLifetime: lifetime } = config
   const secret = unlockingSecret(config)
   await using undo = new AsyncDisposableStack()
-  const store = undo.use(await openSqliteStore(storePath(state), trustDomain, options.database))
-  const keys = (kind: AuthorityKind) => openKeyFolder(keysFolder(state), secret, kind)
-  const registry = undo.use(openRegistry(store, trustDomain))
+  const store = undo.use(await storeOf(config, options))
+  // the keys of tokens are everybody's; what signs certificates stays with its replica
+  const keys = (kind: AuthorityKind) =>
+    store.isShared && kind !== 'x509'
+      ? keysInStore(secret, kind)
+      : openKeyFolder(keysFolder(state), secret, kind)
+  // before the registry: who is told of a new bundle by that one finds it here
+  const authorities = undo.use(
+    await openAuthorities({
+      ...{ trustDomain, store, keys, clock, lifetime },
+      isKnown: async (sequence) => (await acknowledgements.laggards(sequence)).length === 0,
+    }),
+  )
+  const registry = undo.use(await openRegistry(store, trustDomain))
   const { agents } = registry
-  const isAgent = (id: SpiffeId) => agents.get(id)?.banned === false
-  const present = [...agents.values()].filter((it) => isAgent(it.id) && it.notAfter > clock.now())
-  const known = present.map(({ id }) => id)
-  const acknowledgements = createAcknowledgements(clock, isAgent, known)
-  const authorities = await openAuthorities({
-    trustDomain,
-    table: store.authorities,
-    keys,
-    clock,
-    lifetime,
-    isKnown: (sequence) => acknowledgements.laggards(sequence).length === 0,
+  const acknowledgements = await openAcknowledgements({
+    ...{ clock, store },
+    isAgent: (id) => agents.get(id)?.banned === false,
+    sequence: () => authorities.sequence,
   })
   const now = () => clock.now()
   const serverNames = config.istio?.serverNames ?? []
@@ -101,7 +114,7 @@ export async function openAuthority(
       ...{ registry, table: store.agents, now },
       isTrusted: (authorityId) => authorities.all().some(({ id }) => id === authorityId),
     }),
-    revocation: createRevocation({ registry, authorities, issued, clock }),
+    revocation: createRevocation({ registry, authorities, issued, shared: store.denyRules, clock }),
     istio: openIstio(config, { clock, log, issued, denyRules: registry.denyRules }),
     attestors: new Map([
       ['join_token', joinTokenAttestor(trustDomain, clock)],

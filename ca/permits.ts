@@ -1,10 +1,10 @@
 // May an authority sign from now on, or be trusted no more? Only when the connected agents have followed,
 // or when an operator says why they are not waited for.
-import type { Serial } from '../spiffe/certificate.ts'
 import { hasCode, IdentityError } from '../spiffe/errors.ts'
-import type { Permit, Slot } from './authorities/slots.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
+import type { Permit, Slot } from './authorities/slot.ts'
 import type { Authority } from './authority.ts'
-import type { AuthorityKind, OverrideRow } from './store/store.ts'
+import type { AuthorityKind, OverrideRow } from './store/model.ts'
 
 /** Who asks, and why agents are not waited for; an empty reason is none. */
 export interface Asking {
@@ -20,8 +20,11 @@ function notYet(message: string, retryAfter: number): never {
   throw new IdentityError('ERR_PRECONDITION', message, { retryAfter })
 }
 
-function demandKnown(what: string, { acknowledgements, authorities }: Authority): void {
-  const laggards = acknowledgements.laggards(authorities.sequence)
+async function demandKnown(
+  what: string,
+  { acknowledgements, authorities }: Authority,
+): Promise<void> {
+  const laggards = await acknowledgements.laggards(authorities.sequence)
   if (laggards.length === 0) return
   const [first] = laggards
   const more = laggards.length > 1 ? ` and ${laggards.length - 1} more` : ''
@@ -32,18 +35,18 @@ function demandKnown(what: string, { acknowledgements, authorities }: Authority)
 }
 
 /** An agent that still has nothing but a certificate of this authority could never come back. */
-export function demandNoAgents(
+export async function demandNoAgents(
   what: string,
   { id: authorityId }: Slot,
   authority: Authority,
-): void {
+): Promise<void> {
   const { acknowledgements, registry, store } = authority
-  const isBySame = (serial: Serial | '') =>
-    serial !== '' && store.issuance.find({ serial, limit: 1 })[0]?.authorityId === authorityId
-  const users = acknowledgements.connected().filter((id) => {
-    const agent = registry.agents.get(id)
-    return agent !== undefined && isBySame(agent.serial)
-  })
+  const users: SpiffeId[] = []
+  for (const id of await acknowledgements.connected()) {
+    const serial = registry.agents.get(id)?.serial ?? ''
+    const certificate = serial === '' ? undefined : await store.issuance.find(serial)
+    if (certificate?.authorityId === authorityId) users.push(id)
+  }
   if (users.length === 0) return
   notYet(
     `cannot ${what} yet: ${users.length} connected agents still use a certificate of it, such as ${users[0]}`,
@@ -51,9 +54,12 @@ export function demandNoAgents(
   )
 }
 
-function demandRenewed({ taintedAt }: Slot, { acknowledgements, clock }: Authority): void {
+async function demandRenewed(
+  { taintedAt }: Slot,
+  { acknowledgements, clock }: Authority,
+): Promise<void> {
   const left = taintedAt + renewalTime - clock.now()
-  if (left <= 0 || acknowledgements.connected().length === 0) return
+  if (left <= 0 || (await acknowledgements.connected()).length === 0) return
   const seconds = Math.ceil(left / 1000)
   notYet(`cannot revoke yet: workloads renew what it signed for another ${seconds} seconds`, left)
 }
@@ -61,11 +67,11 @@ function demandRenewed({ taintedAt }: Slot, { acknowledgements, clock }: Authori
 const demands = {
   activate: (_: Slot, __: AuthorityKind, authority: Authority) =>
     demandKnown('activate', authority),
-  revoke(slot: Slot, kind: AuthorityKind, authority: Authority) {
-    demandKnown('revoke', authority)
+  async revoke(slot: Slot, kind: AuthorityKind, authority: Authority) {
+    await demandKnown('revoke', authority)
     if (kind !== 'x509') return
-    demandRenewed(slot, authority)
-    demandNoAgents('revoke', slot, authority)
+    await demandRenewed(slot, authority)
+    await demandNoAgents('revoke', slot, authority)
   },
 } as const
 
@@ -75,9 +81,9 @@ export function permitFor(
   { kind, caller, forceReason }: Asking,
   authority: Authority,
 ): Permit<Slot> {
-  return (slot) => {
+  return async (slot) => {
     try {
-      demands[action](slot, kind, authority)
+      await demands[action](slot, kind, authority)
       return undefined
     } catch (error) {
       if (forceReason === '' || !hasCode(error, 'ERR_PRECONDITION')) throw error

@@ -8,7 +8,7 @@ import type { Log } from '../runtime/log.ts'
 import { hasCode, IdentityError } from '../spiffe/errors.ts'
 import type { Authority } from './authority.ts'
 import { applyPolicies } from './services/policies.ts'
-import type { StoredPolicies } from './store/store.ts'
+import type { StoredPolicies } from './store/model.ts'
 
 const largestFile = 1024 * 1024
 /** Stands in for the text of a larger file: the reader refuses it for its length, with its name. */

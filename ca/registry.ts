@@ -4,14 +4,9 @@ import { createTopic } from '../runtime/lifecycle.ts'
 import { createDenyList, type DenyList } from '../spiffe/deny-list.ts'
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts'
 import { createEntryIndex, type EntryIndex } from './entry-index.ts'
-import type {
-  AgentRow,
-  DenyRuleRow,
-  EntryRow,
-  Event,
-  Store,
-  StoredPolicies,
-} from './store/store.ts'
+import type { AgentRow, DenyRuleRow, EntryRow, Event, StoredPolicies } from './store/model.ts'
+import type { Store } from './store/store.ts'
+import { listsChanged } from './store/tables/deny-rules.ts'
 
 export type Change =
   | {
@@ -36,46 +31,93 @@ export interface Registry extends Disposable {
   subscribe(listener: (change: Change) => void): Disposable
 }
 
-export function openRegistry(store: Store, trustDomain: TrustDomain): Registry {
-  const entries = createEntryIndex(trustDomain, store.entries.list())
-  const agents = new Map(store.agents.list().map((agent) => [agent.id, agent]))
-  const topic = createTopic<Change>()
-  let policies = store.policies.current()
-  let denyRules = store.denyRules.list()
-  let denyList = createDenyList(denyRules)
+/** What a store says of the keys in some events. */
+interface Fresh {
+  readonly entries: ReadonlyMap<string, EntryRow>
+  readonly agents: ReadonlyMap<string, AgentRow>
+  readonly policies: StoredPolicies | undefined
+  readonly denyRules: readonly DenyRuleRow[] | undefined
+}
 
-  function changeOf({ kind, key }: Event): Change {
+/** The rules stay what they are when CRLs were signed. */
+const onlyLists: ReadonlySet<string> = new Set([listsChanged])
+
+async function freshFor(events: readonly Event[], store: Store): Promise<Fresh> {
+  const keysOf = (wanted: Event['kind']) =>
+    new Set(events.filter(({ kind }) => kind === wanted).map(({ key }) => key))
+  const ids = [...keysOf('entry')]
+  const entries = ids.length === 0 ? [] : await store.entries.some(ids)
+  const agents = new Map<string, AgentRow>()
+  for (const id of keysOf('agent')) {
+    const agent = await store.agents.get(id)
+    if (agent !== undefined) agents.set(id, agent)
+  }
+  return {
+    entries: new Map(entries.map((entry) => [entry.id, entry])),
+    agents,
+    policies: keysOf('policies').size > 0 ? await store.policies.current() : undefined,
+    denyRules:
+      keysOf('deny').difference(onlyLists).size > 0 ? await store.denyRules.list() : undefined,
+  }
+}
+
+export async function openRegistry(store: Store, trustDomain: TrustDomain): Promise<Registry> {
+  // first: what happens while the tables are read waits for them
+  const loaded = Promise.withResolvers<void>()
+  const following = store.events.subscribe(async (events) => {
+    await loaded.promise
+    take(events, await freshFor(events, store))
+  })
+  const entries = createEntryIndex(trustDomain, await store.entries.list())
+  const agents = new Map((await store.agents.list()).map((agent) => [agent.id, agent]))
+  const topic = createTopic<Change>()
+  let policies = await store.policies.current()
+  let denyRules: readonly DenyRuleRow[] = await store.denyRules.list()
+  let denyList = createDenyList(denyRules)
+  loaded.resolve()
+
+  function entryChange(id: string, after: EntryRow | undefined): Change {
+    const before = entries.get(id)
+    if (after === undefined) entries.remove(id)
+    else entries.put(after)
+    return { kind: 'entry', before, after }
+  }
+
+  function agentChange(id: string, after: AgentRow | undefined): Change {
+    if (after !== undefined) agents.set(after.id, after)
+    else for (const known of agents.keys()) if (known === id) agents.delete(known)
+    return { kind: 'agent', id, after }
+  }
+
+  function changeOf({ kind, key }: Event, fresh: Fresh): Change | undefined {
     switch (kind) {
-      case 'entry': {
-        const before = entries.get(key)
-        const after = store.entries.get(key)
-        if (after === undefined) entries.remove(key)
-        else entries.put(after)
-        return { kind, before, after }
-      }
-      case 'agent': {
-        const after = store.agents.get(key)
-        if (after !== undefined) agents.set(after.id, after)
-        else for (const id of agents.keys()) if (id === key) agents.delete(id)
-        return { kind, id: key, after }
-      }
+      case 'entry':
+        return entryChange(key, fresh.entries.get(key))
+      case 'agent':
+        return agentChange(key, fresh.agents.get(key))
       case 'policies':
-        policies = store.policies.current()
-        return { kind }
       case 'deny':
-        denyRules = store.denyRules.list()
-        denyList = createDenyList(denyRules)
-        return { kind }
       case 'bundle':
         return { kind }
       case 'federation':
         return { kind, trustDomain: key }
+      case 'replica':
+        return undefined
     }
   }
 
-  const following = store.events.subscribe((events) => {
-    for (const event of events) topic.publish(changeOf(event))
-  })
+  function take(events: readonly Event[], fresh: Fresh): void {
+    if (fresh.policies !== undefined) policies = fresh.policies
+    if (fresh.denyRules !== undefined) {
+      denyRules = fresh.denyRules
+      denyList = createDenyList(denyRules)
+    }
+    for (const event of events) {
+      const change = changeOf(event, fresh)
+      if (change !== undefined) topic.publish(change)
+    }
+  }
+
   return {
     entries,
     agents,

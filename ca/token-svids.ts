@@ -7,7 +7,7 @@ import { IdentityError } from '../spiffe/errors.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { type Attested, checkVouched } from './attestors/attestor.ts'
 import type { TokenKind } from './authorities/authorities.ts'
-import type { Slot } from './authorities/slots.ts'
+import type { Signing, Slot } from './authorities/slot.ts'
 import type { TokenGrant } from './grants.ts'
 import type { IssuanceTable } from './store/store.ts'
 
@@ -29,7 +29,7 @@ export type TokenPurpose =
 export interface TokenSteps {
   readonly clock: Clock
   readonly table: Pick<IssuanceTable, 'recordToken'>
-  readonly signer: (kind: TokenKind) => Slot
+  readonly signer: (kind: TokenKind) => Signing<Slot>
   /** May `attested` have what is asked for? Throws ERR_DENIED. */
   readonly decide: (attested: Attested) => TokenGrant
   /** Told of each token once it is recorded; never of the token itself. */
@@ -50,7 +50,13 @@ async function claimsOf(purpose: TokenPurpose, id: string, includeId: boolean) {
 }
 
 /** The token as somebody else will read it: throws ERR_LINT when it says anything but what was granted. */
-async function readBack(token: string, signer: Slot, kind: TokenKind, now: number, sub: SpiffeId) {
+async function readBack(
+  token: string,
+  signer: Signing<Slot>,
+  kind: TokenKind,
+  now: number,
+  sub: SpiffeId,
+) {
   const key = createPublicKey(signer.key)
   const { payload } = await jwtVerify(token, key, {
     algorithms: [algorithm],

@@ -15,9 +15,9 @@ import {
   trustDomainOf,
 } from '../spiffe/id.ts'
 import type { Authorities } from './authorities/authorities.ts'
-import type { Slot } from './authorities/slots.ts'
+import type { Slot } from './authorities/slot.ts'
 import type { Delivered } from './issue.ts'
-import type { AgentRow, EntryRow } from './store/store.ts'
+import type { AgentRow, EntryRow } from './store/model.ts'
 import type { TokenSvid } from './token-svids.ts'
 
 const longestReason = 200

@@ -37,6 +37,16 @@ export function every(
   })
 }
 
+/** Runs one piece of work after the other: each starts from what the one before it has left. */
+export function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve()
+  return (work) => {
+    const turn = last.then(work, work)
+    last = turn.catch(() => {})
+    return turn
+  }
+}
+
 export interface Topic<T> {
   publish(value: T): void
   subscribe(listener: (value: T) => void): Disposable

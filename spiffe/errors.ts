@@ -37,6 +37,7 @@ export const meanings = {
   ERR_TOO_LARGE: { http: 413, grpc: 8, retry: false },
   ERR_EXHAUSTED: { http: 429, grpc: 8, retry: true },
   ERR_PRECONDITION: { http: 409, grpc: 9, retry: false },
+  ERR_CONFLICT: { http: 409, grpc: 10, retry: true },
   ERR_UNIMPLEMENTED: { http: 501, grpc: 12, retry: false },
   ERR_LINT: internal,
   ERR_SEALED: internal,

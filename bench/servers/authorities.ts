@@ -1,30 +1,34 @@
 // Authorities under load, each a process of its own: ours, and a stock spire-server without rate limits.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { IdentityError } from '../../spiffe/errors.ts'
+import { type Usage, usageOf } from './usage.ts'
 
-export interface AuthorityProcess extends AsyncDisposable {
+export interface AuthorityProcess extends Usage, AsyncDisposable {
   readonly port: number
   /** for administration */
   readonly socket: string
-  /** microseconds used so far, user and system */
-  cpu(): number
+  readonly child: ChildProcess
+  /** milliseconds from its start until both listen */
+  readonly startedIn: number
 }
 
-/** 100 ticks a second on every Linux that Node runs on */
-const microsecondsPerTick = 10_000
-const patience = 30_000
-
-function cpuOf(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  // the name in brackets may hold anything
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * microsecondsPerTick
+/** An authority whose state is on disk: it can be started, stopped and started again. */
+export interface Prepared {
+  readonly name: string
+  readonly program: string
+  readonly args: readonly string[]
+  readonly port: number
+  readonly socket: string
 }
+
+/** of a start with a million entries */
+const patience = 120_000
+const lookEvery = 20
 
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
@@ -48,24 +52,27 @@ async function answers(to: { path: string } | { port: number }): Promise<boolean
   }
 }
 
-async function started(
-  name: string,
-  child: ChildProcess,
-  { port, socket }: { port: number; socket: string },
+/** `ipc` for a program that was told to talk. */
+export async function start(
+  { name, program, args, port, socket }: Prepared,
+  talk: 'ignore' | 'ipc' = 'ignore',
 ): Promise<AuthorityProcess> {
-  const end = performance.now() + patience
+  const began = performance.now()
+  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit', talk] })
+  const gone = once(child, 'exit')
   while (!((await answers({ path: socket })) && (await answers({ port })))) {
-    if (child.exitCode !== null || performance.now() > end) {
+    if (child.exitCode !== null || performance.now() > began + patience) {
       child.kill('SIGKILL')
       throw new IdentityError('ERR_UNAVAILABLE', `${name} does not start`)
     }
-    await delay(50)
+    await delay(lookEvery)
   }
-  const gone = once(child, 'exit')
   return {
     port,
     socket,
-    cpu: () => cpuOf(child.pid ?? 0),
+    child,
+    startedIn: performance.now() - began,
+    ...usageOf(child.pid ?? 0),
     async [Symbol.asyncDispose]() {
       child.kill()
       await gone
@@ -73,8 +80,11 @@ async function started(
   }
 }
 
-/** `castellan ca run` with its state in `folder`, which is made. */
-export async function startOurs(folder: string): Promise<AuthorityProcess> {
+/** `castellan ca run` with its state in `folder`, which is made. `nodeArgs` are for Node, not for us. */
+export async function prepareOurs(
+  folder: string,
+  nodeArgs: readonly string[] = [],
+): Promise<Prepared> {
   mkdirSync(folder, { recursive: true })
   const port = await freePort()
   const socket = join(folder, 'ca.sock')
@@ -88,18 +98,20 @@ operations: 127.0.0.1:0
 logLevel: error
 `
   writeFileSync(config, text)
-  const run = (verb: string) =>
-    spawn(
-      process.execPath,
-      [join(import.meta.dirname, '../../cli/boot.mjs'), 'ca', verb, '--config', config],
-      { stdio: ['ignore', 'ignore', 'inherit'] },
-    )
-  await once(run('init'), 'exit')
-  return started('castellan ca run', run('run'), { port, socket })
+  const boot = join(import.meta.dirname, '../../cli/boot.mjs')
+  const args = (verb: string) => [...nodeArgs, boot, 'ca', verb, '--config', config]
+  const init = spawn(process.execPath, args('init'), { stdio: ['ignore', 'ignore', 'inherit'] })
+  await once(init, 'exit')
+  const name = 'castellan ca run'
+  return { name, program: process.execPath, args: args('run'), port, socket }
+}
+
+export async function startOurs(folder: string): Promise<AuthorityProcess> {
+  return start(await prepareOurs(folder))
 }
 
 /** `program` is a spire-server. */
-export async function startStock(program: string, folder: string): Promise<AuthorityProcess> {
+export async function prepareStock(program: string, folder: string): Promise<Prepared> {
   mkdirSync(folder, { recursive: true })
   const port = await freePort()
   const socket = join(folder, 'api.sock')
@@ -130,8 +142,9 @@ plugins {
 }
 `
   writeFileSync(config, text)
-  const child = spawn(program, ['run', '-config', config], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  })
-  return started('spire-server', child, { port, socket })
+  return { name: 'spire-server', program, args: ['run', '-config', config], port, socket }
+}
+
+export async function startStock(program: string, folder: string): Promise<AuthorityProcess> {
+  return start(await prepareStock(program, folder))
 }

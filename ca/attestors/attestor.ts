@@ -1,7 +1,7 @@
 // Node attestation: evidence in, facts about the node out; it says nothing of what the node may have.
 import type { SpiffeId } from '../../spiffe/id.ts'
 import { createMint, type Minted } from '../mint.ts'
-import type { AgentRow, SelectorRow, TokenUse } from '../store/store.ts'
+import type { AgentRow, SelectorRow, TokenUse } from '../store/model.ts'
 
 /** Who stands before us, and how we know. */
 export type Facts =

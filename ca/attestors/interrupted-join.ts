@@ -5,7 +5,8 @@ import { type Certificate, parseCertificate } from '../../spiffe/certificate.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { SpiffeId, TrustDomain } from '../../spiffe/id.ts'
 import { proveCsr } from '../csr.ts'
-import { type AgentRow, type Store, unusableToken } from '../store/store.ts'
+import { type AgentRow, unusableToken } from '../store/model.ts'
+import type { Store } from '../store/store.ts'
 import { type NodeAttestor, vouch } from './attestor.ts'
 import { agentIdOfPayload } from './join-token.ts'
 
@@ -20,9 +21,9 @@ export interface KnownAgents {
 
 /** Its evidence: the token that was used, and a CSR by the key that it was used with. */
 export function interruptedJoinAttestor(known: KnownAgents): NodeAttestor {
-  function certificateOf({ serial }: AgentRow): Certificate | undefined {
+  async function certificateOf({ serial }: AgentRow): Promise<Certificate | undefined> {
     if (serial === '') return undefined
-    const [row] = known.issued.find({ serial, limit: 1 })
+    const row = await known.issued.find(serial)
     return row && parseCertificate(row.certificate)
   }
 
@@ -30,7 +31,7 @@ export function interruptedJoinAttestor(known: KnownAgents): NodeAttestor {
     async attest(payload, csr) {
       const { publicKey } = proveCsr(csr)
       const agent = known.agents.get(agentIdOfPayload(known.trustDomain, payload))
-      const certificate = agent && certificateOf(agent)
+      const certificate = agent && (await certificateOf(agent))
       if (
         agent === undefined ||
         certificate === undefined ||

@@ -15,7 +15,7 @@ import { type Certificate, parseCertificate } from '../../spiffe/certificate.ts'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
 import { isSpiffeId, type SpiffeId, spiffeIdOf, type TrustDomain } from '../../spiffe/id.ts'
 import { validatePath } from '../../spiffe/path.ts'
-import type { SelectorRow } from '../store/store.ts'
+import type { SelectorRow } from '../store/model.ts'
 import { type NodeAttestor, vouch } from './attestor.ts'
 
 const limits = { payload: 64 * 1024, certificates: 8, certificate: 16 * 1024 } as const

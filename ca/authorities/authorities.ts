@@ -6,9 +6,11 @@ import { bundleOf, type X509Bundle } from '../../spiffe/bundle.ts'
 import { type Certificate, parseCertificate } from '../../spiffe/certificate.ts'
 import type { TrustDomain } from '../../spiffe/id.ts'
 import { keyIdOf } from '../../spiffe/key-id.ts'
-import type { AuthorityKind, AuthorityTable } from '../store/store.ts'
-import type { KeyFolder } from './keys.ts'
-import { type Made, openSlots, type Slot, type Slots } from './slots.ts'
+import type { AuthorityKind } from '../store/model.ts'
+import type { Store } from '../store/store.ts'
+import type { KeyKeeper } from './keys.ts'
+import type { Made, Signing, Slot, Slots } from './slot.ts'
+import { openSlots } from './slots.ts'
 
 /** An X.509 authority. */
 export interface Authority extends Slot {
@@ -18,7 +20,7 @@ export interface Authority extends Slot {
 
 export type TokenKind = Exclude<AuthorityKind, 'x509'>
 
-export interface Authorities extends Slots<Authority> {
+export interface Authorities extends Slots<Authority>, Disposable {
   readonly jwt: Slots<Slot>
   readonly wit: Slots<Slot>
   /** the X.509 authorities that are trusted, in the order in which they were prepared */
@@ -27,13 +29,13 @@ export interface Authorities extends Slots<Authority> {
 
 export interface AuthoritiesOptions {
   readonly trustDomain: TrustDomain
-  readonly table: AuthorityTable
-  readonly keys: (kind: AuthorityKind) => KeyFolder
+  readonly store: Pick<Store, 'authorities' | 'events' | 'replica'>
+  readonly keys: (kind: AuthorityKind) => KeyKeeper
   readonly clock: Clock
   /** milliseconds that a new authority lives, of any kind */
   readonly lifetime: number
   /** Whether the agents have what was published up to this sequence; true when left out. */
-  readonly isKnown?: (sequence: number) => boolean
+  readonly isKnown?: (sequence: number) => Promise<boolean>
 }
 
 const backdate = 60_000
@@ -73,7 +75,7 @@ export async function lonelyAuthority(
   trustDomain: TrustDomain,
   notBefore: number,
   notAfter: number,
-): Promise<Authority> {
+): Promise<Signing<Authority>> {
   const made = await makeX509(trustDomain, notBefore, notAfter)
   const place = {
     kind: 'x509',
@@ -81,32 +83,40 @@ export async function lonelyAuthority(
     isTainted: false,
     taintedAt: 0,
     preparedAt: notBefore,
+    replica: '',
   } as const
-  return authorityOf({ ...made, ...place })
+  return { ...authorityOf({ ...made, ...place }), key: made.key }
 }
 
 /** Loads the authorities of the store; makes and activates the first of a kind when there is none. */
 export async function openAuthorities(options: AuthoritiesOptions): Promise<Authorities> {
-  const { trustDomain, table, keys, clock, lifetime, isKnown = () => true } = options
+  const { trustDomain, store, keys, clock, lifetime, isKnown = async () => true } = options
+  using opening = new DisposableStack()
   const sequence = (): number => Math.max(x509.sequence, jwt.sequence, wit.sequence)
-  const shared = { table, clock, isKnown: () => isKnown(sequence()) }
-  const x509: Slots<Authority> = await openSlots<Authority>({
-    ...shared,
-    kind: 'x509',
-    keys: keys('x509'),
-    make: (now) => makeX509(trustDomain, now - backdate, now + lifetime),
-    load: authorityOf,
-    most: mostAuthorities,
-  })
-  const tokens = (kind: TokenKind) =>
-    openSlots<Slot>({
-      ...shared,
-      kind,
-      keys: keys(kind),
-      make: (now) => makeToken(now - backdate, now + lifetime),
-      load: (slot) => slot,
-      most: mostTokenKeys,
-    })
+  const shared = { table: store.authorities, clock, isKnown: () => isKnown(sequence()) }
+  const x509: Slots<Authority> & Disposable = opening.use(
+    await openSlots<Authority>(
+      {
+        ...{ ...shared, kind: 'x509', replica: store.replica, keys: keys('x509') },
+        make: (now) => makeX509(trustDomain, now - backdate, now + lifetime),
+        load: authorityOf,
+        most: mostAuthorities,
+      },
+      store.events,
+    ),
+  )
+  const tokens = async (kind: TokenKind) =>
+    opening.use(
+      await openSlots<Slot>(
+        {
+          ...{ ...shared, kind, replica: '', keys: keys(kind) },
+          make: (now) => makeToken(now - backdate, now + lifetime),
+          load: (slot) => slot,
+          most: mostTokenKeys,
+        },
+        store.events,
+      ),
+    )
   const jwt: Slots<Slot> = await tokens('jwt')
   const wit: Slots<Slot> = await tokens('wit')
   const bundleNow = (of: readonly Authority[]) => ({
@@ -117,6 +127,7 @@ export async function openAuthorities(options: AuthoritiesOptions): Promise<Auth
     ),
   })
   let bundle = bundleNow(x509.all())
+  const opened = opening.move()
 
   return {
     ...x509,
@@ -132,5 +143,6 @@ export async function openAuthorities(options: AuthoritiesOptions): Promise<Auth
       if (bundle.of !== x509.all()) bundle = bundleNow(x509.all())
       return bundle.value
     },
+    [Symbol.dispose]: () => opened[Symbol.dispose](),
   }
 }

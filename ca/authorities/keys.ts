@@ -1,4 +1,4 @@
-// Private keys of authorities as sealed files, one each, in a folder of their own.
+// Private keys of authorities, sealed: as files of this replica, or in the store for all replicas.
 import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -6,15 +6,43 @@ import { privateFolder, syncFolder, writeDurably } from '../../runtime/durable.t
 import { errnoOf } from '../../runtime/errno.ts'
 import { type SealingSecret, seal, unseal } from '../../runtime/sealed.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
-import type { AuthorityKind } from '../store/store.ts'
+import type { AuthorityKind } from '../store/model.ts'
 
-export interface KeyFolder {
-  /** Durable before it returns. */
-  save(id: string, key: KeyObject): void
-  /** Throws ERR_SEALED when the key is missing or the secret does not open it. */
-  load(id: string): KeyObject
+export interface KeyKeeper {
+  /** Durable before it returns; else what is to be stored with the authority. */
+  save(id: string, key: KeyObject): Uint8Array
+  /**
+   * `sealed` is what is stored with the authority. Throws ERR_SEALED when the key is missing or the secret
+   * does not open it.
+   */
+  load(id: string, sealed?: Uint8Array): KeyObject
   /** Removes the keys of all other authorities: what a crash or a retirement left. */
   keepOnly(ids: readonly string[]): void
+}
+
+function sealKey(key: KeyObject, secret: SealingSecret, purpose: string): Buffer {
+  const pkcs8 = key.export({ format: 'der', type: 'pkcs8' })
+  const sealed = seal(pkcs8, secret, purpose)
+  pkcs8.fill(0)
+  return sealed
+}
+
+function unsealKey(sealed: Uint8Array, secret: SealingSecret, purpose: string): KeyObject {
+  const pkcs8 = unseal(sealed, secret, purpose)
+  const key = createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' })
+  pkcs8.fill(0)
+  return key
+}
+
+const purposeOf = (kind: AuthorityKind, id: string) => `${kind} authority ${id}`
+
+/** Keys that lie in the store beside what they belong to; every replica has the secret. */
+export function keysInStore(secret: SealingSecret, kind: AuthorityKind): KeyKeeper {
+  return {
+    save: (id, key) => sealKey(key, secret, purposeOf(kind, id)),
+    load: (id, sealed = new Uint8Array()) => unsealKey(sealed, secret, purposeOf(kind, id)),
+    keepOnly() {},
+  }
 }
 
 const suffix = '.sealed'
@@ -24,16 +52,14 @@ export function openKeyFolder(
   folder: string,
   secret: SealingSecret,
   kind: AuthorityKind = 'x509',
-): KeyFolder {
+): KeyKeeper {
   privateFolder(folder)
   const prefix = join(folder, `${kind}-`)
   const pathOf = (id: string) => `${prefix}${id}${suffix}`
-  const purposeOf = (id: string) => `${kind} authority ${id}`
   return {
     save(id, key) {
-      const pkcs8 = key.export({ format: 'der', type: 'pkcs8' })
-      writeDurably(pathOf(id), seal(pkcs8, secret, purposeOf(id)), { mode: 0o600 })
-      pkcs8.fill(0)
+      writeDurably(pathOf(id), sealKey(key, secret, purposeOf(kind, id)), { mode: 0o600 })
+      return new Uint8Array()
     },
     load(id) {
       let sealed: Buffer
@@ -46,10 +72,7 @@ export function openKeyFolder(
           { cause },
         )
       }
-      const pkcs8 = unseal(sealed, secret, purposeOf(id))
-      const key = createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' })
-      pkcs8.fill(0)
-      return key
+      return unsealKey(sealed, secret, purposeOf(kind, id))
     },
     keepOnly(ids) {
       const known = new Set(ids.map(pathOf))

@@ -5,7 +5,8 @@ import { type Serial, serialFromHex } from '../../spiffe/certificate.ts'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import { type Attested, vouch } from '../attestors/attestor.ts'
 import type { Peer } from '../callers.ts'
-import type { DenyRuleRow, IssuanceTable, IssuedRow } from '../store/store.ts'
+import type { DenyRuleRow, IssuedRow } from '../store/model.ts'
+import type { IssuanceTable } from '../store/store.ts'
 import { holderOf, type TokenRules } from './tokens.ts'
 
 export interface IstioCallers {
@@ -37,27 +38,27 @@ export function createIstioCallers({
   denyRules,
 }: IstioCallersOptions): IstioCallers {
   /** Whoever stole one certificate has all that were renewed from it. */
-  function isLineageDenied(first: Serial): boolean {
-    return denyRules().some(({ target, expiresAt }) => {
-      if (target.kind !== 'serial' || (expiresAt !== 0 && expiresAt <= tokens.clock.now()))
-        return false
-      const [row] = issued.find({ serial: target.serial, limit: 1 })
-      return row?.requester.startsWith(origin) === true && lineageOf(row) === first
-    })
+  async function isLineageDenied(first: Serial): Promise<boolean> {
+    for (const { target, expiresAt } of denyRules()) {
+      if (target.kind !== 'serial' || (expiresAt !== 0 && expiresAt <= tokens.clock.now())) continue
+      const row = await issued.find(target.serial)
+      if (row?.requester.startsWith(origin) === true && lineageOf(row) === first) return true
+    }
+    return false
   }
 
   /** A certificate that came another way renews the same way, or losing an entry would end nothing. */
-  function byCertificate(peer: Peer): Attested {
+  async function byCertificate(peer: Peer): Promise<Attested> {
     if (peer.kind !== 'svid') return untrusted('no client certificate')
     if (peer.notAfter < tokens.clock.now())
       return untrusted(`the certificate of ${peer.id} has expired`)
-    const [row] = issued.find({ serial: peer.serial, limit: 1 })
+    const row = await issued.find(peer.serial)
     if (row?.spiffeId !== peer.id || !row.requester.startsWith(origin))
       return untrusted(
         `the certificate of ${peer.id} was not issued by Istio's certificate service`,
       )
     const first = lineageOf(row)
-    if (isLineageDenied(first))
+    if (await isLineageDenied(first))
       return untrusted(`a certificate of the lineage of ${first} is on the deny-list`)
     return vouch({ kind: 'service account', id: peer.id, name: `${origin}${first}` })
   }
@@ -72,7 +73,7 @@ export function createIstioCallers({
   return {
     async authenticate({ peer, metadata }) {
       const reasons: string[] = []
-      for (const way of [async () => byCertificate(peer), () => byToken(metadata)]) {
+      for (const way of [() => byCertificate(peer), () => byToken(metadata)]) {
         try {
           return await way()
         } catch (error) {

@@ -16,7 +16,7 @@ import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
 import { entryFromWire } from '../entries.ts'
 import { selectorsMatch } from '../selectors.ts'
-import type { AgentRow, EntryRow } from '../store/store.ts'
+import type { AgentRow, EntryRow } from '../store/model.ts'
 import { agentToWire, badRequest, idToWire, ownIdFromWire, secondsOf, svidToWire } from '../wire.ts'
 import { pageOf } from './page.ts'
 

@@ -4,11 +4,12 @@ import type { ChangeRequest } from '../../proto/gen/castellan/authority/v1/autho
 import { Authorities } from '../../proto/gen/castellan/authority/v1/authorities_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
 import type { Log } from '../../runtime/log.ts'
-import type { Slot, Slots } from '../authorities/slots.ts'
+import { IdentityError } from '../../spiffe/errors.ts'
+import type { Slot, Slots } from '../authorities/slot.ts'
 import type { Authority } from '../authority.ts'
 import { nameOf, type Peer } from '../callers.ts'
 import { permitFor } from '../permits.ts'
-import type { AuthorityKind, LiveCertificate } from '../store/store.ts'
+import type { AuthorityKind, LiveCertificate } from '../store/model.ts'
 import { badRequest, printableReason, secondsOf } from '../wire.ts'
 
 const shownOverrides = 20
@@ -45,6 +46,7 @@ export function authoritiesService(authority: Authority, log: Log): Service<Peer
     return {
       kind: slot.kind,
       id: slot.id,
+      replica: slot.replica,
       phase: phaseOf(slot),
       expiresAt: secondsOf(slot.notAfter),
       live: BigInt(live.filter(({ authorityId }) => authorityId === slot.id).length),
@@ -62,13 +64,14 @@ export function authoritiesService(authority: Authority, log: Log): Service<Peer
       { ...fields, ...(forceReason === '' ? {} : { forceReason }) },
       'an operator changed an authority',
     )
-    return toWire(slot, store.issuance.live(clock.now()))
+    return toWire(slot, await store.issuance.live(clock.now()))
   }
 
   return service<typeof Authorities, Peer>(Authorities, {
-    getStatus() {
-      const live = store.issuance.live(clock.now())
-      const laggards = acknowledgements.laggards(authorities.sequence)
+    async getStatus() {
+      const live = await store.issuance.live(clock.now())
+      const laggards = await acknowledgements.laggards(authorities.sequence)
+      const overrides = await store.authorities.overrides(shownOverrides)
       const since = secondsOf(authorities.publishedAt)
       return {
         authorities: Object.values(slotsOf).flatMap((slots) =>
@@ -79,12 +82,23 @@ export function authoritiesService(authority: Authority, log: Log): Service<Peer
           since,
           heardAt: secondsOf(heardAt),
         })),
-        connectedAgents: BigInt(acknowledgements.connected().length),
+        connectedAgents: BigInt((await acknowledgements.connected()).length),
+        replicas: [...acknowledgements.replicas()],
         outlook: outlookOf(live),
-        overrides: store.authorities
-          .overrides(shownOverrides)
-          .map((it) => ({ ...it, at: secondsOf(it.at) })),
+        overrides: overrides.map((it) => ({ ...it, at: secondsOf(it.at) })),
       }
+    },
+    async retire({ replica }, { peer }) {
+      if (acknowledgements.replicas().includes(replica)) {
+        const message = `replica ${replica} is alive, or was a minute ago; stop it first`
+        throw new IdentityError('ERR_PRECONDITION', message)
+      }
+      if (!authorities.all().some((it) => it.replica === replica && replica !== ''))
+        throw new IdentityError('ERR_NOT_FOUND', `no authority of a replica ${replica}`)
+      await authorities.retire(replica)
+      await store.replicas.forget(replica)
+      log.warn({ audit: true, replica, caller: nameOf(peer) }, 'an operator retired a replica')
+      return {}
     },
     activate: (request, { peer }) => change('activate', request, peer),
     revoke: (request, { peer }) => change('revoke', request, peer),

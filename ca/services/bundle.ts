@@ -19,7 +19,7 @@ import {
   maskedBundle,
   updatedBundle,
 } from '../federation.ts'
-import type { FederatedBundleRow } from '../store/store.ts'
+import type { FederatedBundleRow } from '../store/model.ts'
 import { badRequest, bundleToWire } from '../wire.ts'
 import { pageOf } from './page.ts'
 import { batch } from './status.ts'
@@ -42,9 +42,9 @@ export function bundleService(authority: Authority, log: Log): Service<Peer> {
   const { trustDomain, authorities, acknowledgements } = authority
   const { federation } = authority.store
 
-  function found(name: string): FederatedBundleRow {
+  async function found(name: string): Promise<FederatedBundleRow> {
     const foreign = foreignFromWire(name, 'trust_domain', trustDomain)
-    const bundle = federation.bundle(foreign)
+    const bundle = await federation.bundle(foreign)
     if (bundle !== undefined) return bundle
     throw new IdentityError('ERR_NOT_FOUND', `no bundle of trust domain ${foreign}`)
   }
@@ -70,7 +70,7 @@ export function bundleService(authority: Authority, log: Log): Service<Peer> {
   }
 
   return service<typeof Bundle, Peer>(Bundle, {
-    countBundles: () => ({ count: 1 + federation.bundles().length }),
+    countBundles: async () => ({ count: 1 + (await federation.bundles()).length }),
     getBundle({ outputMask }, { peer }) {
       // a stock agent says nothing of what it has put to use
       if (peer.kind === 'svid') acknowledgements.answered(peer.id, authorities.sequence)
@@ -79,19 +79,19 @@ export function bundleService(authority: Authority, log: Log): Service<Peer> {
     appendBundle: notUpstream,
     publishJWTAuthority: notUpstream,
     publishWITAuthority: notUpstream,
-    listFederatedBundles({ outputMask, pageSize, pageToken }) {
-      const all = federation.bundles().map((row) => ({ id: row.trustDomain, row }))
+    async listFederatedBundles({ outputMask, pageSize, pageToken }) {
+      const all = (await federation.bundles()).map((row) => ({ id: row.trustDomain, row }))
       const { items, nextPageToken } = pageOf(all, pageSize, pageToken)
       const bundles = items.map(({ row }) => maskedBundle(federatedBundleToWire(row), outputMask))
       return { bundles, nextPageToken }
     },
-    getFederatedBundle: ({ trustDomain: name, outputMask }) =>
-      maskedBundle(federatedBundleToWire(found(name)), outputMask),
+    getFederatedBundle: async ({ trustDomain: name, outputMask }) =>
+      maskedBundle(federatedBundleToWire(await found(name)), outputMask),
     batchCreateFederatedBundle: (request) => writeAll(request, setting('absent')),
     batchSetFederatedBundle: (request) => writeAll(request, setting('any')),
     batchUpdateFederatedBundle: (request) =>
       writeAll(request, async (row) => {
-        const next = updatedBundle(found(row.trustDomain), row, request.inputMask)
+        const next = updatedBundle(await found(row.trustDomain), row, request.inputMask)
         await federation.setBundle(next, 'present')
         return next
       }),

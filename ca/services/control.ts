@@ -13,7 +13,7 @@ import type { SpiffeId } from '../../spiffe/id.ts'
 import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
 import type { Change } from '../registry.ts'
-import type { AgentRow, EntryRow } from '../store/store.ts'
+import type { AgentRow, EntryRow } from '../store/model.ts'
 import { badRequest, bundleToWire, entryToWire } from '../wire.ts'
 import { denyListToWire } from './deny-rules.ts'
 import { policiesToWire } from './policies.ts'
@@ -44,10 +44,13 @@ async function helloOf(requests: AsyncIterator<AgentMessage>): Promise<Hello> {
   return value.message.value
 }
 
-function missedSince({ cursor, epoch }: Hello, { store }: Authority): Dirty | 'everything' {
+async function missedSince(
+  { cursor, epoch }: Hello,
+  { store }: Authority,
+): Promise<Dirty | 'everything'> {
   const at = Number(cursor)
   if (at === 0 || epoch !== store.epoch || at > store.events.last()) return 'everything'
-  const events = store.events.after(at, mostMissed)
+  const events = await store.events.after(at, mostMissed)
   if (events.length === mostMissed) return 'everything'
   const kinds = new Set(events.map(({ kind }) => kind))
   // whether an entry that went away was this agent's cannot be told any more
@@ -62,8 +65,9 @@ function missedSince({ cursor, epoch }: Hello, { store }: Authority): Dirty | 'e
   }
 }
 
-function revocationOf({ registry, revocation }: Authority) {
-  return { denyList: denyListToWire(registry.denyRules()), crls: [...revocation.crls()] }
+async function revocationOf({ registry, revocation }: Authority) {
+  const crls = await revocation.crls()
+  return { denyList: denyListToWire(registry.denyRules()), crls: [...crls] }
 }
 
 /** Composes messages for one agent and remembers what it was sent. */
@@ -87,7 +91,7 @@ function createFeed(authority: Authority, agent: AgentRow) {
   }
 
   return {
-    message(dirty: Dirty, snapshot: boolean): Message {
+    async message(dirty: Dirty, snapshot: boolean): Promise<Message> {
       // taken first: what happens while the message is made will be told again, never lost
       const cursor = BigInt(store.events.last())
       return {
@@ -97,7 +101,7 @@ function createFeed(authority: Authority, agent: AgentRow) {
         ...(dirty.entries ? entries() : {}),
         ...(dirty.bundle ? { bundle: bundleToWire(trustDomain, authorities) } : {}),
         ...(dirty.policies ? { policies: policiesToWire(registry.policies()) } : {}),
-        ...(dirty.revocation ? { revocation: revocationOf(authority) } : {}),
+        ...(dirty.revocation ? { revocation: await revocationOf(authority) } : {}),
       }
     },
     /** Without sending: the agent has these already. */
@@ -147,11 +151,14 @@ export function controlService(authority: Authority): Service<Peer> {
         wake.push(true)
       })
       await using __beat = every(clock, heartbeat, () => wake.push(true))
-      const missed = missedSince(hello, authority)
+      const missed = await missedSince(hello, authority)
       if (missed !== 'everything') feed.assumeKnown()
       yield missed === 'everything'
-        ? feed.message({ entries: true, bundle: true, policies: true, revocation: true }, true)
-        : feed.message(missed, false)
+        ? await feed.message(
+            { entries: true, bundle: true, policies: true, revocation: true },
+            true,
+          )
+        : await feed.message(missed, false)
       for await (const __ of wake) {
         if (failure !== undefined) throw failure.error
         // banned, deleted or renewed meanwhile: the stream ends with the reason
@@ -159,7 +166,7 @@ export function controlService(authority: Authority): Service<Peer> {
         const now = dirty
         dirty = clean
         // with nothing out of date it is the heartbeat that both ends rely on
-        yield feed.message(now, false)
+        yield await feed.message(now, false)
       }
     },
   })

@@ -11,19 +11,20 @@ import { idToWire, secondsOf } from '../wire.ts'
 export function debugService({ trustDomain, clock, store, registry }: Authority): Service<Peer> {
   const started = clock.monotonic()
   const ownId = spiffeIdOf(trustDomain, '/spire/server')
-  function ownChain() {
-    const [own] = store.issuance.find({ spiffeId: ownId, limit: 1 })
+  async function ownChain() {
+    const { rows } = await store.issuance.list({ spiffeId: ownId, since: 0, limit: 1 })
+    const [own] = rows
     if (own === undefined) return []
     const { notAfter } = parseCertificate(own.certificate)
     return [{ id: idToWire(ownId), expiresAt: secondsOf(notAfter), subject: '' }]
   }
   return service<typeof Debug, Peer>(Debug, {
-    getInfo: () => ({
-      svidChain: ownChain(),
+    getInfo: async () => ({
+      svidChain: await ownChain(),
       uptime: Math.floor((clock.monotonic() - started) / 1000),
       agentsCount: registry.agents.size,
       entriesCount: registry.entries.size,
-      federatedBundlesCount: store.federation.bundles().length,
+      federatedBundlesCount: (await store.federation.bundles()).length,
     }),
   })
 }

@@ -13,11 +13,11 @@ import type { Log } from '../../runtime/log.ts'
 import type { DenyTarget } from '../../spiffe/deny-list.ts'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import { spiffeIdOf } from '../../spiffe/id.ts'
-import type { Slot } from '../authorities/slots.ts'
+import type { Slot } from '../authorities/slot.ts'
 import type { Authority } from '../authority.ts'
 import { nameOf, type Peer } from '../callers.ts'
 import { demandNoAgents } from '../permits.ts'
-import type { DenyRuleRow } from '../store/store.ts'
+import type { DenyRuleRow } from '../store/model.ts'
 import { badRequest, printableReason, secondsOf } from '../wire.ts'
 
 /** the last second that a certificate could name too */
@@ -83,7 +83,10 @@ function demandTainted({ id, state, isTainted }: Slot): void {
  * Refuses what would leave the trust domain without its authority, or agents without a way back. Gives
  * the time after which a rule has nothing left to deny, 0 for never.
  */
-function checkTarget(target: DenyTarget, authority: Authority): { readonly useUntil: number } {
+async function checkTarget(
+  target: DenyTarget,
+  authority: Authority,
+): Promise<{ readonly useUntil: number }> {
   const { trustDomain, authorities, store } = authority
   const server = spiffeIdOf(trustDomain, '/spire/server')
   const refuseServer = (): never => {
@@ -96,7 +99,7 @@ function checkTarget(target: DenyTarget, authority: Authority): { readonly useUn
     case 'id':
       return target.id === server ? refuseServer() : { useUntil: 0 }
     case 'serial': {
-      const [row] = store.issuance.find({ serial: target.serial, limit: 1 })
+      const row = await store.issuance.find(target.serial)
       if (row === undefined)
         throw new IdentityError('ERR_NOT_FOUND', `no certificate ${target.serial} was issued here`)
       // Istio's certificates renew themselves: what was renewed from it is denied for good
@@ -110,7 +113,7 @@ function checkTarget(target: DenyTarget, authority: Authority): { readonly useUn
         throw new IdentityError('ERR_NOT_FOUND', message)
       }
       demandTainted(known)
-      demandNoAgents('deny', known, authority)
+      await demandNoAgents('deny', known, authority)
       return { useUntil: known.notAfter }
     }
   }
@@ -139,7 +142,7 @@ export function denyRulesService(authority: Authority, log: Log): Service<Peer> 
     async addRule({ rule }, { peer }) {
       const createdAt = clock.now()
       const { target, reason, expiresAt } = readRule(rule, createdAt)
-      const { useUntil } = checkTarget(target, authority)
+      const { useUntil } = await checkTarget(target, authority)
       await sweep()
       const rules = registry.denyRules()
       const same = rules.find((known) => sameTarget(known.target, target))

@@ -3,11 +3,11 @@ import { LocalAuthority } from '../../proto/gen/spire/api/server/localauthority/
 import { type CallContext, type Service, service } from '../../runtime/grpc/service.ts'
 import type { Log } from '../../runtime/log.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
-import type { Slot, Slots } from '../authorities/slots.ts'
+import type { Slot, Slots } from '../authorities/slot.ts'
 import type { Authority } from '../authority.ts'
 import { nameOf, type Peer } from '../callers.ts'
 import { permitFor } from '../permits.ts'
-import type { AuthorityKind, AuthorityState } from '../store/store.ts'
+import type { AuthorityKind, AuthorityState } from '../store/model.ts'
 import { secondsOf } from '../wire.ts'
 
 const toWire = ({ id, notAfter }: Slot) => ({
@@ -15,9 +15,9 @@ const toWire = ({ id, notAfter }: Slot) => ({
   expiresAt: secondsOf(notAfter),
 })
 
-/** The newest in a state: of old ones there may be several. */
+/** The newest of this replica in a state: of old ones there may be several. */
 function newest(slots: Slots<Slot>, state: AuthorityState) {
-  const slot = slots.all().findLast((it) => it.state === state)
+  const slot = slots.own().findLast((it) => it.state === state)
   return slot === undefined ? undefined : toWire(slot)
 }
 

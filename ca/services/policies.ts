@@ -4,7 +4,7 @@ import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
 import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
-import type { StoredPolicies } from '../store/store.ts'
+import type { StoredPolicies } from '../store/model.ts'
 import { badRequest } from '../wire.ts'
 
 const mostFiles = 1000

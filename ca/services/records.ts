@@ -8,7 +8,7 @@ import { parseSpiffeId } from '../../spiffe/id.ts'
 import type { Authority } from '../authority.ts'
 import { backupOf } from '../backup.ts'
 import { nameOf, type Peer } from '../callers.ts'
-import type { IssuedRow } from '../store/store.ts'
+import type { IssuedRow } from '../store/model.ts'
 import { badRequest, secondsOf } from '../wire.ts'
 import { pageSize } from './page.ts'
 
@@ -39,9 +39,9 @@ export function recordsService({ store, state }: Authority, log: Log): Service<P
       log.warn({ audit: true, caller: nameOf(peer) }, 'an operator takes a backup')
       for await (const bytes of backupOf(store, state)) yield { bytes: new Uint8Array(bytes) }
     },
-    listIssued({ spiffeId, serial, since, pageSize: size, pageToken }) {
+    async listIssued({ spiffeId, serial, since, pageSize: size, pageToken }) {
       const limit = pageSize(size)
-      const { rows, next } = store.issuance.list({
+      const { rows, next } = await store.issuance.list({
         ...(spiffeId === '' ? {} : { spiffeId: idOf(spiffeId) }),
         ...(serial === '' ? {} : { serial: serialOf(serial) }),
         ...(pageToken === '' ? {} : { before: placeOf(pageToken) }),

@@ -16,7 +16,7 @@ import {
   relationshipFromWire,
   relationshipToWire,
 } from '../federation.ts'
-import type { RelationshipRow } from '../store/store.ts'
+import type { RelationshipRow } from '../store/model.ts'
 import { badRequest } from '../wire.ts'
 import { pageOf } from './page.ts'
 import { batch } from './status.ts'
@@ -33,15 +33,15 @@ export function trustDomainService(authority: Authority, log: Log): Service<Peer
   const { trustDomain: own } = authority
   const { federation } = authority.store
 
-  function found(name: string): RelationshipRow {
+  async function found(name: string): Promise<RelationshipRow> {
     const foreign = foreignFromWire(name, 'trust_domain', own)
-    const relationship = federation.relationship(foreign)
+    const relationship = await federation.relationship(foreign)
     if (relationship !== undefined) return relationship
     throw new IdentityError('ERR_NOT_FOUND', `no relationship with trust domain ${foreign}`)
   }
 
-  const toWire = (row: RelationshipRow, mask?: FederationRelationshipMask) =>
-    relationshipToWire(row, federation.bundle(row.trustDomain), mask)
+  const toWire = async (row: RelationshipRow, mask?: FederationRelationshipMask) =>
+    relationshipToWire(row, await federation.bundle(row.trustDomain), mask)
 
   /** A bundle that comes with a relationship is the first one; later ones are fetched. */
   function bundleIn(message: FederationRelationship, of: RelationshipRow, at: string) {
@@ -58,22 +58,22 @@ export function trustDomainService(authority: Authority, log: Log): Service<Peer
     at: string,
     { before, input, output }: Writing,
   ) {
-    const known = before === 'present' ? found(message.trustDomain) : undefined
+    const known = before === 'present' ? await found(message.trustDomain) : undefined
     const row = relationshipFromWire(message, { own, at, known, mask: input })
     const bundle = input?.trustDomainBundle === false ? undefined : bundleIn(message, row, at)
     await federation.setRelationship(row, before, bundle)
-    return { federationRelationship: toWire(row, output) }
+    return { federationRelationship: await toWire(row, output) }
   }
 
   return service<typeof TrustDomain, Peer>(TrustDomain, {
-    listFederationRelationships({ outputMask, pageSize, pageToken }) {
-      const all = federation.relationships().map((row) => ({ id: row.trustDomain, row }))
+    async listFederationRelationships({ outputMask, pageSize, pageToken }) {
+      const all = (await federation.relationships()).map((row) => ({ id: row.trustDomain, row }))
       const { items, nextPageToken } = pageOf(all, pageSize, pageToken)
-      const federationRelationships = items.map(({ row }) => toWire(row, outputMask))
-      return { federationRelationships, nextPageToken }
+      const page = items.map(({ row }) => toWire(row, outputMask))
+      return { federationRelationships: await Promise.all(page), nextPageToken }
     },
-    getFederationRelationship: ({ trustDomain, outputMask }) =>
-      toWire(found(trustDomain), outputMask),
+    getFederationRelationship: async ({ trustDomain, outputMask }) =>
+      toWire(await found(trustDomain), outputMask),
     async batchCreateFederationRelationship({ federationRelationships, outputMask: output }) {
       const how = { before: 'absent', output } as const
       const one = (message: FederationRelationship, at: string) => write(message, at, how)
@@ -87,13 +87,13 @@ export function trustDomainService(authority: Authority, log: Log): Service<Peer
     },
     async batchDeleteFederationRelationship({ trustDomains }) {
       const results = await batch(trustDomains, { field: 'trust_domains', log }, async (name) => {
-        await federation.deleteRelationship(found(name).trustDomain)
+        await federation.deleteRelationship((await found(name)).trustDomain)
         return {}
       })
       return { results: results.map((it, i) => ({ ...it, trustDomain: trustDomains[i] ?? '' })) }
     },
-    refreshBundle({ trustDomain }) {
-      const { url } = found(trustDomain)
+    async refreshBundle({ trustDomain }) {
+      const { url } = await found(trustDomain)
       throw new IdentityError(
         'ERR_UNIMPLEMENTED',
         `bundles are not fetched yet; take that of ${url} and set it as a federated bundle`,

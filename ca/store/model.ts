@@ -109,6 +109,13 @@ export interface DenyRuleRow extends DenyRule {
   readonly createdAt: number
 }
 
+/** The newest list of an X.509 authority. */
+export interface CrlRow {
+  readonly authorityId: string
+  /** DER */
+  readonly crl: Uint8Array
+}
+
 export type AuthorityKind = 'x509' | 'jwt' | 'wit'
 export type AuthorityState = 'prepared' | 'active' | 'old'
 
@@ -125,6 +132,50 @@ export interface AuthorityRow {
   readonly notBefore: number
   readonly notAfter: number
   readonly preparedAt: number
+  /** the one that has its key; empty when all have */
+  readonly replica: string
+  /** empty when it is kept elsewhere */
+  readonly sealedKey: Uint8Array
+}
+
+export interface AuthorityList {
+  readonly rows: readonly AuthorityRow[]
+  /** the cursor of the last change of this kind, 0 before the first */
+  readonly sequence: number
+}
+
+export interface AuthorityChange {
+  /** a sequence */
+  readonly basedOn: number
+  readonly rows: readonly AuthorityRow[]
+  /** ids */
+  readonly removed: readonly string[]
+  /** recorded with it */
+  readonly override?: OverrideRow | undefined
+}
+
+/** What a connected agent has put to use. */
+export interface AcknowledgementRow {
+  readonly agentId: SpiffeId
+  /** who hears it */
+  readonly replica: string
+  readonly cursor: number
+  /** milliseconds since the epoch */
+  readonly heardAt: number
+  /** milliseconds of silence after which it counts as away */
+  readonly patience: number
+}
+
+export interface ReplicaRow {
+  readonly id: string
+  /** milliseconds since the epoch, by its own clock */
+  readonly aliveAt: number
+}
+
+/** A replica that may not sign yet, and what it wants a certificate for. */
+export interface ServerSvidRow {
+  readonly replica: string
+  readonly csr: Uint8Array
 }
 
 export interface TokenRow {
@@ -171,7 +222,7 @@ export interface RelationshipRow {
 /** One line of the event table: what changed, never how. */
 export interface Event {
   readonly cursor: number
-  readonly kind: 'entry' | 'bundle' | 'policies' | 'agent' | 'federation' | 'deny'
+  readonly kind: 'entry' | 'bundle' | 'policies' | 'agent' | 'federation' | 'deny' | 'replica'
   readonly key: string
 }
 

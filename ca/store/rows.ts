@@ -3,8 +3,10 @@ import { z } from 'zod'
 import { type Serial, serialFromHex, serialOf } from '../../spiffe/certificate.ts'
 import { isSpiffeId, parseTrustDomain, type SpiffeId } from '../../spiffe/id.ts'
 import type {
+  AcknowledgementRow,
   AgentRow,
   AuthorityRow,
+  CrlRow,
   DenyRuleRow,
   EntryRow,
   Event,
@@ -13,7 +15,9 @@ import type {
   LiveCertificate,
   OverrideRow,
   RelationshipRow,
-} from './store.ts'
+  ReplicaRow,
+  ServerSvidRow,
+} from './model.ts'
 
 const spiffeId = z.custom<SpiffeId>((value) => typeof value === 'string' && isSpiffeId(value))
 const serial = z.custom<Serial | ''>(
@@ -23,7 +27,10 @@ const someSerial = z.custom<Serial>(
   (value) => typeof value === 'string' && serialFromHex(value) === value,
 )
 const flag = z.union([z.literal(0), z.literal(1)]).transform((value) => value === 1)
-const bytes = z.instanceof(Uint8Array)
+// a driver's Buffer is a Uint8Array with other manners
+const bytes = z
+  .instanceof(Uint8Array)
+  .transform((it): Uint8Array => new Uint8Array(it.buffer, it.byteOffset, it.byteLength))
 const selectors = z.array(z.strictObject({ type: z.string(), value: z.string() }))
 
 function json<T extends z.ZodType>(schema: T) {
@@ -113,9 +120,12 @@ export const authorityRow: z.ZodType<AuthorityRow> = z
     not_before: z.number(),
     not_after: z.number(),
     prepared_at: z.number(),
+    replica: z.string(),
+    sealed_key: bytes,
   })
-  .transform(({ tainted_at, not_before, not_after, prepared_at, ...row }) => ({
+  .transform(({ tainted_at, not_before, not_after, prepared_at, sealed_key, ...row }) => ({
     ...row,
+    sealedKey: sealed_key,
     taintedAt: tainted_at,
     notBefore: not_before,
     notAfter: not_after,
@@ -124,8 +134,35 @@ export const authorityRow: z.ZodType<AuthorityRow> = z
 
 export const eventRow: z.ZodType<Event> = z.object({
   cursor: z.number(),
-  kind: z.enum(['entry', 'bundle', 'policies', 'agent', 'federation', 'deny']),
+  kind: z.enum(['entry', 'bundle', 'policies', 'agent', 'federation', 'deny', 'replica']),
   key: z.string(),
+})
+
+export const acknowledgementRow: z.ZodType<AcknowledgementRow> = z
+  .object({
+    agent_id: spiffeId,
+    replica: z.string(),
+    cursor: z.number(),
+    heard_at: z.number(),
+    patience: z.number(),
+  })
+  .transform(({ agent_id, heard_at, ...row }) => ({
+    ...row,
+    agentId: agent_id,
+    heardAt: heard_at,
+  }))
+
+export const replicaRow: z.ZodType<ReplicaRow> = z
+  .object({ id: z.string(), alive_at: z.number() })
+  .transform(({ id, alive_at }) => ({ id, aliveAt: alive_at }))
+
+export const crlRow: z.ZodType<CrlRow> = z
+  .object({ authority_id: z.string(), crl: bytes })
+  .transform(({ authority_id, crl }) => ({ authorityId: authority_id, crl }))
+
+export const serverSvidRow: z.ZodType<ServerSvidRow> = z.object({
+  replica: z.string(),
+  csr: bytes,
 })
 
 export const overrideRow: z.ZodType<OverrideRow> = z
@@ -194,6 +231,13 @@ const relationship: z.ZodType<RelationshipRow> = z.strictObject({
   url: z.string(),
   endpointId: spiffeId.optional(),
 })
+
+const base64List = json(z.array(base64))
+
+/** A chain of certificates; empty before it is there. */
+export const chainRow = z
+  .object({ chain: z.string() })
+  .transform(({ chain }) => (chain === '' ? undefined : base64List.parse(chain)))
 
 export const relationshipRow = z.object({ body: json(relationship) }).transform((row) => row.body)
 

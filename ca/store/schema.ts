@@ -1,98 +1,123 @@
 // The tables, as migrations: each is applied once, in order, and never edited after a release.
+import type { Dialect, Migrations } from '../../runtime/db/database.ts'
 
-const first = `
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+const first = ({ integer, bytes, counted, counter, table, keyedTable }: Dialect): string => `
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) ${keyedTable};
 
 -- One row for all that one turn of the event loop reserved: JSON of intents. What is here and not in
 -- issued was never delivered.
-CREATE TABLE reservations (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, intents TEXT NOT NULL) STRICT;
+CREATE TABLE reservations (id ${counted}, at ${integer} NOT NULL, intents TEXT NOT NULL) ${table};
 
--- With a rowid: ordered by random serials, each row of a batch would dirty a page of its own.
+-- Ordered by random serials, each row of a batch would dirty a page of its own.
 CREATE TABLE issued (
-  serial BLOB NOT NULL UNIQUE,
+  place ${counted},
+  serial ${bytes} NOT NULL UNIQUE,
   spiffe_id TEXT NOT NULL,
   authority_id TEXT NOT NULL,
   requester TEXT NOT NULL,
   entry_id TEXT NOT NULL,
-  not_before INTEGER NOT NULL,
-  not_after INTEGER NOT NULL,
-  certificate BLOB NOT NULL
-) STRICT;
+  not_before ${integer} NOT NULL,
+  not_after ${integer} NOT NULL,
+  certificate ${bytes} NOT NULL
+) ${table};
 
 CREATE TABLE issued_tokens (
-  id BLOB NOT NULL UNIQUE,
+  id ${bytes} NOT NULL UNIQUE,
   kind TEXT NOT NULL,
   spiffe_id TEXT NOT NULL,
   authority_id TEXT NOT NULL,
   requester TEXT NOT NULL,
   entry_id TEXT NOT NULL,
   audience TEXT NOT NULL,
-  issued_at INTEGER NOT NULL,
-  expires_at INTEGER NOT NULL
-) STRICT;
+  issued_at ${integer} NOT NULL,
+  expires_at ${integer} NOT NULL
+) ${table};
 
 CREATE TABLE agents (
   id TEXT PRIMARY KEY,
   attestation_type TEXT NOT NULL,
   serial TEXT NOT NULL,
   pending_serial TEXT NOT NULL,
-  not_after INTEGER NOT NULL,
-  banned INTEGER NOT NULL,
-  can_reattest INTEGER NOT NULL,
+  not_after ${integer} NOT NULL,
+  banned ${integer} NOT NULL,
+  can_reattest ${integer} NOT NULL,
   selectors TEXT NOT NULL,
   version TEXT NOT NULL,
-  attested_at INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+  attested_at ${integer} NOT NULL
+) ${keyedTable};
 
--- Only hashes: a stolen database joins nobody. reserved_by is the serial that is using the token up.
+-- Only hashes: a stolen database joins nobody. reserved_by is the replica that is using the token up.
 CREATE TABLE join_tokens (
-  hash BLOB PRIMARY KEY,
-  expires_at INTEGER NOT NULL,
+  hash ${bytes} PRIMARY KEY,
+  expires_at ${integer} NOT NULL,
   reserved_by TEXT
-) STRICT, WITHOUT ROWID;
+) ${keyedTable};
 
 CREATE TABLE entries (
   id TEXT PRIMARY KEY,
   identity TEXT NOT NULL UNIQUE,
+  hint TEXT NOT NULL,
   body TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
+) ${keyedTable};
+CREATE INDEX entries_by_hint ON entries (hint) WHERE hint <> '';
 
--- material: DER of a certificate (x509) or of a SubjectPublicKeyInfo (jwt, wit); the private keys are files.
-CREATE INDEX entries_by_hint ON entries (json_extract(body, '$.hint'))
-  WHERE json_extract(body, '$.hint') <> '';
-
+-- material: DER of a certificate (x509) or of a SubjectPublicKeyInfo (jwt, wit). replica: who has the key;
+-- empty when all have it. sealed_key: empty when it is a file.
 CREATE TABLE authorities (
   kind TEXT NOT NULL CHECK (kind IN ('x509', 'jwt', 'wit')),
   id TEXT PRIMARY KEY,
   state TEXT NOT NULL CHECK (state IN ('prepared', 'active', 'old')),
-  tainted_at INTEGER NOT NULL,
-  material BLOB NOT NULL,
-  not_before INTEGER NOT NULL,
-  not_after INTEGER NOT NULL,
-  prepared_at INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX one_active ON authorities (kind) WHERE state = 'active';
+  tainted_at ${integer} NOT NULL,
+  material ${bytes} NOT NULL,
+  not_before ${integer} NOT NULL,
+  not_after ${integer} NOT NULL,
+  prepared_at ${integer} NOT NULL,
+  replica TEXT NOT NULL,
+  sealed_key ${bytes} NOT NULL
+) ${keyedTable};
+CREATE UNIQUE INDEX one_active ON authorities (kind, replica) WHERE state = 'active';
 
 CREATE TABLE overrides (
-  at INTEGER NOT NULL,
+  place ${counted},
+  at ${integer} NOT NULL,
   caller TEXT NOT NULL,
   action TEXT NOT NULL,
   authority_id TEXT NOT NULL,
   reason TEXT NOT NULL
-) STRICT;
+) ${table};
 
-CREATE TABLE policies (version INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, files TEXT NOT NULL) STRICT;
+CREATE TABLE policies (version ${counter}, at ${integer} NOT NULL, files TEXT NOT NULL) ${table};
 
-CREATE TABLE federated_bundles (trust_domain TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE relationships (trust_domain TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE federated_bundles (trust_domain TEXT PRIMARY KEY, body TEXT NOT NULL) ${keyedTable};
+CREATE TABLE relationships (trust_domain TEXT PRIMARY KEY, body TEXT NOT NULL) ${keyedTable};
 
-CREATE TABLE deny_rules (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE deny_rules (id TEXT PRIMARY KEY, body TEXT NOT NULL) ${keyedTable};
+CREATE TABLE crls (authority_id TEXT PRIMARY KEY, crl ${bytes} NOT NULL) ${keyedTable};
+
+-- The authorities on this database, and when each was alive last.
+CREATE TABLE replicas (id TEXT PRIMARY KEY, alive_at ${integer} NOT NULL) ${keyedTable};
+
+-- A replica that may not sign yet asks the others for its own certificate; chain is JSON, empty until then.
+CREATE TABLE server_svids (
+  replica TEXT PRIMARY KEY,
+  csr ${bytes} NOT NULL,
+  chain TEXT NOT NULL
+) ${keyedTable};
+
+-- Connected agents: who hears them, and the cursor up to which they have put everything to use.
+CREATE TABLE acknowledgements (
+  agent_id TEXT PRIMARY KEY,
+  replica TEXT NOT NULL,
+  cursor ${integer} NOT NULL,
+  heard_at ${integer} NOT NULL,
+  patience ${integer} NOT NULL
+) ${keyedTable};
 
 CREATE TABLE events (
-  cursor INTEGER PRIMARY KEY AUTOINCREMENT,
+  cursor ${counter},
   kind TEXT NOT NULL,
   key TEXT NOT NULL
-) STRICT;
+) ${table};
 `
 
-export const migrations: readonly string[] = [first]
+export const migrations: Migrations = (dialect) => [first(dialect)]

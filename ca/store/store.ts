@@ -3,9 +3,13 @@
 import type { Serial } from '../../spiffe/certificate.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
 import type {
+  AcknowledgementRow,
   AgentChange,
   AgentRow,
-  AuthorityRow,
+  AuthorityChange,
+  AuthorityKind,
+  AuthorityList,
+  CrlRow,
   DenyRuleRow,
   EntryRow,
   Event,
@@ -16,13 +20,13 @@ import type {
   LiveCertificate,
   OverrideRow,
   RelationshipRow,
+  ReplicaRow,
+  ServerSvidRow,
   StoredPolicies,
   TokenRecord,
   TokenRow,
   TokenUse,
 } from './model.ts'
-
-export * from './model.ts'
 
 export interface IssuanceTable {
   /** Throws ERR_JOIN_TOKEN when the token is unknown, expired or used. */
@@ -33,19 +37,21 @@ export interface IssuanceTable {
   recordToken(row: TokenRecord): Promise<void>
   /** Gives a token back whose certificate was reserved but will not be recorded. */
   release(token: Uint8Array): Promise<void>
-  find(filter: { serial?: Serial; spiffeId?: SpiffeId; limit: number }): IssuedRow[]
+  find(serial: Serial): Promise<IssuedRow | undefined>
   /** Newest first; `next`, when there is more, is the `before` of the following page. */
-  list(filter: IssuedFilter): { readonly rows: IssuedRow[]; readonly next: number | undefined }
+  list(
+    filter: IssuedFilter,
+  ): Promise<{ readonly rows: IssuedRow[]; readonly next: number | undefined }>
   /** All certificates of these identities that have not expired. */
-  validOf(ids: ReadonlySet<SpiffeId>, now: number): IssuedRow[]
+  validOf(ids: ReadonlySet<SpiffeId>, now: number): Promise<IssuedRow[]>
   /** One row for each holder, that is identity, entry and requester. */
-  live(now: number): LiveCertificate[]
+  live(now: number): Promise<LiveCertificate[]>
   createToken(token: TokenRow): Promise<void>
 }
 
 export interface AgentTable {
-  list(): AgentRow[]
-  get(id: string): AgentRow | undefined
+  list(): Promise<AgentRow[]>
+  get(id: string): Promise<AgentRow | undefined>
   /** The pending certificate was seen: it becomes the one in use. */
   promote(id: SpiffeId, serial: Serial): Promise<void>
   /** False when there is no such agent. */
@@ -55,8 +61,9 @@ export interface AgentTable {
 }
 
 export interface EntryTable {
-  list(): EntryRow[]
-  get(id: string): EntryRow | undefined
+  list(): Promise<EntryRow[]>
+  /** Those of these that exist. */
+  some(ids: readonly string[]): Promise<EntryRow[]>
   /** ERR_ALREADY_EXISTS for a second entry of the same ID, parent and selectors, or of the same id. */
   create(entry: EntryRow): Promise<void>
   /**
@@ -68,31 +75,26 @@ export interface EntryTable {
 }
 
 export interface AuthorityTable {
-  list(): AuthorityRow[]
-  /** The cursor of the last change, 0 before the first. */
-  sequence(): number
+  /** Those of a kind, in the order in which they were prepared, as one reading. */
+  list(kind: AuthorityKind): Promise<AuthorityList>
   /**
-   * Writes all rows as one change; `removed` are taken out. The new sequence is returned. `override` is
-   * recorded with it.
+   * Writes rows and takes others out, as one change. The new sequence is returned. ERR_CONFLICT when
+   * somebody changed this kind after the list that it is `basedOn`.
    */
-  set(
-    rows: readonly AuthorityRow[],
-    removed: readonly string[],
-    override?: OverrideRow,
-  ): Promise<number>
+  set(kind: AuthorityKind, change: AuthorityChange): Promise<number>
   /** The newest first. */
-  overrides(limit: number): OverrideRow[]
+  overrides(limit: number): Promise<OverrideRow[]>
 }
 
 export interface FederationTable {
-  bundles(): FederatedBundleRow[]
-  bundle(trustDomain: string): FederatedBundleRow | undefined
+  bundles(): Promise<FederatedBundleRow[]>
+  bundle(trustDomain: string): Promise<FederatedBundleRow | undefined>
   /** ERR_ALREADY_EXISTS, ERR_NOT_FOUND: `before` says what has to be there. */
   setBundle(bundle: FederatedBundleRow, before: 'absent' | 'present' | 'any'): Promise<void>
   /** ERR_NOT_FOUND; ERR_PRECONDITION when `restrict` finds entries that federate with it. */
   deleteBundle(trustDomain: string, mode: 'restrict' | 'delete' | 'dissociate'): Promise<void>
-  relationships(): RelationshipRow[]
-  relationship(trustDomain: string): RelationshipRow | undefined
+  relationships(): Promise<RelationshipRow[]>
+  relationship(trustDomain: string): Promise<RelationshipRow | undefined>
   /** `bundle`, when there is one, is written in the same transaction. */
   setRelationship(
     relationship: RelationshipRow,
@@ -103,29 +105,65 @@ export interface FederationTable {
 }
 
 export interface PolicyTable {
-  current(): StoredPolicies
+  current(): Promise<StoredPolicies>
   /** `at` in milliseconds since the epoch. */
   set(files: StoredPolicies['files'], at: number): Promise<StoredPolicies>
 }
 
 export interface DenyTable {
-  list(): DenyRuleRow[]
+  list(): Promise<DenyRuleRow[]>
   add(rule: DenyRuleRow): Promise<void>
   /** False when there is no such rule. */
   remove(id: string): Promise<boolean>
+  /** What the replicas have signed. */
+  crls(): Promise<CrlRow[]>
+  /** Each takes the place of the one before. */
+  putCrls(rows: readonly CrlRow[]): Promise<void>
 }
+
+export type EventListener = (events: readonly Event[]) => Promise<void>
 
 export interface EventTable {
   /** Events after `cursor`, oldest first. */
-  after(cursor: number, limit: number): Event[]
+  after(cursor: number, limit: number): Promise<Event[]>
+  /** The cursor up to which the listeners know everything. */
   last(): number
-  /** Called after each commit with the events that it holds. */
-  subscribe(listener: (events: readonly Event[]) => void): Disposable
+  /**
+   * Called after commits, of other replicas too, with events in the order of their cursors; called again
+   * with the same ones when it has thrown.
+   */
+  subscribe(listener: EventListener): Disposable
 }
 
-export interface Store extends Disposable {
+export interface AcknowledgementTable {
+  list(): Promise<AcknowledgementRow[]>
+  put(rows: readonly AcknowledgementRow[]): Promise<void>
+  /** Unless another replica hears them by now. */
+  remove(agents: readonly SpiffeId[]): Promise<void>
+}
+
+export interface ReplicaTable {
+  list(): Promise<ReplicaRow[]>
+  /** This one is alive; `at` in milliseconds since the epoch. */
+  alive(at: number): Promise<void>
+  /** Takes out what a replica that is gone for good had: tokens in use, agents, its name. */
+  forget(id: string): Promise<void>
+  /** Asks the others for a certificate of this replica's own. */
+  askForSvid(csr: Uint8Array): Promise<void>
+  /** What is asked for and not answered. */
+  asked(): Promise<ServerSvidRow[]>
+  answer(replica: string, csr: Uint8Array, chain: readonly Uint8Array[]): Promise<void>
+  /** The answer to this replica; undefined while there is none. */
+  answered(): Promise<readonly Uint8Array[] | undefined>
+}
+
+export interface Store extends AsyncDisposable {
   /** Names this store: a restored or new one has another epoch, so cursors are never mixed up. */
   readonly epoch: string
+  /** of those on one database, the authority that this program is */
+  readonly replica: string
+  /** whether there may be others */
+  readonly isShared: boolean
   readonly issuance: IssuanceTable
   readonly agents: AgentTable
   readonly entries: EntryTable
@@ -133,6 +171,8 @@ export interface Store extends Disposable {
   readonly policies: PolicyTable
   readonly federation: FederationTable
   readonly denyRules: DenyTable
+  readonly acknowledgements: AcknowledgementTable
+  readonly replicas: ReplicaTable
   readonly events: EventTable
   /** A consistent copy of everything, as a file of its own, while writes go on. Throws ERR_STORE. */
   copyTo(path: string): Promise<void>

@@ -1,54 +1,43 @@
-// The embedded database: node:sqlite in WAL with synchronous=FULL, migrations, and group commit.
+// The embedded database: node:sqlite in WAL with synchronous=FULL, migrations, and group commit: everything
+// that is asked for in one turn of the event loop shares a transaction.
 import { chmodSync } from 'node:fs'
-import { backup, DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
+import { backup, DatabaseSync, type StatementSync } from 'node:sqlite'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
+import { createTurns } from '../lifecycle.ts'
+import {
+  type Database,
+  type Dialect,
+  demandKnownVersion,
+  type Migrations,
+  type OnCommit,
+  type Pending,
+  pendingOf,
+  runEach,
+  storeError,
+  type Transaction,
+  type Work,
+} from './database.ts'
 
-export type Value = SQLInputValue
-export type Row = Readonly<Record<string, unknown>>
-
-/** Statements inside one transaction; each is prepared once per database. */
-export interface Transaction {
-  run(sql: string, ...values: Value[]): { changes: number; id: number }
-  get(sql: string, ...values: Value[]): Row | undefined
-  all(sql: string, ...values: Value[]): Row[]
-}
-
-export interface Database extends Disposable {
-  /** Reads what is committed. */
-  readonly read: Pick<Transaction, 'get' | 'all'>
-  /**
-   * Runs `work` in the next transaction, which takes everything that was asked for in this turn of the
-   * event loop. Resolves once it is on disk. A work that throws is undone alone and rejects with what it
-   * threw; when the commit fails, all reject with ERR_STORE.
-   */
-  write<T>(work: (transaction: Transaction) => T): Promise<T>
-  /** A consistent copy as a file of its own, made in steps between which writes go on. Throws ERR_STORE. */
-  copyTo(path: string): Promise<void>
-  /** Why the last write that was tried did not get to the disk; undefined when it did. */
-  trouble(): string | undefined
-}
-
-export interface DatabaseOptions {
+export interface SqliteOptions {
   /** of 4 KiB: the database is full then */
   readonly mostPages?: number
   /** called before each statement that writes, begins or ends; a crash harness may stop there */
   readonly beforeStatement?: (sql: string) => void
-  /** told of each commit: its milliseconds, and whether it got to the disk */
-  readonly onCommit?: (ms: number, isDone: boolean) => void
+  readonly onCommit?: OnCommit
+}
+
+const dialect: Dialect = {
+  integer: 'INTEGER',
+  bytes: 'BLOB',
+  counted: 'INTEGER PRIMARY KEY',
+  counter: 'INTEGER PRIMARY KEY AUTOINCREMENT',
+  table: 'STRICT',
+  keyedTable: 'STRICT, WITHOUT ROWID',
+  among: (column) => `${column} IN (SELECT value FROM json_each(?))`,
 }
 
 /** about 4 MiB */
 const pagesPerStep = 1000
-
-interface Pending {
-  run(transaction: Transaction): void
-  settle(): void
-  fail(error: unknown): void
-}
-
-function storeError(cause: unknown): IdentityError {
-  return new IdentityError('ERR_STORE', `the store failed: ${explain(cause)}`, { cause })
-}
 
 /** Not what a statement says of the data, but what the machine says of the file (sqlite.org/rescode.html). */
 const failures: ReadonlySet<unknown> = new Set([
@@ -61,23 +50,14 @@ function isFailure(error: unknown): boolean {
 
 function migrate(db: DatabaseSync, migrations: readonly string[]): void {
   const version = Number(db.prepare('PRAGMA user_version').get()?.user_version ?? 0)
-  if (version > migrations.length) {
-    throw new IdentityError(
-      'ERR_STORE',
-      `the store is of version ${version}, this program knows ${migrations.length}: use a newer castellan`,
-    )
-  }
+  demandKnownVersion(version, migrations.length)
   for (const [i, sql] of migrations.entries()) {
     if (i < version) continue
     db.exec(`BEGIN IMMEDIATE; ${sql}; PRAGMA user_version = ${i + 1}; COMMIT`)
   }
 }
 
-function open(
-  path: string,
-  migrations: readonly string[],
-  { mostPages }: DatabaseOptions,
-): DatabaseSync {
+function open(path: string, migrations: Migrations, { mostPages }: SqliteOptions): DatabaseSync {
   let db: DatabaseSync | undefined
   try {
     db = new DatabaseSync(path, { timeout: 1000 })
@@ -86,7 +66,7 @@ function open(
     db.exec(
       'PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON',
     )
-    migrate(db, migrations)
+    migrate(db, migrations(dialect))
     if (mostPages !== undefined) db.exec(`PRAGMA max_page_count = ${mostPages}`)
     return db
   } catch (cause) {
@@ -98,7 +78,7 @@ function open(
   }
 }
 
-function transactionOf(db: DatabaseSync, { beforeStatement }: DatabaseOptions): Transaction {
+function transactionOf(db: DatabaseSync, { beforeStatement }: SqliteOptions): Transaction {
   const prepared = new Map<string, StatementSync>()
   const statement = (sql: string): StatementSync => {
     const known = prepared.get(sql)
@@ -108,13 +88,23 @@ function transactionOf(db: DatabaseSync, { beforeStatement }: DatabaseOptions): 
     return made
   }
   return {
-    run(sql, ...values) {
+    async run(sql, ...values) {
       beforeStatement?.(sql)
-      const { changes, lastInsertRowid } = statement(sql).run(...values)
-      return { changes: Number(changes), id: Number(lastInsertRowid) }
+      return Number(statement(sql).run(...values).changes)
     },
-    get: (sql, ...values) => statement(sql).get(...values),
-    all: (sql, ...values) => statement(sql).all(...values),
+    async insert(into, rows) {
+      const marks = rows[0]?.map(() => '?').join(', ')
+      const sql = `INSERT INTO ${into} VALUES (${marks})`
+      for (const row of rows) {
+        beforeStatement?.(sql)
+        statement(sql).run(...row)
+      }
+    },
+    async get(sql, ...values) {
+      if (sql.startsWith('INSERT')) beforeStatement?.(sql)
+      return statement(sql).get(...values)
+    },
+    all: async (sql, ...values) => statement(sql).all(...values),
   }
 }
 
@@ -127,86 +117,102 @@ async function copy(db: DatabaseSync, target: string): Promise<void> {
   }
 }
 
-/** Opens or creates the database at `path`; `migrations` are applied in order, each once. */
-export function openDatabase(
-  path: string,
-  migrations: readonly string[],
-  options: DatabaseOptions = {},
-): Database {
-  const db = open(path, migrations, options)
-  const transaction = transactionOf(db, options)
+/** Group commit: what was asked for in one turn of the event loop shares a transaction. */
+function createCommits(db: DatabaseSync, transaction: Transaction, onCommit: OnCommit | undefined) {
+  const inTurn = createTurns()
   let queue: Pending[] = []
-  let isOpen = true
+  let committing: Promise<void> | undefined
   let trouble: string | undefined
+  let failures = 0
 
   function failed(cause: unknown): IdentityError {
     const error = storeError(cause)
+    failures++
     trouble = error.message
     return error
   }
 
-  function runOne(pending: Pending): boolean {
-    transaction.run('SAVEPOINT one')
-    try {
-      pending.run(transaction)
-      transaction.run('RELEASE one')
-      return true
-    } catch (error) {
-      // a full disk takes the whole transaction back
-      if (!db.isTransaction) throw error
-      transaction.run('ROLLBACK TO one')
-      transaction.run('RELEASE one')
-      pending.fail(isFailure(error) ? failed(error) : error)
-      return false
-    }
-  }
-
-  function commit(): void {
-    const batch = queue
+  async function commit(): Promise<void> {
+    const works = queue
     queue = []
+    if (works.length === 0) return
     const started = performance.now()
+    const before = failures
     let done: Pending[] = []
     try {
-      transaction.run('BEGIN IMMEDIATE')
-      done = batch.filter(runOne)
-      transaction.run('COMMIT')
+      await transaction.run('BEGIN IMMEDIATE')
+      // a full disk takes the whole transaction back
+      const batch = { transaction, isFailure, isOpen: () => db.isTransaction }
+      done = await runEach(works, batch, failed)
+      await transaction.run('COMMIT')
     } catch (cause) {
       const error = failed(cause)
-      if (isOpen && db.isTransaction) transaction.run('ROLLBACK')
-      for (const pending of batch) pending.fail(error)
-      options.onCommit?.(performance.now() - started, false)
+      if (db.isOpen && db.isTransaction) await transaction.run('ROLLBACK')
+      for (const pending of works) pending.fail(error)
+      onCommit?.(performance.now() - started, false)
       return
     }
-    options.onCommit?.(performance.now() - started, true)
-    if (done.length > 0 && done.length === batch.length) trouble = undefined
+    onCommit?.(performance.now() - started, failures === before)
+    if (done.length > 0 && done.length === works.length) trouble = undefined
     for (const pending of done) pending.settle()
   }
 
+  function flush(): Promise<void> {
+    const turn = inTurn(commit).finally(() => {
+      if (committing === turn) committing = undefined
+    })
+    committing = turn
+    return turn
+  }
+
   return {
-    read: transaction,
     trouble: () => trouble,
-    copyTo: (target) => copy(db, target),
-    write<T>(work: (transaction: Transaction) => T): Promise<T> {
-      const { promise, resolve, reject } = Promise.withResolvers<T>()
-      if (!isOpen)
-        return Promise.reject(new IdentityError('ERR_UNAVAILABLE', 'the store is closed'))
-      let settle = () => {}
-      queue.push({
-        run(transaction) {
-          const value = work(transaction)
-          settle = () => resolve(value)
-        },
-        settle: () => settle(),
-        fail: reject,
-      })
-      if (queue.length === 1) setImmediate(commit)
-      return promise
+    flush,
+    /** The connection sees its own transaction: whoever is not part of it waits until it is committed. */
+    async settled(): Promise<void> {
+      while (committing !== undefined) await committing
     },
-    [Symbol.dispose]() {
-      if (!isOpen) return
-      if (queue.length > 0) commit()
-      isOpen = false
-      db.close()
+    write<T>(work: Work<T>): Promise<T> {
+      if (!db.isOpen)
+        return Promise.reject(new IdentityError('ERR_UNAVAILABLE', 'the store is closed'))
+      const { pending, result } = pendingOf(work)
+      queue.push(pending)
+      if (queue.length === 1) setImmediate(flush)
+      return result
+    },
+  }
+}
+
+/** Opens or creates the database at `path`; `migrations` are applied in order, each once. */
+export function openSqlite(
+  path: string,
+  migrations: Migrations,
+  options: SqliteOptions = {},
+): Database {
+  const db = open(path, migrations, options)
+  const transaction = transactionOf(db, options)
+  const { flush, settled, write, trouble } = createCommits(db, transaction, options.onCommit)
+  return {
+    dialect,
+    read: {
+      async get(sql, ...values) {
+        await settled()
+        return transaction.get(sql, ...values)
+      },
+      async all(sql, ...values) {
+        await settled()
+        return transaction.all(sql, ...values)
+      },
+    },
+    trouble,
+    copyTo: (target) => copy(db, target),
+    write,
+    writeInTurn: write,
+    // the file is locked: there is no other program
+    onForeignWrite: () => ({ [Symbol.dispose]() {} }),
+    async [Symbol.asyncDispose]() {
+      await flush()
+      if (db.isOpen) db.close()
     },
   }
 }

@@ -76,8 +76,8 @@ const agentsOf = async ({ local }: Scene) =>
 it.each([
   { step: 'unsaved', which: 'join', lifetime: '1h' },
   { step: 'saved', which: 'join', lifetime: '1h' },
-  { step: 'unsaved', which: 'renewal', lifetime: '20s' },
-  { step: 'saved', which: 'renewal', lifetime: '20s' },
+  { step: 'unsaved', which: 'renewal', lifetime: '40s' },
+  { step: 'saved', which: 'renewal', lifetime: '40s' },
 ])(
   'killed with the SVID of its $which $step, an agent resumes as who it was',
   async (doom) => {

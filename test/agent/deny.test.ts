@@ -6,6 +6,7 @@ import * as x509 from '@peculiar/x509'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseEndpoint } from '../../client/endpoint.ts'
 import { openTransport } from '../../client/transport.ts'
+import { startX509Source } from '../../client/x509-source.ts'
 import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
 import { SpiffeWorkloadAPI } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { parseCertificate } from '../../spiffe/certificate.ts'
@@ -16,6 +17,9 @@ let node: TestNode
 beforeAll(async () => {
   node = await startNode()
   await node.register('/here', [`unix:uid:${process.getuid?.()}`])
+  // asks until the agent has heard of it
+  await using source = startX509Source({ kind: 'unix', path: node.agent.socket })
+  await source.ready(AbortSignal.timeout(60_000))
 })
 afterAll(() => node[Symbol.asyncDispose]())
 

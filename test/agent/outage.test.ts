@@ -12,7 +12,7 @@ it('a live stream survives the authority; a new entry arrives once it is back; a
   await using node = await startNode()
   await node.register('/before', [uid])
   await using source = startX509Source({ kind: 'unix', path: node.agent.socket })
-  const signal = AbortSignal.timeout(60_000)
+  const signal = AbortSignal.timeout(120_000)
   const before = await source.ready(signal)
   const agentId = await statusOf(node.agent.adminSocket).then((status) => status.agentId)
 
@@ -33,7 +33,7 @@ it('a live stream survives the authority; a new entry arrives once it is back; a
   await using again = startX509Source({ kind: 'unix', path: node.agent.socket })
   const after = await again.ready(signal)
   expect(after.svids.map(({ id }) => id)).toEqual(before.svids.map(({ id }) => id))
-}, 120_000)
+}, 240_000)
 
 async function statusOf(path: string) {
   using local = openTransport({ kind: 'unix', path })

@@ -49,7 +49,7 @@ it('names pid, uid and gid of the process that connected, and notices its end', 
 
 it('a peer whose process has gone, its socket kept by a child, is refused', async () => {
   const inherit = `const s = require('net').connect(process.argv[1], () => {
-    require('child_process').spawn('sleep', ['5'], { stdio: ['ignore', 'ignore', 'ignore', s], detached: true }).unref()
+    require('child_process').spawn('cat', { stdio: [s, 'ignore', 'ignore'], detached: true }).unref()
     process.kill(process.pid, 'SIGKILL')
   })`
   const { child, socket, close } = await connected(inherit)

@@ -16,11 +16,11 @@ import { startNode, type TestNode, trustDomain } from '../support/node.ts'
 let node: TestNode
 beforeAll(async () => {
   node = await startNode()
-}, 60_000)
+}, 120_000)
 afterAll(() => node[Symbol.asyncDispose]())
 
 const uid = `unix:uid:${process.getuid?.()}`
-const patience = () => AbortSignal.timeout(20_000)
+const patience = () => AbortSignal.timeout(60_000)
 
 async function first<T>(stream: AsyncIterable<T>): Promise<T> {
   for await (const message of stream) return message
@@ -106,7 +106,13 @@ describe('Workload API', () => {
       createClient(SpiffeWorkloadAPI, local.transport).fetchX509Bundles({}, { signal: patience() }),
     )
     expect(Object.keys(bundles.bundles)).toEqual([`spiffe://${trustDomain}`])
+    const withdrawn = Promise.withResolvers<void>()
+    source.subscribe((context) => {
+      if (context === undefined) withdrawn.resolve()
+    })
     await createClient(Entry, node.local).batchDeleteEntry({ ids: [id] })
+    // the next test is to meet an agent that has heard of it
+    await withdrawn.promise
   })
 
   it('selectors: uid, gid, path and sha256 of the program that asks, and only those', async () => {

@@ -22,7 +22,7 @@ beforeAll(async () => {
   issuer = await nodeIssuer('nodes')
   writeFileSync(at('nodes.pem'), issuer.certificate.toString('pem'))
   const config = `development: true
-agentLifetime: 4s
+agentLifetime: 20s
 attestors: { x509pop: { bundle: nodes.pem, agentPath: '/node/{cn}' } }
 `
   ca = await startTestCa({ folder: folder.path, config })
@@ -97,7 +97,7 @@ describe.each([
     const second = await untilOther(cn, first)
     await untilOther(cn, second)
     expect(await Promise.race([agent.done, 'running'])).toBe('running')
-  })
+  }, 120_000)
 })
 
 describe('an agent with a certificate of its node', () => {
@@ -120,7 +120,7 @@ describe('an agent with a certificate of its node', () => {
     await back()
     await untilOther(cn, before)
     expect(await Promise.race([second.done, 'running'])).toBe('running')
-  })
+  }, 120_000)
 
   it('goes on as it is while its certificate cannot be read, and renews once it can', async () => {
     const cn = 'unreadable'
@@ -134,7 +134,7 @@ describe('an agent with a certificate of its node', () => {
     putCertificate(node)
     await untilOther(cn, first)
     expect(await Promise.race([agent.done, 'running'])).toBe('running')
-  })
+  }, 120_000)
 
   it('ends when it is banned', async () => {
     const cn = 'banned'

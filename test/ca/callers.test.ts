@@ -10,8 +10,8 @@ import {
   type Peer,
 } from '../../ca/callers.ts'
 import { openRegistry, type Registry } from '../../ca/registry.ts'
-import { openSqliteStore } from '../../ca/store/sqlite/store.ts'
-import type { AgentRow, Store } from '../../ca/store/store.ts'
+import type { AgentRow } from '../../ca/store/model.ts'
+import type { Store } from '../../ca/store/store.ts'
 import { Authorities } from '../../proto/gen/castellan/authority/v1/authorities_pb.js'
 import { Control } from '../../proto/gen/castellan/control/v1/control_pb.js'
 import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
@@ -34,6 +34,7 @@ import { serialOf } from '../../spiffe/certificate.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
 import { refusalOf } from '../support/refusal.ts'
 import { testAgent, testEntry } from '../support/rows.ts'
+import { testStore } from '../support/store.ts'
 
 const trustDomain = parseTrustDomain('example.org')
 const now = 1_900_000_000_000
@@ -142,8 +143,8 @@ let store: Store
 let registry: Registry
 let callers: Callers
 beforeEach(async () => {
-  store = await openSqliteStore(':memory:', trustDomain)
-  registry = openRegistry(store, trustDomain)
+  store = await testStore()
+  registry = await openRegistry(store, trustDomain)
   callers = createCallers({
     ...{ registry, table: store.agents, now: () => now },
     isTrusted: (authorityId) => authorityId === 'a1',
@@ -157,7 +158,7 @@ beforeEach(async () => {
 })
 afterEach(() => {
   registry[Symbol.dispose]()
-  store[Symbol.dispose]()
+  store[Symbol.asyncDispose]()
 })
 
 async function join(agent: AgentRow): Promise<void> {
@@ -297,8 +298,11 @@ describe('a renewed certificate', () => {
     expect(await refusal(svid(agentPath, 0x41))).toBe(undefined)
     expect(await refusal(svid(agentPath, 0x42))).toBe(undefined)
     expect((await refusal(svid(agentPath, 0x41)))?.code).toBe('ERR_AGENT_NOT_ACTIVE')
-    expect(store.agents.get(spiffeId)).toMatchObject({ serial: serial(0x42), pendingSerial: '' })
-    expect(registry.agents.get(spiffeId)).toEqual(store.agents.get(spiffeId))
+    expect(await store.agents.get(spiffeId)).toMatchObject({
+      serial: serial(0x42),
+      pendingSerial: '',
+    })
+    expect(registry.agents.get(spiffeId)).toEqual(await store.agents.get(spiffeId))
   })
 })
 

@@ -7,6 +7,7 @@ import * as x509 from '@peculiar/x509'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Authority } from '../../ca/authorities/authorities.ts'
+import type { Signing } from '../../ca/authorities/slot.ts'
 import { signCrl } from '../../ca/crl.ts'
 import { type Serial, serialOf } from '../../spiffe/certificate.ts'
 import { toPem } from '../../spiffe/pem.ts'
@@ -17,7 +18,7 @@ import { hasOpenssl } from '../support/openssl.ts'
 const folder = testFolder()
 afterAll(() => folder[Symbol.dispose]())
 const now = Math.floor(Date.now() / 1000) * 1000
-let signer: Authority
+let signer: Signing<Authority>
 beforeAll(async () => {
   signer = await testSigner(now)
 })

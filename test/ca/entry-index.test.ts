@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type AgentFacts, createEntryIndex } from '../../ca/entry-index.ts'
-import type { EntryRow } from '../../ca/store/store.ts'
+import type { EntryRow } from '../../ca/store/model.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
 import { testEntry } from '../support/rows.ts'
 

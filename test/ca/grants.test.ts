@@ -3,12 +3,13 @@ import { vouch } from '../../ca/attestors/attestor.ts'
 import { hashOfToken } from '../../ca/attestors/join-token.ts'
 import { type GrantRules, termsFor, type Wanted } from '../../ca/grants.ts'
 import { openRegistry, type Registry } from '../../ca/registry.ts'
-import { openSqliteStore } from '../../ca/store/sqlite/store.ts'
-import type { AgentRow, Store } from '../../ca/store/store.ts'
+import type { AgentRow } from '../../ca/store/model.ts'
+import type { Store } from '../../ca/store/store.ts'
 import { serialOf } from '../../spiffe/certificate.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
 import { refusalOf } from '../support/refusal.ts'
 import { testAgent, testEntry } from '../support/rows.ts'
+import { testStore } from '../support/store.ts'
 
 const trustDomain = parseTrustDomain('example.org')
 const now = Date.UTC(2031, 4, 17, 12)
@@ -21,13 +22,13 @@ let store: Store
 let registry: Registry
 let rules: GrantRules
 beforeEach(async () => {
-  store = await openSqliteStore(':memory:', trustDomain)
-  registry = openRegistry(store, trustDomain)
+  store = await testStore()
+  registry = await openRegistry(store, trustDomain)
   rules = { trustDomain, registry, now: () => now, serverNames: ['ca.example.org'], lifetimes }
 })
 afterEach(() => {
   registry[Symbol.dispose]()
-  store[Symbol.dispose]()
+  store[Symbol.asyncDispose]()
 })
 
 const facts = {

@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { hintsCollide } from '../../ca/hints.ts'
-import { openSqliteStore } from '../../ca/store/sqlite/store.ts'
-import type { EntryRow, Store } from '../../ca/store/store.ts'
-import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
+import type { EntryRow } from '../../ca/store/model.ts'
+import type { Store } from '../../ca/store/store.ts'
+import { parseSpiffeId } from '../../spiffe/id.ts'
 import { testEntry } from '../support/rows.ts'
+import { testStore } from '../support/store.ts'
 
 let made = 0
 const entry = (hint: string, selectors: string, parent = '/spire/agent/a'): EntryRow =>
@@ -55,9 +56,9 @@ describe('hints', () => {
 describe('an entry whose hint collides', () => {
   let store: Store
   beforeAll(async () => {
-    store = await openSqliteStore(':memory:', parseTrustDomain('example.org'))
+    store = await testStore()
   })
-  afterAll(() => store[Symbol.dispose]())
+  afterAll(() => store[Symbol.asyncDispose]())
 
   it('is refused when it is created, and when an update would make it so', async () => {
     const first = entry('front', 'unix:uid:1')
@@ -69,7 +70,7 @@ describe('an entry whose hint collides', () => {
     await expect(
       store.entries.update(twin.id, (known) => ({ ...known, hint: 'front' })),
     ).rejects.toThrow(message)
-    expect(store.entries.get(twin.id)?.hint).toBe('back')
+    expect((await store.entries.some([twin.id]))[0]?.hint).toBe('back')
     await store.entries.update(first.id, (known) => ({ ...known, revision: 1 }))
   })
 

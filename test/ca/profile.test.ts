@@ -4,6 +4,7 @@ import { generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypt
 import fc from 'fast-check'
 import { beforeAll, describe, expect, it } from 'vitest'
 import type { Authority } from '../../ca/authorities/authorities.ts'
+import type { Signing } from '../../ca/authorities/slot.ts'
 import type { LeafFields } from '../../ca/profile.ts'
 import { secondOpinion } from '../../ca/x509.ts'
 import { bundleOf, bundleSourceOf } from '../../spiffe/bundle.ts'
@@ -14,7 +15,7 @@ import { leafFields, signedLeaf, testSigner } from '../support/leaf.ts'
 import { opensslVerify } from '../support/openssl.ts'
 
 const now = Date.UTC(2031, 4, 17, 12)
-let signer: Authority
+let signer: Signing<Authority>
 beforeAll(async () => {
   signer = await testSigner(now)
 })

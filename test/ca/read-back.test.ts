@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest'
 import type { Authority } from '../../ca/authorities/authorities.ts'
+import type { Signing } from '../../ca/authorities/slot.ts'
 import { leafTbs } from '../../ca/profile.ts'
 import { readBack } from '../../ca/read-back.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
@@ -8,7 +9,7 @@ import { leafFields, signedLeaf, testSigner } from '../support/leaf.ts'
 import { refusalOf } from '../support/refusal.ts'
 
 const now = Date.UTC(2031, 4, 17, 12)
-let signer: Authority
+let signer: Signing<Authority>
 beforeAll(async () => {
   signer = await testSigner(now)
 })

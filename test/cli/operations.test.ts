@@ -64,7 +64,7 @@ describe('castellan authority', () => {
     const after = (await json('authority', 'status')) as typeof before & { authorities: object[] }
     expect(after.authorities).toHaveLength(3)
   })
-})
+}, 120_000)
 
 describe('castellan bundle and federation', () => {
   it('shows our bundle in either format', async () => {
@@ -114,7 +114,7 @@ describe('castellan bundle and federation', () => {
     await json('federation', 'delete', 'other.org')
     expect(await json('federation', 'list')).toEqual([])
   })
-})
+}, 120_000)
 
 describe('castellan deny and issued', () => {
   it('denies, lists and takes back', async () => {
@@ -139,7 +139,7 @@ describe('castellan deny and issued', () => {
     expect((await castellan('issued', 'list', '--id', `${id}s`)).code).toBe(1)
     expect((await castellan('issued', 'list', '--since', 'yesterday')).code).toBe(2)
   })
-})
+}, 120_000)
 
 describe('castellan ca backup and restore', () => {
   it('makes a file that only its owner can read, from which an authority can be made', async () => {
@@ -154,4 +154,4 @@ describe('castellan ca backup and restore', () => {
     const again = await castellan('ca', 'restore', '--from', at('backup'))
     expect(again).toMatchObject({ code: 1, stderr: expect.stringContaining('holds an authority') })
   })
-})
+}, 120_000)

@@ -25,7 +25,7 @@ afterAll(() => rmSync(folder, { recursive: true }))
 
 const authority = makeTestAuthority('td')
 const other = makeTestAuthority('other')
-const patience = AbortSignal.timeout(25_000)
+const patience = () => AbortSignal.timeout(60_000)
 
 function svidOf(
   id: string,
@@ -146,7 +146,7 @@ describe('an X509 source', () => {
       svids: [svidOf('spiffe://td/a'), spare, again, svidOf('spiffe://td/b')],
       federatedBundles: { 'spiffe://other': bundleToDer(other.bundle) },
     })
-    const context = await api.source.ready(patience)
+    const context = await api.source.ready(patience())
     // WA-13: of two with one hint the first
     const wanted = ['spiffe://td/a', 'spiffe://td/spare', 'spiffe://td/b']
     expect(context.svids.map(({ id }) => id)).toEqual(wanted)
@@ -161,7 +161,7 @@ describe('an X509 source', () => {
   it('follows updates', async () => {
     await using api = await start('update')
     api.say(answer('spiffe://td/a'))
-    await api.source.ready(patience)
+    await api.source.ready(patience())
     const context = await api.change(answer('spiffe://td/b'))
     expect(idOf(context)).toBe('spiffe://td/b')
     expect(api.source.current()).toBe(context)
@@ -171,7 +171,7 @@ describe('an X509 source', () => {
   it('WA-15 withdraws the identity on PermissionDenied, and takes it up again', async () => {
     await using api = await start('denied')
     api.say(answer('spiffe://td/a'))
-    await api.source.ready(patience)
+    await api.source.ready(patience())
     expect(await api.change(new IdentityError('ERR_NO_IDENTITY', 'gone'))).toBeUndefined()
     expect(api.source.current()).toBeUndefined()
     await api.retry()
@@ -181,7 +181,7 @@ describe('an X509 source', () => {
   it('keeps the last good context on Unavailable', async () => {
     await using api = await start('unavailable')
     api.say(answer('spiffe://td/a'))
-    const context = await api.source.ready(patience)
+    const context = await api.source.ready(patience())
     const error = await api.trouble(new IdentityError('ERR_UNAVAILABLE', 'later'))
     expect(error).toMatchObject({ code: 14 })
     await api.clock.asleep()
@@ -194,7 +194,7 @@ describe('an X509 source', () => {
   it('WE-10 does not try again after InvalidArgument', async () => {
     await using api = await start('invalid')
     api.say(new IdentityError('ERR_BAD_REQUEST', 'never'))
-    await expect(api.source.ready(patience)).rejects.toMatchObject({ code: 3 })
+    await expect(api.source.ready(patience())).rejects.toMatchObject({ code: 3 })
     await api.source[Symbol.asyncDispose]()
     expect(api.waits()).toBe(0)
     expect(api.troubles).toHaveLength(1)
@@ -220,7 +220,7 @@ describe('an X509 source', () => {
   ])('refuses a certificate that %s, and keeps the context before', async (name, svid, message) => {
     await using api = await start(name.replaceAll(' ', '-'))
     api.say(answer('spiffe://td/a'))
-    const context = await api.source.ready(patience)
+    const context = await api.source.ready(patience())
     const error = await api.trouble({ svids: [svid] })
     expect(error).toMatchObject({ code: 'ERR_CERTIFICATE' })
     expect(explain(error)).toContain(message)
@@ -246,10 +246,10 @@ describe('an X509 source', () => {
   it('ends its stream when it is disposed', async () => {
     await using api = await start('dispose')
     api.say(answer('spiffe://td/a'))
-    await api.source.ready(patience)
+    await api.source.ready(patience())
     expect(api.server.openStreams).toBe(1)
     await api.source[Symbol.asyncDispose]()
-    await expect.poll(() => api.server.openStreams).toBe(0)
-    await expect.poll(() => api.server.connections).toBe(0)
+    await expect.poll(() => api.server.openStreams, { timeout: 20_000 }).toBe(0)
+    await expect.poll(() => api.server.connections, { timeout: 20_000 }).toBe(0)
   })
 })

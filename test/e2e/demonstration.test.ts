@@ -66,8 +66,12 @@ it('shows identities and rotations, answers calls, follows edits, and survives i
   await says(/sa\/frontend +[0-9a-f]{8} +\d+ s/)
   await says(/authority connected/)
 
-  const allowed = await castellan('call', 'frontend', 'payments', 'GET', '/balance')
-  expect(allowed.code).toBe(0)
+  // the sidecars deny everything until they have their policies
+  const allowed = await vi.waitFor(async () => {
+    const answer = await castellan('call', 'frontend', 'payments', 'GET', '/balance')
+    expect(answer.code).toBe(0)
+    return answer
+  }, patience)
   expect(allowed.output).toContain('200  from spiffe://castellan.dev/ns/payments/sa/payments')
   const denied = await castellan('call', 'frontend', 'payments', 'POST', '/admin')
   expect(denied.code).toBe(1)

@@ -6,7 +6,7 @@ import type { Interop, Outcome, Surroundings } from './interop.ts'
 async function run(surroundings: Surroundings): Promise<Outcome> {
   const program = await buildGo('go-spiffe', surroundings)
   if (program.kind === 'skipped') return program
-  await using node = await startNode({ svidLifetime: '10s' })
+  await using node = await startNode({ svidLifetime: '30s' })
   await node.register('/go', [`unix:path:${program.path}`])
   const failures: string[] = []
   const args = ['-socket', `unix://${node.agent.socket}`, '-id', `spiffe://${trustDomain}/go`]

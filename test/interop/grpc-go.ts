@@ -25,6 +25,7 @@ async function runOnce(program: string, way: Way, log: Surroundings['log']): Pro
   const failures: string[] = []
   const { server } = await startEcho({
     limits: { messageBytes: 1 << 20 },
+    drainTimeout: 60_000,
     services: [
       echoService(),
       healthService((service) => (service === '' ? 'serving' : 'unknown')),

@@ -130,7 +130,7 @@ describe('control', () => {
   it('lets nobody in once the agent has withdrawn the identity', async () => {
     agent.putContext(undefined)
     const isSaid = () => lines.some((line) => line.includes('no identity'))
-    await expect.poll(isSaid, { timeout: 10_000 }).toBe(true)
+    await expect.poll(isSaid, { timeout: 20_000 }).toBe(true)
     await expect(statusOf('/ok')).rejects.toThrow()
   })
 })

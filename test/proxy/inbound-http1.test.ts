@@ -23,6 +23,17 @@ let sidecar: Sidecar
 /** request line, raw headers and body of what reached the workload */
 let seen: { line: string; headers: string[]; body: string }[] = []
 
+/** In front of a workload on that port. */
+const start = (port: number, limits = {}) =>
+  startSidecar(
+    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${port}` }] },
+    {
+      source: createTestSource(contextFor(authority.issue(own), authority.bundle)),
+      state: stateOf(rules),
+      limits,
+    },
+  )
+
 beforeAll(async () => {
   const workload = createServer(async (request, response) => {
     let body = ''
@@ -45,14 +56,7 @@ beforeAll(async () => {
     socket.pipe(socket)
   })
   app = await listening(workload)
-  sidecar = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }] },
-    {
-      source: createTestSource(contextFor(authority.issue(own), authority.bundle)),
-      state: stateOf(rules),
-      limits: { requestHeaders: 200 },
-    },
-  )
+  sidecar = await start(app.port)
 })
 
 afterAll(async () => {
@@ -64,10 +68,11 @@ beforeEach(() => {
   seen = []
 })
 
-const connectPeer = () => dial(peerOptions(sidecar.port, webSvid, { authority, id: own }))
+const connectPeer = (port = sidecar.port) =>
+  dial(peerOptions(port, webSvid, { authority, id: own }))
 
-async function raw(text: string): Promise<string> {
-  const socket = await connectPeer()
+async function raw(text: string, port?: number): Promise<string> {
+  const socket = await connectPeer(port)
   const answer = untilClosed(socket)
   socket.write(text, 'latin1')
   return await answer
@@ -242,22 +247,15 @@ describe('inbound HTTP/1.1', () => {
   }
 
   it('does not wait for slow headers', async () => {
-    const answer = await raw('GET /ok HTTP/1.1\r\nHost: sh')
+    await using hasty = await start(app.port, { requestHeaders: 200 })
+    const answer = await raw('GET /ok HTTP/1.1\r\nHost: sh', hasty.port)
     expect(statusesOf(answer)).toEqual(['408'])
   })
 
   it('says 502 when the workload does not answer', async () => {
-    await using dead = await startSidecar(
-      { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: '127.0.0.1:1' }] },
-      {
-        source: createTestSource(contextFor(authority.issue(own), authority.bundle)),
-        state: stateOf(rules),
-      },
-    )
-    const socket = await dial(peerOptions(dead.port, webSvid, { authority, id: own }))
-    const answer = untilClosed(socket)
-    socket.write('GET /ok HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n')
-    expect(statusesOf(await answer)).toEqual(['502'])
+    await using dead = await start(1)
+    const request = 'GET /ok HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n'
+    expect(statusesOf(await raw(request, dead.port))).toEqual(['502'])
     expect(dead.tally.failures).toBe(1)
   })
 })

@@ -29,7 +29,7 @@ async function startPeer(onConnection: (socket: TLSSocket) => void): Promise<App
   return await listening(createServer({ cert, key, ALPNProtocols }, onConnection))
 }
 
-async function sidecarTo(port: number, more: object = {}): Promise<Sidecar> {
+async function sidecarTo(port: number, more: object = {}, limits: object = {}): Promise<Sidecar> {
   return await startSidecar(
     {
       outbound: [
@@ -42,7 +42,7 @@ async function sidecarTo(port: number, more: object = {}): Promise<Sidecar> {
         },
       ],
     },
-    { source: webSource, state: stateOf('[]') },
+    { source: webSource, state: stateOf('[]'), limits },
   )
 }
 
@@ -234,13 +234,13 @@ describe('outbound HTTP', () => {
     const context = webSource.current()
     webSource.put(undefined)
     expect((await ask(outbound.port)).status).toBe(502)
-    await expect.poll(() => outbound.connections.size, { timeout: 10_000 }).toBe(0)
+    await expect.poll(() => outbound.connections.size, { timeout: 20_000 }).toBe(0)
     webSource.put(context)
     expect((await ask(outbound.port)).status).toBe(200)
   })
 
   it('lets what is in flight finish at shutdown', async () => {
-    const stopping = await sidecarTo(inbound.port)
+    const stopping = await sidecarTo(inbound.port, {}, { drain: 60_000 })
     const held = request({ host: '127.0.0.1', port: stopping.port, method: 'POST', path: '/ok' })
     held.write('first;')
     const [response]: [IncomingMessage] = await new Promise((resolve) =>
@@ -280,14 +280,16 @@ describe('outbound gRPC', () => {
         ':method': 'POST',
         'content-type': 'application/grpc',
       })
-      stream.end('message')
-      const [headers] = await once(stream, 'response')
       let body = ''
       stream.on('data', (part) => {
         body += part
       })
-      const [trailers] = await once(stream, 'trailers')
-      await once(stream, 'close')
+      stream.end('message')
+      const [[headers], [trailers]] = await Promise.all([
+        once(stream, 'response'),
+        once(stream, 'trailers'),
+        once(stream, 'close'),
+      ])
       expect(headers).toMatchObject({ 'x-caller': web, 'x-spiffe-peer-id': payments })
       expect([body, trailers['grpc-status']]).toEqual(['message', '0'])
     }

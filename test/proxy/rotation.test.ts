@@ -20,7 +20,7 @@ const both = {
   trustDomain: former.bundle.trustDomain,
   authorities: [...former.bundle.authorities, ...latter.bundle.authorities],
 }
-const patient = { timeout: 10_000 }
+const patient = { timeout: 20_000 }
 const contextOf = (id: string, generation: number) =>
   contextFor((generation % 2 === 0 ? former : latter).issue(id), both)
 

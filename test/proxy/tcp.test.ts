@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Address } from '../../runtime/config.ts'
+import { createFakeClock } from '../support/fake-clock.ts'
 import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
 import {
   type App,
@@ -20,34 +21,35 @@ const authority = makeTestAuthority('td.example')
 const webSource = createTestSource(contextFor(authority.issue(web), authority.bundle))
 const paymentsSource = createTestSource(contextFor(authority.issue(payments), authority.bundle))
 
-const patient = { timeout: 10_000 }
+const patient = { timeout: 20_000 }
 
 let app: App
 let onConnection: (socket: Socket) => void
 let inbound: Sidecar
+/** the same, but it waits for half-open tunnels for a moment only */
+let hasty: Sidecar
 let outbound: Sidecar
 const endpoints = new Map<string, Address[]>()
 
 beforeAll(async () => {
   app = await listening(createServer({ allowHalfOpen: true }, (socket) => onConnection(socket)))
-  inbound = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }] },
-    {
-      source: paymentsSource,
-      limits: { halfOpen: 300 },
-      state: stateOf(`[{ to: [{ operation: { ports: ["${app.port}"] } }] }]`),
-    },
-  )
+  const spec = {
+    inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }],
+  }
+  const state = stateOf(`[{ to: [{ operation: { ports: ["${app.port}"] } }] }]`)
+  inbound = await startSidecar(spec, { source: paymentsSource, state })
+  hasty = await startSidecar(spec, { source: paymentsSource, state, limits: { halfOpen: 300 } })
   endpoints.set('payments', [{ host: '127.0.0.1', port: inbound.port }])
   const listener = { listen: '127.0.0.1:0', protocol: 'tcp', expect: [payments] }
   outbound = await startSidecar(
     {
       outbound: [
         { ...listener, destination: `127.0.0.1:${inbound.port}` },
-        { ...listener, destination: `127.0.0.1:${inbound.port}`, expect: [web] },
+        { ...listener, destination: `127.0.0.1:${hasty.port}`, expect: [web] },
         { ...listener, service: 'payments' },
         { ...listener, service: 'nowhere' },
         { ...listener, destination: '127.0.0.1:1' },
+        { ...listener, destination: `127.0.0.1:${hasty.port}` },
       ],
     },
     { source: webSource, state: stateOf('[]', endpoints) },
@@ -55,7 +57,7 @@ beforeAll(async () => {
 })
 
 afterAll(async () => {
-  for (const it of [outbound, inbound, app]) await it[Symbol.asyncDispose]()
+  for (const it of [outbound, inbound, hasty, app]) await it[Symbol.asyncDispose]()
 })
 
 const portOf = (index: number) => outbound.listeners[index]?.port ?? 0
@@ -125,13 +127,13 @@ describe('TCP through two sidecars', () => {
       socket.resume()
       socket.write('here')
     }
-    const second = await call(0)
+    const second = await call(5)
     second.on('error', () => {})
     await once(second, 'data')
     second.resetAndDestroy()
     await ended.promise
     // the workload does not end its half: the limit for half-open tunnels does
-    await expect.poll(() => inbound.connections.size, patient).toBe(0)
+    await expect.poll(() => hasty.connections.size, patient).toBe(0)
   })
 
   it('resets the local caller when the peer is not the expected, and the peer hears nothing', async () => {
@@ -150,7 +152,7 @@ describe('TCP through two sidecars', () => {
     expect(await error.promise).toMatchObject({ code: 'ECONNRESET' })
     expect(outbound.tally.failures).toBe(before + 1)
     expect(outbound.lines.join('')).toContain(`the peer is ${payments}, expected one of ${web}`)
-    await expect.poll(() => inbound.connections.size, patient).toBe(0)
+    await expect.poll(() => hasty.connections.size, patient).toBe(0)
     expect(bytes).toBe(0)
   })
 
@@ -189,6 +191,7 @@ describe('inbound TCP', () => {
 
   it('ends a connection of age', async () => {
     onConnection = (socket) => socket.write('welcome')
+    const clock = createFakeClock(Date.now())
     await using aging = await startSidecar(
       {
         inbound: [
@@ -196,14 +199,18 @@ describe('inbound TCP', () => {
             listen: '127.0.0.1:0',
             protocol: 'tcp',
             forwardTo: `127.0.0.1:${app.port}`,
-            maxConnectionAge: '100ms',
+            maxConnectionAge: '1s',
           },
         ],
       },
-      { source: paymentsSource, state: stateOf('[{}]') },
+      { source: paymentsSource, state: stateOf('[{}]'), clock },
     )
     const options = peerOptions(aging.port, authority.issue(web), { authority, id: payments })
-    expect(await untilClosed(await dial(options))).toBe('welcome')
+    const socket = await dial(options)
+    const answer = untilClosed(socket)
+    await once(socket, 'data')
+    await clock.advance(2000)
+    expect(await answer).toBe('welcome')
   })
 
   it('accepts as many connections as its limit says', async () => {
@@ -225,7 +232,7 @@ describe('inbound TCP', () => {
       inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }],
     }
     for (const [drain, answer] of [
-      [5000, 'finished'],
+      [60_000, 'finished'],
       [50, ''],
     ] as const) {
       const asked = Promise.withResolvers<Socket>()

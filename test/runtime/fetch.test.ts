@@ -26,7 +26,7 @@ async function outcome(
   server.listen(0, '127.0.0.1')
   await new Promise<void>((resolve) => server.once('listening', resolve))
   const { port } = server.address() as AddressInfo
-  const options = { roots: tls.ca, privateAddress: true, timeout: 5000, most: 100, ...more }
+  const options = { roots: tls.ca, privateAddress: true, timeout: 20_000, most: 100, ...more }
   try {
     const body = await fetchBounded(`https://${host}:${port}/keys`, options)
     return { body: body.toString(), asked }

@@ -23,7 +23,7 @@ const authority = await openAuthority(testConfig(folder), {
 const { authorities, store } = authority
 // not by a stream: what was printed has to be out when the process dies
 const done = (step: string) => writeSync(1, `${step}\n`)
-const permit = () => undefined
+const permit = async () => undefined
 const id = parseSpiffeId('spiffe://example.org/work')
 const administrator = () => vouch({ kind: 'administrator', name: 'local' })
 const hash = new Uint8Array(32).fill(7)

@@ -6,7 +6,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { fileURLToPath } from 'node:url'
 import type { Authority } from '../../ca/authority.ts'
 import { openAuthority } from '../../ca/open.ts'
-import { parseSpiffeId } from '../../spiffe/id.ts'
+import { parseSpiffeId, type SpiffeId } from '../../spiffe/id.ts'
 import { memoryLog, testConfig } from './ca.ts'
 import { testAgent } from './rows.ts'
 
@@ -57,24 +57,30 @@ function movesOf({ authorities }: Authority, first: string): number {
   return authorities.all().length - 1
 }
 
-function effectsOf(authority: Authority, first: string): Record<string, boolean> {
+/** How many certificates, two at most. */
+async function issuedTo({ store }: Authority, spiffeId: SpiffeId): Promise<number> {
+  return (await store.issuance.list({ spiffeId, since: 0, limit: 2 })).rows.length
+}
+
+async function effectsOf(authority: Authority, first: string): Promise<Record<string, boolean>> {
   const { authorities, store } = authority
   const { id: agentId } = testAgent('a')
   const moves = movesOf(authority, first)
   const jwt = authorities.jwt.all()
+  const agent = await store.agents.get(agentId)
   return {
-    entry: store.entries.get('e') !== undefined,
-    certificate: store.issuance.find({ spiffeId: id, limit: 2 }).length === 1,
-    agent: store.agents.get(agentId) !== undefined,
+    entry: (await store.entries.some(['e'])).length === 1,
+    certificate: (await issuedTo(authority, id)) === 1,
+    agent: agent !== undefined,
     prepare: moves >= 1,
     activate: moves >= 2,
     taint: moves >= 3,
     revoke: moves >= 4,
     'prepare jwt': jwt.length === 2,
     'activate jwt': jwt.some(({ state }) => state === 'old'),
-    deny: store.denyRules.list().length === 1,
-    ban: store.agents.get(agentId)?.banned === true,
-    policies: store.policies.current().version === 1,
+    deny: (await store.denyRules.list()).length === 1,
+    ban: agent?.banned === true,
+    policies: (await store.policies.current()).version === 1,
   }
 }
 
@@ -100,10 +106,9 @@ export async function killedAt(folder: string, at: number): Promise<Findings> {
   const config = testConfig(folder)
   await using authority = await openAuthority(config, { log: memoryLog().log })
   // killed before its first authority: there is nothing to be lost yet
-  const known = effectsOf(authority, first ?? authority.authorities.active().id)
+  const known = await effectsOf(authority, first ?? authority.authorities.active().id)
   const problems = phaseProblems(authority)
-  const certificates = authority.store.issuance.find({ spiffeId: testAgent('a').id, limit: 2 })
-  if ((certificates.length === 1) !== known.agent)
+  if (((await issuedTo(authority, testAgent('a').id)) === 1) !== known.agent)
     problems.push('an agent without its certificate, or a certificate without its agent')
   await authority[Symbol.asyncDispose]()
   const counts = countsIn(folder)

@@ -1,6 +1,7 @@
 // One real authority and leaves of it, made by the same steps as in issuance but without a store.
 import { generateKeyPairSync, sign } from 'node:crypto'
 import { type Authority, lonelyAuthority } from '../../ca/authorities/authorities.ts'
+import type { Signing } from '../../ca/authorities/slot.ts'
 import { type LeafFields, leafTbs, wrapSigned } from '../../ca/profile.ts'
 import { createSerials } from '../../ca/serials.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
@@ -9,7 +10,10 @@ import { keyIdOf } from '../../spiffe/key-id.ts'
 const day = 86_400_000
 
 /** An active authority of example.org that lives from a day ago for six more days. */
-export async function testSigner(now: number, trustDomain = 'example.org'): Promise<Authority> {
+export async function testSigner(
+  now: number,
+  trustDomain = 'example.org',
+): Promise<Signing<Authority>> {
   return await lonelyAuthority(parseTrustDomain(trustDomain), now - day, now + 6 * day)
 }
 
@@ -32,7 +36,7 @@ export function leafFields(signer: Authority, now: number, change: Partial<LeafF
   return fields
 }
 
-export function signedLeaf(fields: LeafFields, { key }: Authority): Buffer {
+export function signedLeaf(fields: LeafFields, { key }: Signing<Authority>): Buffer {
   const tbs = leafTbs(fields)
   return wrapSigned(tbs, sign('sha256', tbs, key))
 }

@@ -11,6 +11,7 @@ import { type RunningAuthority, runAuthority } from '../../ca/main.ts'
 import { openAuthority } from '../../ca/open.ts'
 import { prepareState } from '../../ca/state-folder.ts'
 import { openTransport } from '../../client/transport.ts'
+import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { createLog } from '../../runtime/log.ts'
@@ -30,6 +31,15 @@ export interface TestNode extends AsyncDisposable {
   stopAuthority(): Promise<void>
   startAuthority(): Promise<void>
   restartAgent(): Promise<void>
+}
+
+/** Resolves once the agent has heard its authority: until then it tells workloads to come again. */
+async function heard({ adminSocket }: RunningAgent): Promise<void> {
+  using admin = openTransport({ kind: 'unix', path: adminSocket })
+  const signal = AbortSignal.timeout(60_000)
+  const statuses = createClient(AgentAdmin, admin.transport).watchStatus({}, { signal })
+  for await (const { connected } of statuses) if (connected) return
+  throw new Error('the agent ended before it was connected')
 }
 
 /** Everything on loopback and in a temporary folder; leaves live `svidLifetime`. */
@@ -80,6 +90,7 @@ export async function startNode({ svidLifetime = '1h' } = {}): Promise<TestNode>
   const start = () => runAgent(config, { log: silent(), signal: stop.signal })
   let agent = await start()
   starting.defer(() => agent[Symbol.asyncDispose]())
+  await heard(agent)
   const started = starting.move()
   return {
     folder,

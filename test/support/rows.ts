@@ -1,5 +1,5 @@
 // Rows of the authority's store, ordinary but for what a test says.
-import type { AgentRow, EntryRow } from '../../ca/store/store.ts'
+import type { AgentRow, EntryRow } from '../../ca/store/model.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 
 /** An attested agent of example.org that has no certificate yet. */

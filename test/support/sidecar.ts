@@ -30,6 +30,10 @@ export interface SidecarOptions {
   readonly clock?: Clock
 }
 
+const minute = 60_000
+/** Nothing is given up because this machine stands still for seconds; who tests that sets its own. */
+const patient = { handshake: minute, requestHeaders: minute, connect: minute }
+
 /** `spec` is what a proxy.yaml would say. */
 export async function startSidecar(spec: unknown, options: SidecarOptions): Promise<Sidecar> {
   const { source, state, limits = {}, clock = systemClock } = options
@@ -39,14 +43,14 @@ export async function startSidecar(spec: unknown, options: SidecarOptions): Prom
   const mesh = createMesh()
   mesh.put(state)
   const tally = createTally(clock)
-  const fast = { recheck: 20, drain: 1000, ...limits }
+  const own = { ...patient, recheck: 20, drain: 1000, ...limits }
   const serving = await serve(proxySpec.parse(spec), {
     source,
     mesh,
     tally,
     log,
     clock,
-    limits: fast,
+    limits: own,
   })
   return { ...serving, mesh, tally, lines, port: serving.listeners[0]?.port ?? 0 }
 }

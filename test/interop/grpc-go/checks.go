@@ -233,7 +233,7 @@ func deadlines(c *client) error {
 	if err := wantCode(err, codes.DeadlineExceeded); err != nil {
 		return err
 	}
-	later, cancelLater := context.WithTimeout(context.Background(), 3*time.Second)
+	later, cancelLater := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancelLater()
 	stream, err := c.expand(later, ask{count: 3, hang: true})
 	if err != nil {

@@ -104,5 +104,5 @@ test('a stream that is not read holds up no other call of its connection', async
   expect(echo.server.openStreams).toBeGreaterThanOrEqual(20)
   session.destroy()
   never.resolve()
-  await vi.waitUntil(() => echo.server.openStreams === 0)
+  await vi.waitUntil(() => echo.server.openStreams === 0, { timeout: 20_000 })
 })

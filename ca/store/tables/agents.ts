@@ -1,14 +1,28 @@
 // Attested agents.
-import type { Transaction, Value } from '../../../runtime/db/sqlite.ts'
+import { type Transaction, upsert, type Value } from '../../../runtime/db/database.ts'
+import type { AgentRow } from '../model.ts'
 import { agentRow } from '../rows.ts'
-import type { AgentRow, AgentTable } from '../store.ts'
+import type { AgentTable } from '../store.ts'
 import type { Session } from './session.ts'
 
 const flag = (value: boolean) => (value ? 1 : 0)
 
-export function putAgent(tx: Transaction, it: AgentRow): void {
-  tx.run(
-    'INSERT OR REPLACE INTO agents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
+const put = upsert('agents', [
+  'id',
+  'attestation_type',
+  'serial',
+  'pending_serial',
+  'not_after',
+  'banned',
+  'can_reattest',
+  'selectors',
+  'version',
+  'attested_at',
+])
+
+export async function putAgent(tx: Transaction, it: AgentRow): Promise<void> {
+  await tx.run(
+    put,
     it.id,
     it.attestationType,
     it.serial,
@@ -24,15 +38,18 @@ export function putAgent(tx: Transaction, it: AgentRow): void {
 
 export function agentTable({ db, change }: Session): AgentTable {
   const touch = (sql: string, id: string, ...values: Value[]) =>
-    change((tx, emit) => {
-      const isKnown = tx.run(sql, ...values, id).changes === 1
-      if (isKnown) emit('agent', id)
+    change(async (tx, emit) => {
+      const isKnown = (await tx.run(sql, ...values, id)) === 1
+      if (isKnown) await emit('agent', id)
       return isKnown
     })
   return {
-    list: () => db.read.all('SELECT * FROM agents ORDER BY id').map((row) => agentRow.parse(row)),
-    get(id) {
-      const row = db.read.get('SELECT * FROM agents WHERE id = ?', id)
+    async list() {
+      const rows = await db.read.all('SELECT * FROM agents ORDER BY id')
+      return rows.map((row) => agentRow.parse(row))
+    },
+    async get(id) {
+      const row = await db.read.get('SELECT * FROM agents WHERE id = ?', id)
       return row === undefined ? undefined : agentRow.parse(row)
     },
     async promote(id, serial) {
