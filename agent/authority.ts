@@ -13,6 +13,7 @@ import {
   bundleToPem,
   type X509Bundle,
 } from '../spiffe/bundle.ts'
+import { IdentityError } from '../spiffe/errors.ts'
 import { spiffeIdOf } from '../spiffe/id.ts'
 import { matchId } from '../spiffe/match.ts'
 import { toPem } from '../spiffe/pem.ts'
@@ -22,6 +23,23 @@ import type { AgentSvid } from './own-svid.ts'
 
 export interface AuthorityLink extends Disposable {
   readonly transport: Transport
+}
+
+/** Where the authority is: several, where several share a store. */
+export interface Addresses {
+  current(): Address
+  /** The next one is current from now on. */
+  fail(): void
+}
+
+export function createAddresses(all: readonly Address[]): Addresses {
+  let at = 0
+  const current = () => {
+    const address = all[at % all.length]
+    if (address === undefined) throw new IdentityError('ERR_CONFIG', 'no address of an authority')
+    return address
+  }
+  return { current, fail: () => void at++ }
 }
 
 export interface LinkOptions {
@@ -75,11 +93,11 @@ export function openLink({ address, bundle, svid, now }: LinkOptions): Authority
 /** The bundle to believe before the authority has sent one: from a file, or found by its fingerprint. */
 export async function bootstrapBundle(
   { trustDomain, authority }: AgentConfig,
-  { signal }: { signal: AbortSignal },
+  { address, signal }: { readonly address: Address; readonly signal: AbortSignal },
 ): Promise<X509Bundle> {
   if (authority.bundle !== undefined) {
     return bundleOfPem(trustDomain, readFileSync(authority.bundle, 'utf8'), authority.bundle)
   }
-  const root = await fetchPinnedRoot(authority.address, authority.pin ?? '', { signal })
+  const root = await fetchPinnedRoot(address, authority.pin ?? '', { signal })
   return bundleOf(trustDomain, [root])
 }

@@ -35,8 +35,8 @@ function agentConfig(file: string) {
       trustDomain,
       authority: z
         .strictObject({
-          /** host:port of the authority's gRPC listener */
-          address,
+          /** host:port of the authority's gRPC listener; a list where several share a store */
+          address: z.union([address.transform((one) => [one]), z.array(address).min(1)]),
           /** PEM file of the trust bundle to believe at the first start */
           bundle: path.optional(),
           /** or the fingerprint of one of its certificates */

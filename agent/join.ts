@@ -5,6 +5,7 @@ import { Agent } from '../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Bundle } from '../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import type { X509SVID } from '../proto/gen/spire/api/types/x509svid_pb.js'
 import type { Clock } from '../runtime/clock.ts'
+import type { Address } from '../runtime/config.ts'
 import { createLatest } from '../runtime/lifecycle.ts'
 import { bundleOf, type X509Bundle } from '../spiffe/bundle.ts'
 import { bareCsr } from '../spiffe/csr.ts'
@@ -26,20 +27,25 @@ export function attestorOf({ joinTokenFile, x509pop }: AgentConfig): NodeAttesto
   return x509pop === undefined ? joinTokenAttestor(joinTokenFile) : x509PopAttestor(x509pop)
 }
 
+/** To which authority, and for how long. */
+export interface Way {
+  readonly address: Address
+  readonly clock: Clock
+  readonly signal: AbortSignal
+}
+
 /** The bundle as the authority has it now: a pin or an old file may know only a part. */
 async function currentBundle(
   bundle: X509Bundle,
-  config: AgentConfig,
-  clock: Clock,
-  signal: AbortSignal,
+  { address, clock, signal }: Way,
 ): Promise<X509Bundle> {
-  using link = openLink({ address: config.authority.address, bundle, now: clock.now })
+  using link = openLink({ address, bundle, now: clock.now })
   const { x509Authorities } = await createClient(Bundle, link.transport).getBundle(
     {},
     { signal, timeoutMs: callTimeout },
   )
   return bundleOf(
-    config.trustDomain,
+    bundle.trustDomain,
     x509Authorities.map(({ asn1 }) => asn1),
   )
 }
@@ -82,21 +88,13 @@ const isUsed = (error: unknown) =>
  * Attests this node once. Throws what the authority answered; a used token does not become good again, but
  * an agent that was killed before it had the answer gets one, for it still has the key.
  */
-export async function join(
-  config: AgentConfig,
-  state: StateFile,
-  { clock, signal }: { readonly clock: Clock; readonly signal: AbortSignal },
-): Promise<AgentState> {
+export async function join(config: AgentConfig, state: StateFile, way: Way): Promise<AgentState> {
+  const { address, clock, signal } = way
   const attestor = attestorOf(config)
   // read before anything else is done: what is missing is said first
   const payload = attestor.payload()
-  const bundle = await currentBundle(
-    await bootstrapBundle(config, { signal }),
-    config,
-    clock,
-    signal,
-  )
-  using link = openLink({ address: config.authority.address, bundle, now: clock.now })
+  const bundle = await currentBundle(await bootstrapBundle(config, way), way)
+  using link = openLink({ address, bundle, now: clock.now })
   const { keys, isRetry } = state.beginJoin()
   const csr = new Uint8Array(bareCsr(keys))
   const svid = await attest(link, attestor, csr, signal).catch((error) => {
@@ -111,9 +109,9 @@ export async function join(
 export async function attestAgain(
   config: AgentConfig,
   bundle: X509Bundle,
-  { clock, signal }: { readonly clock: Clock; readonly signal: AbortSignal },
+  { address, clock, signal }: Way,
 ): Promise<AgentSvid> {
-  using link = openLink({ address: config.authority.address, bundle, now: clock.now })
+  using link = openLink({ address, bundle, now: clock.now })
   const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
   const either = AbortSignal.any([signal, AbortSignal.timeout(callTimeout)])
   const csr = new Uint8Array(bareCsr(keys))

@@ -15,6 +15,7 @@ import { adminService } from './admin.ts'
 import { type Caller, createCallers } from './attest/caller.ts'
 import { createIdentify } from './attest/peer-credentials.ts'
 import { createUnixAttestor } from './attest/unix.ts'
+import { type Addresses, createAddresses } from './authority.ts'
 import type { AgentConfig } from './config.ts'
 import { join } from './join.ts'
 import { createKnowledge } from './knowledge.ts'
@@ -58,6 +59,7 @@ function isFinal(error: unknown): boolean {
 async function joined(
   config: AgentConfig,
   file: StateFile,
+  addresses: Addresses,
   { log, clock = systemClock, signal }: RunOptions,
 ): Promise<AgentState> {
   const known = file.load()
@@ -65,13 +67,14 @@ async function joined(
   const backoff = createBackoff({ first: 100, cap: 2000 })
   while (true) {
     try {
-      const state = await join(config, file, { clock, signal })
+      const state = await join(config, file, { address: addresses.current(), clock, signal })
       file.save(state)
       log.info({ agentId: state.svid.id }, 'this node has joined')
       return state
     } catch (error) {
       if (isFinal(error)) throw error
       log.warn({ err: error }, 'this node has not joined yet; tried again')
+      addresses.fail()
     }
     await clock.sleep(backoff.next(), { signal })
   }
@@ -99,9 +102,12 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   await selfTest()
   await using starting = new AsyncDisposableStack()
   const file = stateOf(config, options)
-  const { svid, bundle } = await joined(config, file, options)
+  const addresses = createAddresses(config.authority.address)
+  const { svid, bundle } = await joined(config, file, addresses, options)
   const knowledge = createKnowledge(config.trustDomain, bundle, clock)
-  const session = createSession({ config, knowledge, state: file, svid, clock, log })
+  const session = createSession({
+    ...{ config, addresses, knowledge, state: file, svid, clock, log },
+  })
   const cache = createSvidCache({ knowledge, clock, log })
   const ledger = createLedger()
   const callers = createCallers({

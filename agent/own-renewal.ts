@@ -4,6 +4,7 @@ import { Code, ConnectError } from '@connectrpc/connect'
 import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Addresses } from './authority.ts'
 import { renewOwn, type Work } from './calls.ts'
 import type { AgentConfig } from './config.ts'
 import { attestAgain, attestorOf } from './join.ts'
@@ -27,15 +28,18 @@ export interface OwnRenewal {
 
 export interface OwnRenewalOptions {
   readonly config: AgentConfig
+  readonly addresses: Addresses
   readonly knowledge: Knowledge
   readonly clock: Clock
   readonly log: Log
 }
 
 /** Which way follows from the configured evidence. */
-export function createOwnRenewal({ config, knowledge, clock, log }: OwnRenewalOptions): OwnRenewal {
+export function createOwnRenewal(options: OwnRenewalOptions): OwnRenewal {
+  const { config, addresses, knowledge, clock, log } = options
   const { isRepeatable } = attestorOf(config)
-  const again = (signal: AbortSignal) => attestAgain(config, knowledge.bundle(), { clock, signal })
+  const again = (signal: AbortSignal) =>
+    attestAgain(config, knowledge.bundle(), { address: addresses.current(), clock, signal })
 
   /** The connection lives on meanwhile: what the authority says of others still arrives. */
   async function untilAttested(signal: AbortSignal): Promise<AgentSvid> {

@@ -10,7 +10,7 @@ import type { Clock } from '../runtime/clock.ts'
 import { createTopic, type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
-import { type AuthorityLink, openLink } from './authority.ts'
+import { type Addresses, type AuthorityLink, openLink } from './authority.ts'
 import { followControl, requestSvids, untilDue } from './calls.ts'
 import type { AgentConfig } from './config.ts'
 import type { Knowledge } from './knowledge.ts'
@@ -29,6 +29,7 @@ export interface Session {
 
 export interface SessionOptions {
   readonly config: AgentConfig
+  readonly addresses: Addresses
   readonly knowledge: Knowledge
   readonly state: StateFile
   readonly svid: AgentSvid
@@ -56,9 +57,9 @@ function finalReason(error: unknown): string | undefined {
 }
 
 export function createSession(options: SessionOptions): Session {
-  const { config, knowledge, state, clock, log } = options
+  const { config, addresses, knowledge, state, clock, log } = options
   const topic = createTopic<void>()
-  const renewal = createOwnRenewal({ config, knowledge, clock, log })
+  const renewal = createOwnRenewal({ config, addresses, knowledge, clock, log })
   let svid = options.svid
   let link: AuthorityLink | undefined
   let trouble: string | undefined = 'not connected yet'
@@ -67,6 +68,7 @@ export function createSession(options: SessionOptions): Session {
     if (problem !== undefined)
       log.warn({ err: problem }, 'the connection to the authority is lost; workloads go on')
     else if (trouble !== undefined) log.info({ agentId: svid.id }, 'connected to the authority')
+    if (problem !== undefined) addresses.fail()
     trouble = problem === undefined ? undefined : explain(problem)
     topic.publish()
   }
@@ -80,12 +82,8 @@ export function createSession(options: SessionOptions): Session {
   async function connect(stop: AbortSignal, connected: () => void): Promise<void> {
     const over = new AbortController()
     const signal = AbortSignal.any([stop, over.signal])
-    using current = openLink({
-      address: config.authority.address,
-      bundle: knowledge.bundle(),
-      svid,
-      now: clock.now,
-    })
+    const to = { address: addresses.current(), bundle: knowledge.bundle() }
+    using current = openLink({ ...to, svid, now: clock.now })
     link = current
     try {
       const work = { knowledge, clock, signal, transport: current.transport }

@@ -125,7 +125,7 @@ async function run(): Promise<BenchResult> {
   const large = await prepareOurs(join(folder, 'large'))
   await fill(large, most)
   const pauses = stack.use(watchPauses())
-  const measured = { ours: [] as Start[], stock: [] as Start[], large: [] as Start[] }
+  const measured: Record<'ours' | 'stock' | 'large', Start[]> = { ours: [], stock: [], large: [] }
   for (let round = 0; round < rounds; round++) {
     measured.ours.push(await startOnce(ours, pauses))
     measured.stock.push(await startOnce(theirs, pauses))

@@ -1,4 +1,4 @@
-// bench storm: all of 10 000 agents have lost their authority's trust and join again at once, each by a TLS
+// bench storm: 10 000 agents join again, as many at once as one client process can drive, each by a TLS
 // connection and a token of its own; then those that are connected get their workloads' SVIDs.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

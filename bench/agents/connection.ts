@@ -27,7 +27,6 @@ export interface AgentConnection extends Disposable {
 }
 
 const longestMessage = 4 * 1024 * 1024
-const unknown = 2
 
 function retryDelayOf(details: unknown): number | undefined {
   if (typeof details !== 'string') return undefined
@@ -60,7 +59,7 @@ function callOn(session: ClientHttp2Session, method: string, message: Uint8Array
     const status = end['grpc-status']
     if (status === undefined) return reject(new Error(`${method}: no answer`))
     resolve({
-      code: Number(status ?? unknown),
+      code: Number(status),
       message: String(end['grpc-message'] ?? ''),
       messages,
       retryAfter: retryDelayOf(end['grpc-status-details-bin']),

@@ -113,6 +113,7 @@ const expected: Readonly<Record<string, readonly (CallerClass | 'nobody')[]>> = 
   'Authorities/GetStatus': ['local', 'admin'],
   'Authorities/Activate': ['local', 'admin'],
   'Authorities/Revoke': ['local', 'admin'],
+  'Authorities/Retire': ['local', 'admin'],
   'DenyRules/AddRule': ['local', 'admin'],
   'DenyRules/ListRules': ['local', 'admin'],
   'DenyRules/RemoveRule': ['local', 'admin'],

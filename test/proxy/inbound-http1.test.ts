@@ -35,7 +35,7 @@ const start = (port: number, limits = {}) =>
   )
 
 beforeAll(async () => {
-  const workload = createServer(async (request, response) => {
+  const workload = createServer({ keepAliveTimeout: 60_000 }, async (request, response) => {
     let body = ''
     for await (const part of request) body += part
     seen.push({ line: `${request.method} ${request.url}`, headers: request.rawHeaders, body })

@@ -18,12 +18,12 @@ export function testFolder(): TestFolder {
 }
 
 /** Writes ca.yaml into `folder` and lays out its state; `more` are further lines of it. */
-export function testConfig(folder: string, more = ''): CaConfig {
+export function testConfig(folder: string, more = '', port = 0): CaConfig {
   const file = join(folder, 'ca.yaml')
   const text = `trustDomain: example.org
 state: ./state
 unlock: { keyFile: ./ca.key }
-listen: 127.0.0.1:0
+listen: 127.0.0.1:${port}
 operations: 127.0.0.1:0
 ${more}`
   writeFileSync(file, text)

@@ -2,10 +2,10 @@
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import pg from 'pg'
+import { freePorts } from './ports.ts'
 
 /** Debian keeps the server's programs off the PATH, in a folder for each version. */
 const debian = '/usr/lib/postgresql'
@@ -40,15 +40,6 @@ function account(): { uid?: number; gid?: number } {
   return {}
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const bound = server.address()
-  server.close()
-  await once(server, 'close')
-  return typeof bound === 'object' && bound !== null ? bound.port : 0
-}
-
 async function answers(url: string): Promise<boolean> {
   const client = new pg.Client({ connectionString: url })
   client.on('error', () => {})
@@ -69,7 +60,7 @@ export interface TestPostgres extends AsyncDisposable {
   kill(): Promise<void>
   /** On the same port, with what was on the disk. */
   start(): Promise<void>
-  query(sql: string, url?: string): Promise<unknown[]>
+  query(sql: string, url?: string): Promise<Readonly<Record<string, unknown>>[]>
 }
 
 export async function startPostgres(): Promise<TestPostgres> {
@@ -80,7 +71,7 @@ export async function startPostgres(): Promise<TestPostgres> {
   const data = join(folder, 'data')
   const options = { ...owner, cwd: folder, stdio: 'ignore' } as const
   execFileSync(join(bin, 'initdb'), ['-D', data, '-U', 'castellan', '--auth=trust'], options)
-  const port = await freePort()
+  const [port = 0] = await freePorts(1)
   const urlOf = (name: string) => `postgres://castellan@127.0.0.1:${port}/${name}`
   let server: ChildProcess | undefined
   let count = 0
@@ -103,7 +94,7 @@ export async function startPostgres(): Promise<TestPostgres> {
     await gone
   }
 
-  async function query(sql: string, url = urlOf('postgres')): Promise<unknown[]> {
+  async function query(sql: string, url = urlOf('postgres')) {
     const client = new pg.Client({ connectionString: url })
     await client.connect()
     try {

@@ -82,7 +82,9 @@ export async function listening(server: Server): Promise<App> {
   }
 }
 
-export const startApp = (handler: RequestListener) => listening(createServer(handler))
+/** It ends no kept connection while a request may be on its way: a POST is not asked again. */
+export const startApp = (handler: RequestListener) =>
+  listening(createServer({ keepAliveTimeout: minute }, handler))
 
 /** What a peer presents and whom it expects, for `tls.connect`. */
 export function peerOptions(
