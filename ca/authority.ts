@@ -5,6 +5,7 @@ import type { Acknowledgements } from './acknowledgements.ts'
 import type { Attested, NodeAttestor } from './attestors/attestor.ts'
 import type { Authorities } from './authorities/authorities.ts'
 import type { Callers } from './callers.ts'
+import type { ForeignBundles } from './foreign-bundles.ts'
 import type { Wanted, WantedToken } from './grants.ts'
 import type { Delivered } from './issue.ts'
 import type { IstioCallers } from './istio/callers.ts'
@@ -23,6 +24,7 @@ export interface Authority {
   readonly authorities: Authorities
   readonly callers: Callers
   readonly revocation: Revocation
+  readonly foreignBundles: ForeignBundles
   readonly acknowledgements: Acknowledgements
   /** undefined when Istio's certificate service is not configured */
   readonly istio: IstioCallers | undefined

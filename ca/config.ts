@@ -100,6 +100,15 @@ function caConfig(file: string) {
         .default({}),
       /** Istio's certificate service, for Istio's own agents; off when left out */
       istio: istio(path).optional(),
+      /** how bundles of other trust domains are fetched from endpoints of the web (https_web) */
+      federation: z
+        .strictObject({
+          /** whether these may be on a private network or on this machine */
+          privateAddresses: z.boolean().default(false),
+          /** PEM of who may vouch for these; the public authorities when left out */
+          roots: path.optional(),
+        })
+        .prefault({}),
       /** folder of policy files (*.yaml) that is watched and applied */
       policies: path.optional(),
       /** lowers the floor of lifetimes to 2 s; for demonstrations and tests */

@@ -26,37 +26,57 @@ export interface AgentFacts {
 
 const selectorText = ({ type, value }: SelectorRow) => `${type}:${value}`
 
-function add<K>(index: Map<K, Set<EntryRow>>, key: K, entry: EntryRow): void {
-  const known = index.get(key)
-  if (known === undefined) index.set(key, new Set([entry]))
-  else known.add(entry)
+/** Rows by a key that most have alone: a set is made for the second one. */
+interface Rows<K> {
+  add(key: K, entry: EntryRow): void
+  drop(key: K, entry: EntryRow): void
+  of(key: K): Iterable<EntryRow>
 }
 
-function drop<K>(index: Map<K, Set<EntryRow>>, key: K, entry: EntryRow): void {
-  const known = index.get(key)
-  known?.delete(entry)
-  if (known?.size === 0) index.delete(key)
+function createRows<K>(): Rows<K> {
+  const index = new Map<K, EntryRow | Set<EntryRow>>()
+  return {
+    add(key, entry) {
+      const known = index.get(key)
+      if (known === undefined) index.set(key, entry)
+      else if (known instanceof Set) known.add(entry)
+      else index.set(key, new Set([known, entry]))
+    },
+    drop(key, entry) {
+      const known = index.get(key)
+      if (known === entry) index.delete(key)
+      if (known instanceof Set && known.delete(entry) && known.size === 0) index.delete(key)
+    },
+    of(key) {
+      const known = index.get(key)
+      if (known === undefined) return []
+      return known instanceof Set ? known : [known]
+    },
+  }
 }
 
-export function createEntryIndex(trustDomain: TrustDomain, rows: Iterable<EntryRow>): EntryIndex {
+export function createEntryIndex(
+  trustDomain: TrustDomain,
+  rows: Iterable<EntryRow> = [],
+): EntryIndex {
   const byId = new Map<string, EntryRow>()
-  const byParent = new Map<SpiffeId, Set<EntryRow>>()
-  const byIdentity = new Map<SpiffeId, Set<EntryRow>>()
+  const byParent = createRows<SpiffeId>()
+  const byIdentity = createRows<SpiffeId>()
   const server = spiffeIdOf(trustDomain, '/spire/server')
 
   function remove(id: string): void {
     const old = byId.get(id)
     if (old === undefined) return
     byId.delete(id)
-    drop(byParent, old.parentId, old)
-    drop(byIdentity, old.spiffeId, old)
+    byParent.drop(old.parentId, old)
+    byIdentity.drop(old.spiffeId, old)
   }
 
   function put(entry: EntryRow): void {
     remove(entry.id)
     byId.set(entry.id, entry)
-    add(byParent, entry.parentId, entry)
-    add(byIdentity, entry.spiffeId, entry)
+    byParent.add(entry.parentId, entry)
+    byIdentity.add(entry.spiffeId, entry)
   }
 
   const isAlive = (entry: EntryRow, now: number) =>
@@ -64,7 +84,7 @@ export function createEntryIndex(trustDomain: TrustDomain, rows: Iterable<EntryR
 
   function aliasesOf({ selectors }: AgentFacts, now: number): EntryRow[] {
     const own = new Set(selectors.map(selectorText))
-    return [...(byParent.get(server) ?? [])].filter(
+    return [...byParent.of(server)].filter(
       (alias) => isAlive(alias, now) && alias.selectors.every((it) => own.has(selectorText(it))),
     )
   }
@@ -76,7 +96,7 @@ export function createEntryIndex(trustDomain: TrustDomain, rows: Iterable<EntryR
     for (let parent = queue.pop(); parent !== undefined; parent = queue.pop()) {
       if (seen.has(parent)) continue
       seen.add(parent)
-      for (const entry of byParent.get(parent) ?? []) {
+      for (const entry of byParent.of(parent)) {
         if (!isAlive(entry, now)) continue
         found.add(entry)
         queue.push(entry.spiffeId)
@@ -97,7 +117,7 @@ export function createEntryIndex(trustDomain: TrustDomain, rows: Iterable<EntryR
       if (seen.has(it) || !isAlive(it, now)) continue
       if (tops.has(it.parentId)) return true
       seen.add(it)
-      queue.push(...(byIdentity.get(it.parentId) ?? []))
+      queue.push(...byIdentity.of(it.parentId))
     }
     return false
   }
@@ -111,7 +131,7 @@ export function createEntryIndex(trustDomain: TrustDomain, rows: Iterable<EntryR
     all: () => byId.values(),
     put,
     remove,
-    bySpiffeId: (id, now) => [...(byIdentity.get(id) ?? [])].filter((it) => isAlive(it, now)),
+    bySpiffeId: (id, now) => [...byIdentity.of(id)].filter((it) => isAlive(it, now)),
     authorized,
     isAuthorized,
   }

@@ -13,6 +13,7 @@ import { bundleSourceOf } from '../spiffe/bundle.ts'
 import { explain, hasCode } from '../spiffe/errors.ts'
 import { detailsOf, servicesOf } from './app.ts'
 import type { Authority } from './authority.ts'
+import { fetchBundles } from './bundle-fetching.ts'
 import { nameOf, type Peer, peerOf } from './callers.ts'
 import type { CaConfig } from './config.ts'
 import type { IssueSteps } from './issue.ts'
@@ -103,6 +104,18 @@ function servingOf(authority: Authority, metrics: CaMetrics, log: Log) {
   }
 }
 
+/** What others keep up to date: the folder of policies, the bundles of other trust domains. */
+function followOutside(
+  { policies, development }: CaConfig,
+  authority: Authority,
+  { log, clock }: { readonly log: Log; readonly clock: Clock },
+): AsyncDisposable {
+  const following = new AsyncDisposableStack()
+  if (policies !== undefined) following.use(followPolicies(policies, authority, { log, clock }))
+  following.use(fetchBundles(authority, { log, clock, development }))
+  return following
+}
+
 /** Starts the authority of `config`, which `ca init` has prepared. Throws IdentityError with what to do. */
 export async function runAuthority(
   config: CaConfig,
@@ -148,9 +161,7 @@ export async function runAuthority(
   starting.use(renewServerSvid(svid, authority, { clock, log, use }))
   starting.use(every(clock, minute, authority.revocation.refresh))
   starting.use(watchPeers(server, authority, clock))
-  if (config.policies !== undefined) {
-    starting.use(followPolicies(config.policies, authority, { log, clock }))
-  }
+  starting.use(followOutside(config, authority, { log, clock }))
   const notReady = () => checkedReason(authority)
   const operations = starting.use(
     await startOperations({ listen: config.operations, notReady, metrics: metrics.registry }),

@@ -16,6 +16,7 @@ import { keysInStore, openKeyFolder } from './authorities/keys.ts'
 import type { Authority } from './authority.ts'
 import { createCallers } from './callers.ts'
 import { type CaConfig, lifetimesOf } from './config.ts'
+import { createForeignBundles, type ForeignBundlesOptions } from './foreign-bundles.ts'
 import type { IssueSteps } from './issue.ts'
 import { createIssuing } from './issuing.ts'
 import { openIstio } from './istio/open.ts'
@@ -50,6 +51,20 @@ function x509Pop({ trustDomain, attestors }: CaConfig, clock: Clock): [string, N
   }
 }
 
+/** Who vouches for https_web endpoints, read once, at the start. Throws ERR_CONFIG. */
+function endpointsOfTheWeb({ federation }: CaConfig): ForeignBundlesOptions['web'] {
+  const { privateAddresses, roots: file } = federation
+  if (file === undefined) return { privateAddresses }
+  try {
+    const roots = readFileSync(file, 'utf8')
+    parsePem(roots, 'CERTIFICATE', file)
+    return { privateAddresses, roots }
+  } catch (cause) {
+    const message = `federation.roots: cannot read ${file}: ${explain(cause)}`
+    throw new IdentityError('ERR_CONFIG', message, { cause })
+  }
+}
+
 function storeOf(config: CaConfig, { database, clock = systemClock }: OpenOptions): Promise<Store> {
   const { store: url, state, trustDomain } = config
   const location =
@@ -67,6 +82,7 @@ export async function openAuthority(
   const { log, clock = systemClock, between, onIssued } = options
   const { trustDomain, state, authorityLifetime: lifetime } = config
   const secret = unlockingSecret(config)
+  const web = endpointsOfTheWeb(config)
   await using undo = new AsyncDisposableStack()
   const store = undo.use(await storeOf(config, options))
   // the keys of tokens are everybody's; what signs certificates stays with its replica
@@ -91,7 +107,7 @@ export async function openAuthority(
   const now = () => clock.now()
   const serverNames = config.istio?.serverNames ?? []
   const rules = { trustDomain, registry, now, serverNames, lifetimes: lifetimesOf(config) }
-  const { issuance: issued } = store
+  const { issuance: issued, federation } = store
   const issuing = createIssuing({
     clock,
     store,
@@ -115,6 +131,7 @@ export async function openAuthority(
       isTrusted: (authorityId) => authorities.all().some(({ id }) => id === authorityId),
     }),
     revocation: createRevocation({ registry, authorities, issued, shared: store.denyRules, clock }),
+    foreignBundles: createForeignBundles({ own: authorities.bundle, federation, clock, log, web }),
     istio: openIstio(config, { clock, log, issued, denyRules: registry.denyRules }),
     attestors: new Map([
       ['join_token', joinTokenAttestor(trustDomain, clock)],

@@ -68,7 +68,8 @@ export async function openRegistry(store: Store, trustDomain: TrustDomain): Prom
     await loaded.promise
     take(events, await freshFor(events, store))
   })
-  const entries = createEntryIndex(trustDomain, await store.entries.list())
+  const entries = createEntryIndex(trustDomain)
+  for await (const entry of store.entries.all()) entries.put(entry)
   const agents = new Map((await store.agents.list()).map((agent) => [agent.id, agent]))
   const topic = createTopic<Change>()
   let policies = await store.policies.current()

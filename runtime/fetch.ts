@@ -3,18 +3,40 @@
 import { lookup as resolve } from 'node:dns'
 import { request } from 'node:https'
 import { BlockList, isIP, isIPv6, type LookupFunction } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import { explain, IdentityError } from '../spiffe/errors.ts'
+import { peerChain } from './tls-server.ts'
 
 export interface FetchOptions {
   /** PEM; the public roots when left out */
   readonly roots?: string | undefined
   /** whether an address of a private network or of this machine will do */
   readonly privateAddress: boolean
+  /** what to set so that it will do; `privateAddress: true beside this URL` when left out */
+  readonly remedy?: string
+  /**
+   * Whose server it has to be, instead of the host that its certificate names: throws unless the chain
+   * (DER, leaf first), which leads to one of `roots`, is theirs.
+   */
+  readonly verifyServer?: ((chain: readonly Uint8Array[]) => void) | undefined
   /** milliseconds for all of it */
   readonly timeout: number
   /** bytes of the body */
   readonly most: number
+  readonly signal?: AbortSignal
 }
+
+/** Mozilla's intermediate set, which SPIFFE Federation §5 demands; those of TLS 1.3 are all in it. */
+const tls = {
+  minVersion: 'TLSv1.2',
+  ciphers: [
+    ...['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'],
+    ...['ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-RSA-AES128-GCM-SHA256'],
+    ...['ECDHE-ECDSA-AES256-GCM-SHA384', 'ECDHE-RSA-AES256-GCM-SHA384'],
+    ...['ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-RSA-CHACHA20-POLY1305'],
+    ...['DHE-RSA-AES128-GCM-SHA256', 'DHE-RSA-AES256-GCM-SHA384', 'DHE-RSA-CHACHA20-POLY1305'],
+  ].join(':'),
+} as const
 
 /** Nobody publishes there: machine metadata services, multicast, addresses that mean "this". */
 const never = new BlockList()
@@ -40,23 +62,28 @@ inside.addAddress('::1', 'ipv6')
 inside.addSubnet('64:ff9b::', 96, 'ipv6')
 inside.addSubnet('fc00::', 7, 'ipv6')
 
+type AddressRule = Pick<FetchOptions, 'privateAddress' | 'remedy'>
+
 /** Why nothing is fetched from `address`; undefined when it may be. */
-export function addressProblem(address: string, privateAddress: boolean): string | undefined {
+export function addressProblem(
+  address: string,
+  { privateAddress, remedy = 'privateAddress: true beside this URL' }: AddressRule,
+): string | undefined {
   const family = isIPv6(address) ? 'ipv6' : 'ipv4'
   if (never.check(address, family))
     return `${address} is never fetched from: it is link-local, multicast or unspecified`
   if (!privateAddress && inside.check(address, family))
-    return `${address} is on a private network; set privateAddress: true beside this URL to allow it`
+    return `${address} is on a private network; set ${remedy} to allow it`
   return undefined
 }
 
 /** Resolves as node:dns does; an address that is refused is never connected to. */
-function guarded(privateAddress: boolean): LookupFunction {
+function guarded(rule: AddressRule): LookupFunction {
   return (host, options, callback) => {
     resolve(host, { ...options, all: true }, (error, addresses) => {
       if (error !== null) return callback(error, '')
       for (const { address } of addresses) {
-        const problem = addressProblem(address, privateAddress)
+        const problem = addressProblem(address, rule)
         if (problem !== undefined) return callback(new Error(problem), '')
       }
       const [first] = addresses
@@ -66,12 +93,35 @@ function guarded(privateAddress: boolean): LookupFunction {
   }
 }
 
+/** As node:tls asks it: undefined, or the error that ends the handshake before anything is sent. */
+function identityProblem(
+  socket: unknown,
+  verify: NonNullable<FetchOptions['verifyServer']>,
+): Error | undefined {
+  try {
+    verify(socket instanceof TLSSocket ? peerChain(socket) : [])
+    return undefined
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error))
+  }
+}
+
 async function get(url: URL, options: FetchOptions, signal: AbortSignal): Promise<Buffer> {
   const { promise, resolve: done, reject } = Promise.withResolvers<Buffer>()
-  const { roots: ca, privateAddress, most } = options
+  const { roots: ca, verifyServer, most } = options
+  const identity =
+    verifyServer === undefined
+      ? {}
+      : {
+          // an authority of a bundle is trusted whoever signed it
+          allowPartialTrustChain: true,
+          checkServerIdentity: (): Error | undefined => identityProblem(asked.socket, verifyServer),
+        }
+  // no agent: it would resume sessions, and those skip checkServerIdentity
+  const connection = { ...tls, ...identity, lookup: guarded(options), agent: false } as const
   const asked = request(
     url,
-    { ...(ca === undefined ? {} : { ca }), lookup: guarded(privateAddress), agent: false, signal },
+    { ...connection, ...(ca === undefined ? {} : { ca }), signal },
     (response) => {
       if (response.statusCode !== 200) {
         response.destroy()
@@ -100,9 +150,11 @@ export async function fetchBounded(url: string, options: FetchOptions): Promise<
     if (target.protocol !== 'https:') throw new Error('only https is fetched')
     // an address in the URL is connected to without a lookup
     const host = target.hostname.replace(/^\[|\]$/g, '')
-    const problem = isIP(host) === 0 ? undefined : addressProblem(host, options.privateAddress)
+    const problem = isIP(host) === 0 ? undefined : addressProblem(host, options)
     if (problem !== undefined) throw new Error(problem)
-    return await get(target, options, AbortSignal.timeout(options.timeout))
+    const late = AbortSignal.timeout(options.timeout)
+    const { signal } = options
+    return await get(target, options, signal === undefined ? late : AbortSignal.any([signal, late]))
   } catch (cause) {
     throw new IdentityError('ERR_UNAVAILABLE', `cannot fetch ${url}: ${explain(cause)}`, { cause })
   }

@@ -99,7 +99,16 @@ logLevel: error
 `
   writeFileSync(config, text)
   const boot = join(import.meta.dirname, '../../cli/boot.mjs')
-  const args = (verb: string) => [...nodeArgs, boot, 'ca', verb, '--config', config]
+  // the flag is that of bin/castellan
+  const args = (verb: string) => [
+    ...nodeArgs,
+    '--max-semi-space-size=8',
+    boot,
+    'ca',
+    verb,
+    '--config',
+    config,
+  ]
   const init = spawn(process.execPath, args('init'), { stdio: ['ignore', 'ignore', 'inherit'] })
   await once(init, 'exit')
   const name = 'castellan ca run'

@@ -1,5 +1,5 @@
-// spire.api.server.trustdomain.v1.TrustDomain: relationships are kept and served here; who fetches the
-// bundles is not part of this service.
+// spire.api.server.trustdomain.v1.TrustDomain: relationships are kept and served here; their bundles are
+// fetched by ca/bundle-fetching.ts, and here when somebody asks for it.
 import { TrustDomain } from '../../proto/gen/spire/api/server/trustdomain/v1/trustdomain_pb.js'
 import type {
   FederationRelationship,
@@ -92,12 +92,9 @@ export function trustDomainService(authority: Authority, log: Log): Service<Peer
       })
       return { results: results.map((it, i) => ({ ...it, trustDomain: trustDomains[i] ?? '' })) }
     },
-    async refreshBundle({ trustDomain }) {
-      const { url } = await found(trustDomain)
-      throw new IdentityError(
-        'ERR_UNIMPLEMENTED',
-        `bundles are not fetched yet; take that of ${url} and set it as a federated bundle`,
-      )
+    async refreshBundle({ trustDomain }, { signal }) {
+      await authority.foreignBundles.refresh(await found(trustDomain), { signal })
+      return {}
     },
   })
 }

@@ -66,28 +66,6 @@ export const agentRow: z.ZodType<AgentRow> = z
     attestedAt: row.attested_at,
   }))
 
-const entryBody: z.ZodType<EntryRow> = z.strictObject({
-  id: z.string(),
-  spiffeId,
-  parentId: spiffeId,
-  selectors,
-  x509SvidTtl: z.number(),
-  jwtSvidTtl: z.number(),
-  federatesWith: z.array(z.string()),
-  admin: z.boolean(),
-  downstream: z.boolean(),
-  expiresAt: z.number(),
-  dnsNames: z.array(z.string()),
-  storeSvid: z.boolean(),
-  hint: z.string(),
-  disablePrefetch: z.boolean(),
-  includeJti: z.boolean(),
-  revision: z.number(),
-  createdAt: z.number(),
-})
-
-export const entryRow = z.object({ body: json(entryBody) }).transform((row) => row.body)
-
 export const issuedRow: z.ZodType<IssuedRow> = z
   .object({
     serial: bytes.transform((value): Serial => serialOf(value)),

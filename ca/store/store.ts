@@ -61,7 +61,8 @@ export interface AgentTable {
 }
 
 export interface EntryTable {
-  list(): Promise<EntryRow[]>
+  /** In no order. */
+  all(): AsyncIterable<EntryRow>
   /** Those of these that exist. */
   some(ids: readonly string[]): Promise<EntryRow[]>
   /** ERR_ALREADY_EXISTS for a second entry of the same ID, parent and selectors, or of the same id. */

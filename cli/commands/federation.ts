@@ -1,4 +1,4 @@
-// castellan federation create, list, show, update, delete
+// castellan federation create, list, show, update, refresh, delete
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { createClient, type Transport } from '@connectrpc/connect'
 import { z } from 'zod'
@@ -107,6 +107,28 @@ export function federationCommands(register: Register): void {
     })
   }
   readingCommands(register)
+  actingCommands(register)
+}
+
+function actingCommands(register: Register): void {
+  register({
+    noun: 'federation',
+    verb: 'refresh',
+    about: 'Fetches the bundle of one trust domain now; otherwise it is fetched as its hint says.',
+    positional: ['<trust-domain>'],
+    options: [socketOption],
+    run: (context, given) =>
+      withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
+        const trustDomain = parseTrustDomain(given.args[0] ?? '')
+        await createClient(TrustDomain, transport).refreshBundle({ trustDomain })
+        answer(
+          context,
+          { trustDomain, refreshed: true },
+          () => `the bundle of ${trustDomain} is as its endpoint has it`,
+        )
+        return 0
+      }),
+  })
   register({
     noun: 'federation',
     verb: 'delete',

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { chmodSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import tls from 'node:tls'
+import { admitInTurn, type HandshakeLimits } from './handshakes.ts'
 
 export type Listen =
   | { readonly path: string; readonly mode: number }
@@ -21,6 +22,7 @@ export interface ListenOptions {
   readonly listen: Listen
   readonly tls: tls.TlsOptions | undefined
   readonly connections: number | undefined
+  readonly handshakes?: HandshakeLimits | undefined
   /** each connection that is ready to speak HTTP/2 */
   readonly accept: (socket: net.Socket | tls.TLSSocket) => void
 }
@@ -39,18 +41,14 @@ function makeServer(options: ListenOptions): {
     }
     return { server: net.createServer(shared, options.accept), setTls }
   }
-  const server = tls.createServer({
-    handshakeTimeout,
-    ...options.tls,
-    ...shared,
-    ALPNProtocols: ['h2'],
-  })
+  const server = tls.createServer({ handshakeTimeout, ...options.tls, ALPNProtocols: ['h2'] })
   server.on('secureConnection', (socket) => {
     if (socket.alpnProtocol === 'h2') options.accept(socket)
     else socket.destroy()
   })
   server.on('tlsClientError', (_error, socket) => socket.destroy())
-  return { server, setTls: (next) => server.setSecureContext(next) }
+  const front = admitInTurn(server, shared, options.handshakes)
+  return { server: front, setTls: (next) => server.setSecureContext(next) }
 }
 
 /** Whether nobody answers at `path`: the file is left over from a server that was killed. */

@@ -44,6 +44,7 @@ describe('ca.yaml', () => {
       authorityLifetime: 7 * 86_400_000,
       svidLifetime: 3_600_000,
       attestors: {},
+      federation: { privateAddresses: false },
       development: false,
       logLevel: 'info',
     })

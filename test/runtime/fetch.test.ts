@@ -120,6 +120,6 @@ const addresses = [
   ['ff02::1', false, false],
 ] as const
 test.each(addresses)('%s: allowed inside %s, outside %s', (address, inside, outside) => {
-  expect(addressProblem(address, true) === undefined).toBe(inside)
-  expect(addressProblem(address, false) === undefined).toBe(outside)
+  expect(addressProblem(address, { privateAddress: true }) === undefined).toBe(inside)
+  expect(addressProblem(address, { privateAddress: false }) === undefined).toBe(outside)
 })

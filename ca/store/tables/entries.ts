@@ -2,8 +2,9 @@
 import type { Transaction } from '../../../runtime/db/database.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
 import { hintsCollide } from '../../hints.ts'
+import { entryOf } from '../entry-body.ts'
 import type { EntryRow } from '../model.ts'
-import { entryRow, identityOf } from '../rows.ts'
+import { identityOf } from '../rows.ts'
 import type { EntryTable } from '../store.ts'
 import type { Session } from './session.ts'
 
@@ -11,7 +12,7 @@ async function sameHint(tx: Transaction, entry: EntryRow): Promise<EntryRow | un
   if (entry.hint === '') return undefined
   // the second condition is that of the index
   const rows = await tx.all("SELECT body FROM entries WHERE hint = ? AND hint <> ''", entry.hint)
-  return rows.map((row) => entryRow.parse(row)).find((other) => hintsCollide(entry, other))
+  return rows.map((row) => entryOf(row.body)).find((other) => hintsCollide(entry, other))
 }
 
 /** Throws ERR_ALREADY_EXISTS when another entry has the same identity, or its hint beside it. */
@@ -43,14 +44,25 @@ export async function replaceEntry(tx: Transaction, entry: EntryRow): Promise<vo
   )
 }
 
+/** rows that are read at once */
+const part = 2000
+
 export function entryTable({ db, change }: Session): EntryTable {
   return {
-    list: async () =>
-      (await db.read.all('SELECT body FROM entries')).map((row) => entryRow.parse(row)),
+    async *all() {
+      // in parts: the texts of one are gone before those of the next are there
+      const sql = 'SELECT id, body FROM entries WHERE id > ? ORDER BY id LIMIT ?'
+      for (let after = ''; ; ) {
+        const rows = await db.read.all(sql, after, part)
+        for (const row of rows) yield entryOf(row.body)
+        if (rows.length < part) return
+        after = String(rows.at(-1)?.id)
+      }
+    },
     async some(ids) {
       const sql = `SELECT body FROM entries WHERE ${db.dialect.among('id')}`
       const rows = await db.read.all(sql, JSON.stringify(ids))
-      return rows.map((row) => entryRow.parse(row))
+      return rows.map((row) => entryOf(row.body))
     },
     create: (entry) =>
       change(async (tx, emit) => {
@@ -66,7 +78,7 @@ export function entryTable({ db, change }: Session): EntryTable {
       change(async (tx, emit) => {
         const row = await tx.get('SELECT body FROM entries WHERE id = ?', id)
         if (row === undefined) throw new IdentityError('ERR_NOT_FOUND', `entry ${id} not found`)
-        const entry = edit(entryRow.parse(row))
+        const entry = edit(entryOf(row.body))
         await demandDistinct(tx, entry)
         await replaceEntry(tx, entry)
         await emit('entry', id)

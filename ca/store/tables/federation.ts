@@ -1,8 +1,9 @@
 // Bundles of other trust domains, and where they are fetched from.
 import { type Transaction, upsert } from '../../../runtime/db/database.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
+import { entryOf } from '../entry-body.ts'
 import type { EntryRow, FederatedBundleRow, TokenKeyRow } from '../model.ts'
-import { entryRow, federatedBundleRow, relationshipRow } from '../rows.ts'
+import { federatedBundleRow, relationshipRow } from '../rows.ts'
 import type { FederationTable } from '../store.ts'
 import { replaceEntry } from './entries.ts'
 import type { Emit, Session } from './session.ts'
@@ -40,7 +41,7 @@ async function entriesWith(tx: Transaction, trustDomain: string): Promise<EntryR
   // finds too much: the name may stand elsewhere
   const rows = await tx.all('SELECT body FROM entries WHERE body LIKE ?', `%"${trustDomain}"%`)
   return rows
-    .map((row) => entryRow.parse(row))
+    .map((row) => entryOf(row.body))
     .filter(({ federatesWith }) => federatesWith.includes(trustDomain))
 }
 
