@@ -9,10 +9,12 @@ import type { X509SVID } from '../proto/gen/spire/api/types/x509svid_pb.js'
 import type { Clock } from '../runtime/clock.ts'
 import { createLatest, every } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
+import { bundleSourceOf } from '../spiffe/bundle.ts'
 import { parseCertificate } from '../spiffe/certificate.ts'
 import { bareCsr } from '../spiffe/csr.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { renewalPoint, taintPoint } from '../spiffe/renewal.ts'
+import { verifySvid } from '../spiffe/svid.ts'
 import type { Knowledge } from './knowledge.ts'
 import { type AgentSvid, receivedSvid } from './own-svid.ts'
 
@@ -28,13 +30,32 @@ export interface Work {
 const callTimeout = 30_000
 const longestSilence = 60_000
 
+export interface Following {
+  /** a message was taken in */
+  readonly connected: () => void
+  /** Puts the bundle on disk. */
+  readonly persist: () => void
+  readonly log: Log
+}
+
+/** Why a leaf of an authority that is about to sign would not be believed; undefined when all would. */
+function rehearse(canaries: readonly Uint8Array[], knowledge: Knowledge, now: number): unknown {
+  try {
+    const bundles = bundleSourceOf(knowledge.bundle())
+    for (const canary of canaries) verifySvid([canary], bundles, { now })
+    return undefined
+  } catch (error) {
+    return error
+  }
+}
+
 /**
  * Follows the control stream: each message is taken in, a bundle is on disk before it is acknowledged.
  * Never returns; throws when the stream ends, or nothing was heard for three heartbeats.
  */
 export async function followControl(
   { transport, knowledge, clock, signal }: Work,
-  { connected, persist }: { readonly connected: () => void; readonly persist: () => void },
+  { connected, persist, log }: Following,
 ): Promise<never> {
   const silent = new AbortController()
   const either = AbortSignal.any([signal, silent.signal])
@@ -47,6 +68,7 @@ export async function followControl(
     }
   }
   let heard = clock.monotonic()
+  let failure: unknown
   await using _ = every(clock, 5000, () => {
     if (clock.monotonic() - heard > longestSilence)
       silent.abort(new Error('the authority is silent'))
@@ -55,8 +77,13 @@ export async function followControl(
   for await (const message of client.subscribe(outgoing(), { signal: either })) {
     heard = clock.monotonic()
     knowledge.apply(message)
-    if (message.bundle !== undefined) persist()
-    acknowledgements.push(message.cursor)
+    if (message.bundle !== undefined) {
+      persist()
+      failure = rehearse(message.canaries, knowledge, clock.now())
+      if (failure !== undefined) log.error({ err: failure }, 'a new authority cannot be believed')
+    }
+    // one that does not pass the rehearsal holds the rotation up, and the authority shows it
+    if (failure === undefined) acknowledgements.push(message.cursor)
     connected()
   }
   throw new IdentityError('ERR_UNAVAILABLE', 'the authority ended the stream')

@@ -87,7 +87,7 @@ export function createSession(options: SessionOptions): Session {
     link = current
     try {
       const work = { knowledge, clock, signal, transport: current.transport }
-      const followed = followControl(work, { connected, persist: () => save(svid) })
+      const followed = followControl(work, { connected, persist: () => save(svid), log })
       const renewed = untilDue(svid, work).then(() => renewal.next(work))
       await Promise.race([followed, renewed.then(save)])
       log.info({ agentId: svid.id, serial: svid.serial }, "the agent's own SVID was renewed")

@@ -12,7 +12,7 @@ import { isBelow, type SpiffeId } from '../spiffe/id.ts'
 import { verifySvid } from '../spiffe/svid.ts'
 import { type Attested, vouch } from './attestors/attestor.ts'
 import type { Registry } from './registry.ts'
-import type { AgentRow } from './store/model.ts'
+import type { AgentRow, EntryRow } from './store/model.ts'
 import type { AgentTable } from './store/store.ts'
 
 /** What a connection proved when it was opened. */
@@ -140,6 +140,8 @@ export interface Callers {
   agent(context: CallContext<Peer>): { row: AgentRow; attested: Attested }
   /** The calling administrator, vouched for. */
   administrator(context: CallContext<Peer>): Attested
+  /** The entry by which the caller may have an authority below this one. Throws ERR_DENIED. */
+  downstream(context: Pick<CallContext<Peer>, 'peer'>): EntryRow
 }
 
 export interface CallersOptions {
@@ -152,6 +154,13 @@ export interface CallersOptions {
 
 export function nameOf(peer: Peer): string {
   return peer.kind === 'svid' ? peer.id : peer.kind
+}
+
+function downstreamEntry({ entries }: Registry, peer: Peer, now: number): EntryRow {
+  const own = peer.kind === 'svid' ? entries.bySpiffeId(peer.id, now) : []
+  const entry = own.find(({ downstream }) => downstream)
+  if (entry !== undefined) return entry
+  throw new IdentityError('ERR_DENIED', `${nameOf(peer)} is no downstream authority`)
 }
 
 export function createCallers({ registry, table, now, isTrusted }: CallersOptions): Callers {
@@ -225,6 +234,7 @@ export function createCallers({ registry, table, now, isTrusted }: CallersOption
       const row = agentOf(peer)
       return { row, attested: vouch({ kind: 'agent', agent: row }) }
     },
+    downstream: ({ peer }) => downstreamEntry(registry, peer, now()),
     administrator({ peer }) {
       if (peer.kind !== 'local' && !isMarked(peer, 'admin')) {
         throw new IdentityError('ERR_DENIED', `${nameOf(peer)} is no administrator`)

@@ -39,12 +39,15 @@ function attempt<T>(field: string, parse: () => T): T {
   }
 }
 
-function authority(der: Uint8Array, field: string): Uint8Array {
+export function authorityFromWire(der: Uint8Array, field: string): Uint8Array {
   const { isCa } = attempt(field, () => parseCertificate(der))
   return isCa ? der : badRequest([{ field, problem: 'is no CA certificate' }])
 }
 
-function tokenKey({ keyId, publicKey, expiresAt, tainted }: JWTKey | WITKey, field: string) {
+export function tokenKeyFromWire(
+  { keyId, publicKey, expiresAt, tainted }: JWTKey | WITKey,
+  field: string,
+) {
   if (keyId === '' || keyId.length > 255)
     badRequest([{ field: `${field}.key_id`, problem: 'is not 1 to 255 characters' }])
   attempt(`${field}.public_key`, () =>
@@ -69,11 +72,11 @@ export function bundleFromWire(message: Bundle, own: TrustDomain, at: string): F
   return {
     trustDomain: foreignFromWire(message.trustDomain, `${at}.trust_domain`, own),
     x509: list(message.x509Authorities, 'x509_authorities', ({ asn1, tainted }, field) => ({
-      der: authority(asn1, `${field}.asn1`),
+      der: authorityFromWire(asn1, `${field}.asn1`),
       tainted,
     })),
-    jwt: list(message.jwtAuthorities, 'jwt_authorities', tokenKey),
-    wit: list(message.witAuthorities, 'wit_authorities', tokenKey),
+    jwt: list(message.jwtAuthorities, 'jwt_authorities', tokenKeyFromWire),
+    wit: list(message.witAuthorities, 'wit_authorities', tokenKeyFromWire),
     refreshHint: Number(message.refreshHint),
     sequence: String(message.sequenceNumber),
   }

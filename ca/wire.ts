@@ -151,7 +151,7 @@ export function tokenToWire(svid: TokenSvid) {
   }
 }
 
-const tokenKeyToWire = ({ id, material, notAfter, isTainted }: Slot) => ({
+export const tokenKeyToWire = ({ id, material, notAfter, isTainted }: Slot) => ({
   keyId: id,
   publicKey: material,
   expiresAt: secondsOf(notAfter),

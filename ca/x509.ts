@@ -3,6 +3,7 @@
 import 'reflect-metadata'
 import { createPrivateKey, type KeyObject, randomBytes, webcrypto } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
+import type { Serial } from '../spiffe/certificate.ts'
 import { keyIdOf } from '../spiffe/key-id.ts'
 
 x509.cryptoProvider.set(webcrypto)
@@ -29,9 +30,50 @@ function randomSerial(): string {
   return bytes.toString('hex')
 }
 
+function authorityExtensions(trustDomain: string, spki: Uint8Array, pathLength: number) {
+  const usages = x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign
+  return [
+    new x509.BasicConstraintsExtension(true, pathLength, true),
+    new x509.KeyUsagesExtension(usages, true),
+    new x509.SubjectKeyIdentifierExtension(keyIdOf(spki).toString('hex')),
+    new x509.SubjectAlternativeNameExtension([{ type: 'url', value: `spiffe://${trustDomain}` }]),
+  ]
+}
+
+export interface DownstreamOptions extends AuthorityOptions {
+  readonly serial: Serial
+  /** SubjectPublicKeyInfo of the new authority, DER */
+  readonly publicKey: Uint8Array
+  readonly issuer: { readonly material: Uint8Array; readonly keyId: Uint8Array; key: KeyObject }
+}
+
+/** The certificate of an authority below another one: the same, and no further CA below it. */
+export async function createDownstream(options: DownstreamOptions): Promise<Uint8Array> {
+  const { trustDomain, publicKey, serial, issuer } = options
+  const above = new x509.X509Certificate(Buffer.from(issuer.material))
+  const pkcs8 = issuer.key.export({ format: 'der', type: 'pkcs8' })
+  const signingKey = await webcrypto.subtle.importKey('pkcs8', pkcs8, curve, false, ['sign'])
+  pkcs8.fill(0)
+  const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: serial,
+    subject: [{ O: ['SPIFFE'] }, { CN: [trustDomain.slice(0, 64)] }, { '2.5.4.5': [serial] }],
+    issuer: above.subjectName,
+    notBefore: new Date(options.notBefore),
+    notAfter: new Date(options.notAfter),
+    publicKey: new x509.PublicKey(Buffer.from(publicKey)),
+    signingAlgorithm: signing,
+    signingKey,
+    extensions: [
+      ...authorityExtensions(trustDomain, publicKey, 0),
+      new x509.AuthorityKeyIdentifierExtension(Buffer.from(issuer.keyId).toString('hex')),
+    ],
+  })
+  return new Uint8Array(certificate.rawData)
+}
+
 /**
- * A self-signed authority with a new P-256 key: the SPIFFE ID of the trust domain (no path), CA without
- * path for further CAs, keyCertSign and cRLSign only (X509-SVID §3.2, §4).
+ * A self-signed authority with a new P-256 key: the SPIFFE ID of the trust domain (no path), CA with one
+ * more below it at most, keyCertSign and cRLSign only (X509-SVID §3.2, §4).
  */
 export async function createAuthority(options: AuthorityOptions): Promise<NewAuthority> {
   const { trustDomain, notBefore, notAfter } = options
@@ -46,15 +88,7 @@ export async function createAuthority(options: AuthorityOptions): Promise<NewAut
     notAfter: new Date(notAfter),
     signingAlgorithm: signing,
     keys,
-    extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
-      new x509.KeyUsagesExtension(
-        x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign,
-        true,
-      ),
-      new x509.SubjectKeyIdentifierExtension(keyIdOf(spki).toString('hex')),
-      new x509.SubjectAlternativeNameExtension([{ type: 'url', value: `spiffe://${trustDomain}` }]),
-    ],
+    extensions: authorityExtensions(trustDomain, spki, 1),
   })
   const pkcs8 = await webcrypto.subtle.exportKey('pkcs8', keys.privateKey)
   const key = createPrivateKey({ key: Buffer.from(pkcs8), format: 'der', type: 'pkcs8' })

@@ -1,11 +1,13 @@
 // All that the authority signs with: X.509 authorities, keys for JWT-SVIDs, keys for WIT-SVIDs. Each kind
 // rotates by itself; together they are the trust bundle.
-import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 import type { Clock } from '../../runtime/clock.ts'
 import { bundleOf, type X509Bundle } from '../../spiffe/bundle.ts'
 import { type Certificate, parseCertificate } from '../../spiffe/certificate.ts'
-import type { TrustDomain } from '../../spiffe/id.ts'
+import { spiffeIdOf, type TrustDomain } from '../../spiffe/id.ts'
 import { keyIdOf } from '../../spiffe/key-id.ts'
+import { leafTbs, wrapSigned } from '../profile.ts'
+import { createSerials } from '../serials.ts'
 import type { AuthorityKind } from '../store/model.ts'
 import type { Store } from '../store/store.ts'
 import type { KeyKeeper } from './keys.ts'
@@ -38,11 +40,30 @@ export interface AuthoritiesOptions {
   readonly isKnown?: (sequence: number) => Promise<boolean>
 }
 
+const nextSerial = createSerials()
 const backdate = 60_000
 /** keys of one kind in the JWK Set */
 const mostTokenKeys = 3
 /** a backstop: a bundle has to stay readable */
 const mostAuthorities = 8
+
+/** A leaf by which agents rehearse what they will be asked to believe; nobody keeps its key. */
+function canaryOf(trustDomain: TrustDomain, issuer: Certificate, key: KeyObject): Uint8Array {
+  const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
+  const publicKey = keys.publicKey.export({ format: 'der', type: 'spki' })
+  const tbs = leafTbs({
+    serial: nextSerial(),
+    issuer: issuer.subject,
+    authorityKeyId: keyIdOf(issuer.publicKey),
+    subjectKeyId: keyIdOf(publicKey),
+    spiffeId: spiffeIdOf(trustDomain, '/spire/canary'),
+    dnsNames: [],
+    notBefore: issuer.notBefore,
+    notAfter: issuer.notAfter,
+    publicKey,
+  })
+  return wrapSigned(tbs, sign('sha256', tbs, key))
+}
 
 async function makeX509(
   trustDomain: TrustDomain,
@@ -54,7 +75,8 @@ async function makeX509(
   const { certificate: material, key } = await createAuthority({ trustDomain, notBefore, notAfter })
   const parsed = parseCertificate(material)
   const id = keyIdOf(parsed.publicKey).toString('hex')
-  return { id, key, material, notBefore: parsed.notBefore, notAfter: parsed.notAfter }
+  const canary = canaryOf(trustDomain, parsed, key)
+  return { id, key, material, canary, notBefore: parsed.notBefore, notAfter: parsed.notAfter }
 }
 
 /** The `kid` is of the key alone: distinct for each key pair (WIT-SVID §2.1, WT-1, WT-19). */
@@ -62,7 +84,7 @@ function makeToken(notBefore: number, notAfter: number): Made {
   const { privateKey: key } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
   const material = createPublicKey(key).export({ format: 'der', type: 'spki' })
   const id = createHash('sha256').update(material).digest('hex').slice(0, 32)
-  return { id, key, material, notBefore, notAfter }
+  return { id, key, material, canary: new Uint8Array(), notBefore, notAfter }
 }
 
 function authorityOf(slot: Slot): Authority {

@@ -19,9 +19,10 @@ const nothing: Uint8Array = new Uint8Array()
 const unknownReplica = ' '
 
 function rowOf(slot: Slot, sealedKey = nothing): AuthorityRow {
-  const { kind, id, state, taintedAt, material, notBefore, notAfter, preparedAt, replica } = slot
+  const { kind, id, state, taintedAt, material, notBefore, notAfter, preparedAt } = slot
+  const { replica, canary } = slot
   const place = { kind, id, state, taintedAt, material, notBefore, notAfter, preparedAt }
-  return { ...place, replica, sealedKey }
+  return { ...place, replica, sealedKey, canary }
 }
 
 /** A slot of the table, with its key when it is one of ours; what did not change is `known` already. */

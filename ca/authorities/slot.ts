@@ -24,12 +24,23 @@ export interface Slot {
   readonly preparedAt: number
   /** the authority that has its key; empty when all have */
   readonly replica: string
+  /** X.509: a leaf to rehearse with, whose key is gone, DER; else empty */
+  readonly canary: Uint8Array
 }
 
 export type Signing<T extends Slot> = T & { readonly key: KeyObject }
 
 /** What a kind adds to the key itself. */
-export type Made = Pick<Signing<Slot>, 'id' | 'key' | 'material' | 'notBefore' | 'notAfter'>
+export type Made = Pick<
+  Signing<Slot>,
+  'id' | 'key' | 'material' | 'notBefore' | 'notAfter' | 'canary'
+>
+
+/** An authority that somebody else has the key of. */
+export interface Foreign extends Pick<Slot, 'id' | 'material' | 'notBefore' | 'notAfter'> {
+  /** who: no name that a replica could have */
+  readonly replica: string
+}
 
 /** Throws when the step may not be taken; what it returns is recorded with it. */
 export type Permit<T> = (slot: T) => Promise<OverrideRow | undefined>
@@ -54,6 +65,11 @@ export interface Slots<T extends Slot> {
   activate(id: string, permit: Permit<T>): Promise<T>
   /** ERR_PRECONDITION when `id` is not old. */
   taint(id: string): Promise<T>
+  /**
+   * Publishes what others sign with, as old ones that can be tainted and revoked. ERR_ALREADY_EXISTS for an
+   * id that another key has, ERR_PRECONDITION when there are too many.
+   */
+  adopt(foreign: readonly Foreign[]): Promise<void>
   /** What a replica that is gone for good has published becomes old and tainted. */
   retire(replica: string): Promise<void>
   /** Takes a tainted one out of everything that is published, and forgets its key. As `activate`. */

@@ -7,7 +7,14 @@ import { hasCode, IdentityError } from '../../spiffe/errors.ts'
 import type { AuthorityState } from '../store/model.ts'
 import type { EventTable } from '../store/store.ts'
 import { type Held, hold } from './held.ts'
-import { canSign, type Permit, type Slot, type Slots, type SlotsOptions } from './slot.ts'
+import {
+  canSign,
+  type Foreign,
+  type Permit,
+  type Slot,
+  type Slots,
+  type SlotsOptions,
+} from './slot.ts'
 
 /** How much of its life a slot has behind it, from 0 to 1. */
 function ageOf({ notBefore, notAfter }: Slot, now: number): number {
@@ -23,6 +30,10 @@ function activated<T extends Slot>(own: readonly T[], next: T): T[] {
     return it.state === 'active' ? { ...it, state: 'old' } : it
   })
 }
+
+/** An old one whose life is over; some keys of tokens have no end. */
+const isEnded = ({ state, notAfter }: Slot, now: number) =>
+  state === 'old' && notAfter !== 0 && now > notAfter
 
 interface Due<T> {
   readonly list: readonly T[]
@@ -52,6 +63,36 @@ async function due<T extends Slot>(
   // an active one that has ended signs nothing any more: waiting would only make it worse
   if (now <= active.notAfter && !(await isKnown())) return undefined
   return { list: activated(own, next), what: activation }
+}
+
+/** a backstop: a bundle has to stay readable */
+const mostPublished = 64
+
+/** Whether nobody has this id. Throws ERR_ALREADY_EXISTS when another key has. */
+function isFresh(all: readonly Slot[], id: string, material: Uint8Array): boolean {
+  const known = all.find((it) => it.id === id)
+  if (known === undefined) return true
+  if (Buffer.compare(known.material, material) === 0) return false
+  throw new IdentityError('ERR_ALREADY_EXISTS', `authority ${JSON.stringify(id)} has another key`)
+}
+
+/** What others have the keys of: published all the same. */
+function adoption<T extends Slot>({ all, become }: Held<T>, options: SlotsOptions<T>) {
+  const { kind, clock, load } = options
+  return async (foreign: readonly Foreign[]): Promise<void> => {
+    const place = { kind, state: 'old', isTainted: false, taintedAt: 0, key: undefined } as const
+    const canary = new Uint8Array()
+    const fresh = foreign.filter(({ id, material }) => isFresh(all(), id, material))
+    if (all().length + fresh.length > mostPublished) {
+      const message = `${all().length} authorities of kind ${kind} are published already`
+      throw new IdentityError('ERR_PRECONDITION', message)
+    }
+    if (fresh.length === 0) return
+    await become(
+      fresh.map((it) => load({ ...it, ...place, canary, preparedAt: clock.now() })),
+      [],
+    )
+  }
 }
 
 /** What an operator may do. */
@@ -120,6 +161,7 @@ export async function openSlots<T extends Slot>(
   const { clock, isKnown, most, kind } = options
   const held = hold(options)
   const { add, all, own, become, reload } = held
+  const adopt = adoption(held, options)
   const { prepare, activate, taint, revoke, retire } = operations(held, clock)
   const turns = createTurns()
   const following = events.subscribe(async (told) => {
@@ -142,6 +184,11 @@ export async function openSlots<T extends Slot>(
 
   async function advance(): Promise<readonly string[]> {
     const done: string[] = []
+    const ended = all().filter((it) => isEnded(it, clock.now()) && !own().includes(it))
+    if (ended.length > 0) {
+      await become([], ended)
+      done.push('forgot an expired authority of others')
+    }
     const active = inState(own(), 'active')
     const isNextDue = active === undefined || ageOf(active, clock.now()) >= 1 / 2
     if (isNextDue && inState(own(), 'prepared') === undefined && own().length < most) {
@@ -168,6 +215,7 @@ export async function openSlots<T extends Slot>(
     activate: (id, permit) => inTurn(() => activate(id, permit)),
     taint: (id) => inTurn(() => taint(id)),
     revoke: (id, permit) => inTurn(() => revoke(id, permit)),
+    adopt: (foreign) => inTurn(() => adopt(foreign)),
     retire: (replica) => inTurn(() => retire(replica)),
     advance: () => inTurn(advance),
     active() {

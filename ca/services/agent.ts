@@ -121,7 +121,27 @@ function tokenOf(text: string): string {
       ])
 }
 
+/** at once; the next ones come again a little later, each at another moment */
+const mostJoins = 512
+
+function createJoins() {
+  let now = 0
+  return {
+    /** Throws ERR_EXHAUSTED when too many are in progress. */
+    enter(): Disposable {
+      if (now >= mostJoins) {
+        const retryAfter = 1000 + Math.random() * 4000
+        const message = `${now} nodes are joining already; try again in a few seconds`
+        throw new IdentityError('ERR_EXHAUSTED', message, { retryAfter })
+      }
+      now++
+      return { [Symbol.dispose]: () => void now-- }
+    },
+  }
+}
+
 export function agentService(authority: Authority): Service<Peer> {
+  const joins = createJoins()
   const { trustDomain, clock, store, registry, callers, attestors } = authority
   const agentsBy = (filter: AgentFilter | undefined) => filtered(registry.agents.values(), filter)
   const idOf = (message: Parameters<typeof ownIdFromWire>[0]) =>
@@ -162,6 +182,7 @@ export function agentService(authority: Authority): Service<Peer> {
     async *attestAgent(requests) {
       const steps = requests[Symbol.asyncIterator]()
       const { type, payload, csr } = await paramsOf(steps)
+      using _ = joins.enter()
       const attestor = attestors.get(type)
       if (attestor === undefined)
         badRequest([

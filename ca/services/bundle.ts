@@ -21,6 +21,7 @@ import {
 } from '../federation.ts'
 import type { FederatedBundleRow } from '../store/model.ts'
 import { badRequest, bundleToWire } from '../wire.ts'
+import { adopting } from './adopted.ts'
 import { pageOf } from './page.ts'
 import { batch } from './status.ts'
 
@@ -28,14 +29,6 @@ const modes: Readonly<Record<number, 'restrict' | 'delete' | 'dissociate'>> = {
   [Mode.RESTRICT]: 'restrict',
   [Mode.DELETE]: 'delete',
   [Mode.DISSOCIATE]: 'dissociate',
-}
-
-/** Our keys are made here and nowhere else: there is no upstream whose keys could be added. */
-function notUpstream(): never {
-  throw new IdentityError(
-    'ERR_PRECONDITION',
-    'this authority makes its own keys; keys of others are federated bundles',
-  )
 }
 
 export function bundleService(authority: Authority, log: Log): Service<Peer> {
@@ -76,9 +69,7 @@ export function bundleService(authority: Authority, log: Log): Service<Peer> {
       if (peer.kind === 'svid') acknowledgements.answered(peer.id, authorities.sequence)
       return maskedBundle(bundleToWire(trustDomain, authorities), outputMask)
     },
-    appendBundle: notUpstream,
-    publishJWTAuthority: notUpstream,
-    publishWITAuthority: notUpstream,
+    ...adopting(authority, log),
     async listFederatedBundles({ outputMask, pageSize, pageToken }) {
       const all = (await federation.bundles()).map((row) => ({ id: row.trustDomain, row }))
       const { items, nextPageToken } = pageOf(all, pageSize, pageToken)

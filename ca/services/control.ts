@@ -65,6 +65,12 @@ async function missedSince(
   }
 }
 
+function bundleOf({ trustDomain, authorities }: Authority) {
+  const prepared = authorities.all().filter(({ state }) => state === 'prepared')
+  const canaries = prepared.map(({ canary }) => canary)
+  return { bundle: bundleToWire(trustDomain, authorities), canaries }
+}
+
 async function revocationOf({ registry, revocation }: Authority) {
   const crls = await revocation.crls()
   return { denyList: denyListToWire(registry.denyRules()), crls: [...crls] }
@@ -72,7 +78,7 @@ async function revocationOf({ registry, revocation }: Authority) {
 
 /** Composes messages for one agent and remembers what it was sent. */
 function createFeed(authority: Authority, agent: AgentRow) {
-  const { registry, clock, trustDomain, authorities, store } = authority
+  const { registry, clock, store } = authority
   // rows, not revisions: an entry that was deleted and made again starts its revisions anew (R12)
   const sent = new Map<string, EntryRow>()
   const parents = new Set<SpiffeId>()
@@ -99,7 +105,7 @@ function createFeed(authority: Authority, agent: AgentRow) {
         epoch: store.epoch,
         snapshot,
         ...(dirty.entries ? entries() : {}),
-        ...(dirty.bundle ? { bundle: bundleToWire(trustDomain, authorities) } : {}),
+        ...(dirty.bundle ? bundleOf(authority) : {}),
         ...(dirty.policies ? { policies: policiesToWire(registry.policies()) } : {}),
         ...(dirty.revocation ? { revocation: await revocationOf(authority) } : {}),
       }

@@ -10,18 +10,23 @@ import type {
 import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
 import type { Log } from '../../runtime/log.ts'
+import { parseCertificate } from '../../spiffe/certificate.ts'
 import type { DenyTarget } from '../../spiffe/deny-list.ts'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import { spiffeIdOf } from '../../spiffe/id.ts'
+import { keyIdOf } from '../../spiffe/key-id.ts'
 import type { Slot } from '../authorities/slot.ts'
 import type { Authority } from '../authority.ts'
 import { nameOf, type Peer } from '../callers.ts'
+import { longestDownstream } from '../downstream.ts'
 import { demandNoAgents } from '../permits.ts'
 import type { DenyRuleRow } from '../store/model.ts'
 import { badRequest, printableReason, secondsOf } from '../wire.ts'
 
 /** the last second that a certificate could name too */
 const latest = 253_402_300_799n
+/** certificates of authorities below this one that are looked at */
+const mostBelow = 1000
 /** they travel whole, in one message */
 const mostRules = 10_000
 
@@ -79,6 +84,21 @@ function demandTainted({ id, state, isTainted }: Slot): void {
   )
 }
 
+/** When the certificate of an authority below this one ends; 0 when there is none of that key. */
+async function belowUntil(
+  authorityId: string,
+  { trustDomain, store, clock }: Authority,
+): Promise<number> {
+  const spiffeId = spiffeIdOf(trustDomain)
+  const filter = { spiffeId, since: clock.now() - longestDownstream, limit: mostBelow }
+  const { rows } = await store.issuance.list(filter)
+  const own = rows.filter(({ certificate }) => {
+    const { publicKey } = parseCertificate(certificate)
+    return keyIdOf(publicKey).toString('hex') === authorityId
+  })
+  return Math.max(0, ...own.map(({ notAfter }) => notAfter))
+}
+
 /**
  * Refuses what would leave the trust domain without its authority, or agents without a way back. Gives
  * the time after which a rule has nothing left to deny, 0 for never.
@@ -108,6 +128,8 @@ async function checkTarget(
     }
     case 'authority': {
       const known = authorities.all().find(({ id }) => id === target.authorityId)
+      const below = known === undefined ? await belowUntil(target.authorityId, authority) : 0
+      if (below > 0) return { useUntil: below }
       if (known === undefined) {
         const message = `there is no X.509 authority ${target.authorityId}`
         throw new IdentityError('ERR_NOT_FOUND', message)

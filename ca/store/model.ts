@@ -136,6 +136,8 @@ export interface AuthorityRow {
   readonly replica: string
   /** empty when it is kept elsewhere */
   readonly sealedKey: Uint8Array
+  /** X.509: a leaf to rehearse with, whose key is gone, DER; else empty */
+  readonly canary: Uint8Array
 }
 
 export interface AuthorityList {

@@ -100,6 +100,7 @@ export const authorityRow: z.ZodType<AuthorityRow> = z
     prepared_at: z.number(),
     replica: z.string(),
     sealed_key: bytes,
+    canary: bytes,
   })
   .transform(({ tainted_at, not_before, not_after, prepared_at, sealed_key, ...row }) => ({
     ...row,

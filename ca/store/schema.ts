@@ -73,7 +73,8 @@ CREATE TABLE authorities (
   not_after ${integer} NOT NULL,
   prepared_at ${integer} NOT NULL,
   replica TEXT NOT NULL,
-  sealed_key ${bytes} NOT NULL
+  sealed_key ${bytes} NOT NULL,
+  canary ${bytes} NOT NULL
 ) ${keyedTable};
 CREATE UNIQUE INDEX one_active ON authorities (kind, replica) WHERE state = 'active';
 

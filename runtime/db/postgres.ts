@@ -3,7 +3,7 @@
 import pg from 'pg'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import { type Clock, systemClock } from '../clock.ts'
-import { createTopic, createTurns, every, run } from '../lifecycle.ts'
+import { createTopic, createTurns, every } from '../lifecycle.ts'
 import {
   type Database,
   type Dialect,
@@ -19,6 +19,7 @@ import {
   type Value,
   type Work,
 } from './database.ts'
+import { channel, listen } from './notifications.ts'
 
 export interface PostgresOptions {
   readonly clock?: Clock
@@ -37,15 +38,12 @@ const dialect: Dialect = {
 
 /** of the advisory lock; any number that nobody else uses */
 const lockKey = 0x63_61_73_74
-const channel = 'castellan'
 const connections = 4
 /** milliseconds */
 const connectPatience = 5000
 const statementPatience = 30_000
 /** between looks at what a lost notification would have told */
 const look = 2000
-/** before the listening connection is tried again */
-const pause = 500
 /** the protocol counts parameters in 16 bits */
 const mostParameters = 60_000
 
@@ -187,30 +185,6 @@ async function demandDurable(pool: pg.Pool): Promise<void> {
     'ERR_STORE',
     'the database may forget what it has confirmed: set fsync and synchronous_commit to on',
   )
-}
-
-/** Calls `wake` on each notification, and after each time when one may have been lost. */
-function listen(config: pg.ClientConfig, clock: Clock, wake: () => void) {
-  return run(async (signal) => {
-    while (!signal.aborted) {
-      const client = new pg.Client(config)
-      const ended = Promise.withResolvers<void>()
-      client.on('error', () => ended.resolve())
-      client.on('end', () => ended.resolve())
-      client.on('notification', wake)
-      signal.addEventListener('abort', () => ended.resolve(), { once: true })
-      try {
-        await client.connect()
-        await client.query(`LISTEN ${channel}`)
-        wake()
-        await ended.promise
-      } catch {
-        // the next look finds what is missed until it is back
-      }
-      await client.end().catch(() => {})
-      await clock.sleep(pause, { signal })
-    }
-  })
 }
 
 /** What is written, and whether it gets there. */

@@ -84,5 +84,5 @@ it.each([
     expect(new Set(after.reserved).size).toBe(after.reserved.length)
     expect(after.reserved).toEqual(expect.arrayContaining(after.recorded))
   },
-  60_000,
+  120_000,
 )

@@ -15,7 +15,7 @@ beforeAll(async () => {
   await node.register('/web', [`unix:uid:${process.getuid?.()}`])
   source = startX509Source({ kind: 'unix', path: node.agent.socket })
   await source.ready(AbortSignal.timeout(60_000))
-}, 60_000)
+}, 120_000)
 afterAll(async () => {
   await source[Symbol.asyncDispose]()
   await node[Symbol.asyncDispose]()

@@ -12,7 +12,7 @@ beforeAll(async () => {
   expect(problemsOf(whole)).toEqual([])
   expect(whole.answered).toHaveLength(14)
   statements = whole.statements ?? 0
-}, 60_000)
+}, 120_000)
 
 const samples = 4
 it.each(Array.from({ length: samples }, (_, i) => i))(
@@ -23,5 +23,5 @@ it.each(Array.from({ length: samples }, (_, i) => i))(
     expect(found.statements, `killed at statement ${at}`).toBeUndefined()
     expect(problemsOf(found), `killed at statement ${at} of ${statements}`).toEqual([])
   },
-  60_000,
+  120_000,
 )

@@ -17,7 +17,7 @@ describe('an X.509 authority', () => {
     expect(new URL(uris.join()).pathname, 'ID-21 X5-6 without a path').toBe('')
     expect(new URL(uris.join()).host, 'ID-21 X5-7 of the domain it signs for').toBe('example.org')
     expect(it.isCa, 'X5-10 cA true').toBe(true)
-    expect(it.pathLength).toBe(0)
+    expect(it.pathLength).toBe(1)
     expect(it.extensions.get('2.5.29.19')?.critical).toBe(true)
     expect(it.extensions.get('2.5.29.15')?.critical, 'X5-12 key usage is critical').toBe(true)
     expect(hasUsage(it, keyUsages.keyCertSign), 'X5-13 keyCertSign').toBe(true)

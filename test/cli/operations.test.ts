@@ -4,6 +4,8 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { parseBundleDocument } from '../../spiffe/bundle-document.ts'
+import { toPem } from '../../spiffe/pem.ts'
+import { foreignDomain, startEndpoint } from '../support/bundle-endpoint.ts'
 import { testFolder } from '../support/ca.ts'
 import { sharedCa } from '../support/shared-ca.ts'
 
@@ -100,7 +102,8 @@ describe('castellan bundle and federation', () => {
   })
 
   it('keeps relationships with other trust domains', async () => {
-    const url = 'https://other.org/bundle'
+    // under a name that nobody can have: the authority fetches from there
+    const url = 'https://other.test/bundle'
     const id = 'spiffe://other.org/spire/server'
     const created = await json('federation', 'create', 'other.org', '--url', url)
     expect(created).toMatchObject({ url, profile: 'https_web', hasBundle: false })
@@ -113,6 +116,28 @@ describe('castellan bundle and federation', () => {
     expect(plain.code).toBe(2)
     await json('federation', 'delete', 'other.org')
     expect(await json('federation', 'list')).toEqual([])
+  })
+
+  it('fetches the bundle of another trust domain when it is told to', async () => {
+    const id = 'spiffe://other.test/spire/server'
+    const domain = foreignDomain('other.test')
+    await using endpoint = await startEndpoint(domain.credential(id), domain.document())
+    writeFileSync(at('first.pem'), toPem(domain.root, 'CERTIFICATE'))
+    const where = ['--url', endpoint.url, '--endpoint-id', id]
+    const first = ['--bundle', at('first.pem'), '--format', 'pem']
+    await json('federation', 'create', 'other.test', ...where, ...first)
+    const done = { trustDomain: 'other.test', refreshed: true }
+    expect(await json('federation', 'refresh', 'other.test')).toEqual(done)
+    expect((await castellan('federation', 'refresh', 'other.test')).stdout).toBe(
+      'the bundle of other.test is as its endpoint has it\n',
+    )
+    await endpoint.goesAway()
+    const away = await castellan('federation', 'refresh', 'other.test')
+    expect(away).toMatchObject({ code: 3, stderr: expect.stringContaining('ECONNREFUSED') })
+    await json('federation', 'delete', 'other.test')
+    const unknown = await castellan('federation', 'refresh', 'other.test')
+    expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('no relationship') })
+    expect((await castellan('federation', 'refresh', '--help')).stdout).toContain('<trust-domain>')
   })
 }, 120_000)
 

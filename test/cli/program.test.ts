@@ -88,4 +88,4 @@ describe('castellan', () => {
       fingerprint: JSON.parse(made.stdout).fingerprint,
     })
   })
-}, 60_000)
+}, 120_000)

@@ -1,36 +1,34 @@
 // Another trust domain: its authorities, and a real server that publishes its bundle.
-import { createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import type { RequestListener } from 'node:http'
 import { createServer } from 'node:https'
 import type { SecureContextOptions } from 'node:tls'
-import type { LeafFields } from '../../ca/profile.ts'
+import { type DevCa, issueDev, type LeafChoices, makeDevCa } from '../../certs-dev/authority.ts'
 import { secureContext } from '../../runtime/tls-server.ts'
 import { type BundleDocument, formatBundleDocument } from '../../spiffe/bundle-document.ts'
-import { leafFields, signedLeaf, testSigner } from './leaf.ts'
 
 const day = 86_400_000
 
 export interface ForeignDomain {
+  readonly ca: DevCa
   /** DER, of its one X.509 authority */
   readonly root: Uint8Array
   /** What a server of this domain presents as `id`, valid for two days unless `change` says otherwise. */
-  credential(id: string, change?: Partial<LeafFields>): SecureContextOptions
+  credential(id: string, change?: Partial<LeafChoices>, issuer?: DevCa): SecureContextOptions
   /** Its bundle as it is published: sequence 1, its authority, no hint. */
   document(change?: Partial<BundleDocument>): string
 }
 
-export async function foreignDomain(trustDomain: string, now = Date.now()): Promise<ForeignDomain> {
-  const signer = await testSigner(now, trustDomain)
-  const root = signer.certificate.der
+export function foreignDomain(name: string, now = Date.now()): ForeignDomain {
+  const life = { notBefore: now - day, notAfter: now + 2 * day }
+  const ca = makeDevCa({ name, ...life })
+  const root = ca.certificate
   return {
+    ca,
     root,
-    credential(spiffeId, change = {}) {
-      const { privateKey: key } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
-      const publicKey = createPublicKey(key).export({ format: 'der', type: 'spki' })
-      const life = { notBefore: now - 60_000, notAfter: now + 2 * day }
-      const fields = leafFields(signer, now, { spiffeId, publicKey, ...life, ...change })
-      return secureContext({ chain: [signedLeaf(fields, signer)], key })
+    credential(id, change = {}, issuer = ca) {
+      const { chain, privateKey: key } = issueDev(issuer, { id, ...life, ...change })
+      return secureContext({ chain, key })
     },
     document: (change = {}) =>
       formatBundleDocument({
@@ -82,7 +80,9 @@ export async function startEndpoint(
     get asked() {
       return asked
     },
-    says: (next) => void (answer = next),
+    says(next) {
+      answer = next
+    },
     goesAway,
     comesBack: async () => void (await listen(port)),
     [Symbol.asyncDispose]: goesAway,

@@ -18,6 +18,7 @@ const put = upsert('authorities', [
   'prepared_at',
   'replica',
   'sealed_key',
+  'canary',
 ])
 
 async function putRow(tx: Transaction, it: AuthorityRow): Promise<void> {
@@ -33,6 +34,7 @@ async function putRow(tx: Transaction, it: AuthorityRow): Promise<void> {
     it.preparedAt,
     it.replica,
     it.sealedKey,
+    it.canary,
   )
 }
 

@@ -219,6 +219,7 @@ describe('an operator', () => {
   })
 
   it('is stopped by whoever has to permit, and nothing has changed then', async () => {
+    await clock.advance(1)
     const next = await authorities.prepare()
     const refuse = () => {
       throw new IdentityError('ERR_PRECONDITION', 'not yet')

@@ -362,6 +362,7 @@ describe.each(Object.keys(engines))('on %s', (engine) => {
     it('has one active authority at most, and changes all slots as one', async () => {
       const row = (id: string, state: AuthorityState, preparedAt: number): AuthorityRow => ({
         ...{ kind: 'x509', id, state, preparedAt, replica: 'r', sealedKey: new Uint8Array() },
+        canary: new Uint8Array(),
         taintedAt: state === 'old' ? 5 : 0,
         material: new Uint8Array([preparedAt]),
         notBefore: 10,
