@@ -92,6 +92,10 @@ function hasRemains(state: string): boolean {
  * configured secret does not open its keys.
  */
 export function restoreBackup(config: CaConfig, file: string): Restored {
+  if (config.store !== undefined) {
+    const message = 'a backup is of a store in a file; PostgreSQL has its own: pg_restore'
+    throw new IdentityError('ERR_PRECONDITION', message)
+  }
   const { state, trustDomain } = config
   if (isInitialised(config) || hasRemains(state)) {
     const message = `${state} holds an authority, or what is left of one; stop it and move that folder away first`

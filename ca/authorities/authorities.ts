@@ -116,17 +116,6 @@ export async function openAuthorities(options: AuthoritiesOptions): Promise<Auth
   using opening = new DisposableStack()
   const sequence = (): number => Math.max(x509.sequence, jwt.sequence, wit.sequence)
   const shared = { table: store.authorities, clock, isKnown: () => isKnown(sequence()) }
-  const x509: Slots<Authority> & Disposable = opening.use(
-    await openSlots<Authority>(
-      {
-        ...{ ...shared, kind: 'x509', replica: store.replica, keys: keys('x509') },
-        make: (now) => makeX509(trustDomain, now - backdate, now + lifetime),
-        load: authorityOf,
-        most: mostAuthorities,
-      },
-      store.events,
-    ),
-  )
   const tokens = async (kind: TokenKind) =>
     opening.use(
       await openSlots<Slot>(
@@ -139,8 +128,20 @@ export async function openAuthorities(options: AuthoritiesOptions): Promise<Auth
         store.events,
       ),
     )
+  // these first: whoever has another secret than the other replicas leaves nothing in the store
   const jwt: Slots<Slot> = await tokens('jwt')
   const wit: Slots<Slot> = await tokens('wit')
+  const x509: Slots<Authority> & Disposable = opening.use(
+    await openSlots<Authority>(
+      {
+        ...{ ...shared, kind: 'x509', replica: store.replica, keys: keys('x509') },
+        make: (now) => makeX509(trustDomain, now - backdate, now + lifetime),
+        load: authorityOf,
+        most: mostAuthorities,
+      },
+      store.events,
+    ),
+  )
   const bundleNow = (of: readonly Authority[]) => ({
     of,
     value: bundleOf(

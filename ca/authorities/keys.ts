@@ -40,7 +40,17 @@ const purposeOf = (kind: AuthorityKind, id: string) => `${kind} authority ${id}`
 export function keysInStore(secret: SealingSecret, kind: AuthorityKind): KeyKeeper {
   return {
     save: (id, key) => sealKey(key, secret, purposeOf(kind, id)),
-    load: (id, sealed = new Uint8Array()) => unsealKey(sealed, secret, purposeOf(kind, id)),
+    load(id, sealed = new Uint8Array()) {
+      try {
+        return unsealKey(sealed, secret, purposeOf(kind, id))
+      } catch (cause) {
+        throw new IdentityError(
+          'ERR_SEALED',
+          `the key of ${kind} authority ${id} in the store is sealed with another secret: give this replica the key file or passphrase of the others`,
+          { cause },
+        )
+      }
+    },
     keepOnly() {},
   }
 }

@@ -1,4 +1,4 @@
-// castellan authority status, prepare, activate, taint, revoke
+// castellan authority status, prepare, activate, taint, revoke, retire
 import { createClient, type Transport } from '@connectrpc/connect'
 import { z } from 'zod'
 import { Authorities, type Status } from '../../proto/gen/castellan/authority/v1/authorities_pb.js'
@@ -54,11 +54,19 @@ const plain = (state: AuthorityState | undefined) => ({
 })
 
 /** As text with readable times, for JSON. */
-function plainStatus({ authorities, laggards, connectedAgents, outlook, overrides }: Status) {
+function plainStatus({
+  authorities,
+  laggards,
+  connectedAgents,
+  outlook,
+  overrides,
+  replicas,
+}: Status) {
   return {
-    authorities: authorities.map(({ kind, id, phase, expiresAt, live }) => {
-      return { kind, id, phase, expiresAt: moment(expiresAt), live: Number(live) }
+    authorities: authorities.map(({ kind, id, phase, expiresAt, live, replica }) => {
+      return { kind, id, phase, expiresAt: moment(expiresAt), live: Number(live), replica }
     }),
+    replicas: replicas.filter((name) => name !== ''),
     connectedAgents: Number(connectedAgents),
     laggards: laggards.map(({ agentId, since, heardAt }) => {
       return { agentId, since: moment(since), heardAt: moment(heardAt) }
@@ -79,7 +87,10 @@ type PlainStatus = ReturnType<typeof plainStatus>
 
 function agentsText({ connectedAgents, laggards }: PlainStatus): string {
   if (connectedAgents === 0) return 'no agent is connected'
-  if (laggards.length === 0) return `all ${connectedAgents} connected agents know these keys`
+  if (laggards.length === 0)
+    return connectedAgents === 1
+      ? 'the one connected agent knows these keys'
+      : `all ${connectedAgents} connected agents know these keys`
   const lines = laggards.map((it) => `  ${it.agentId}  since ${it.since}, heard at ${it.heardAt}`)
   return `${laggards.length} of ${connectedAgents} connected agents do not know these keys yet:\n${lines.join('\n')}`
 }
@@ -90,11 +101,14 @@ function outlookText({ outlook: it }: PlainStatus): string {
 }
 
 function statusText(status: PlainStatus): string {
-  const heading = ['KIND', 'PHASE', 'ID', 'EXPIRES', 'CARRIES']
+  const isShared = status.authorities.some(({ replica }) => replica !== '')
+  const heading = ['KIND', 'PHASE', 'ID', 'EXPIRES', 'CARRIES', ...(isShared ? ['OF'] : [])]
   const rows = status.authorities.map((it) => [
     ...[it.kind, it.phase, it.id, it.expiresAt],
     it.kind === 'x509' ? `${it.live} holders` : '',
+    ...(isShared ? [it.replica || 'all'] : []),
   ])
+  const alive = isShared ? [`alive: ${status.replicas.join(', ')}`] : []
   const forced = status.overrides.map(
     (it) => `  ${it.at}  ${it.action} ${it.authorityId} by ${it.caller}: ${it.reason}`,
   )
@@ -102,6 +116,7 @@ function statusText(status: PlainStatus): string {
   return [
     table([heading, ...rows]),
     '',
+    ...alive,
     agentsText(status),
     outlookText(status),
     ...overrides,
@@ -118,6 +133,25 @@ async function move(context: Context, given: Given, verb: Change, done: string):
     const moved = { kind, authorityId: id, expiresAt: moment(expiresAt) }
     answer(context, moved, () => `${done} ${kind} authority ${id}`)
     return 0
+  })
+}
+
+function retireCommand(register: Register): void {
+  register({
+    noun: 'authority',
+    verb: 'retire',
+    about:
+      'Makes the keys of a replica that is gone for good old and tainted; then revoke them. `status` names it.',
+    positional: ['<replica>'],
+    options: [socketOption],
+    run: (context, given) =>
+      withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
+        const [replica = ''] = given.args
+        await createClient(Authorities, transport).retire({ replica })
+        const next = 'its workloads renew now; then: castellan authority revoke'
+        answer(context, { replica }, () => `retired replica ${replica}\n${next}`)
+        return 0
+      }),
   })
 }
 
@@ -175,6 +209,7 @@ export function authorityCommands(register: Register): void {
       })
     },
   })
+  retireCommand(register)
   const verbs = [
     ['activate', 'Lets the prepared key sign, once every connected agent knows it.', 'activated'],
     ['revoke', 'Takes a tainted key out of the bundle, once nobody needs it.', 'revoked'],

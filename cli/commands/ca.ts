@@ -37,10 +37,14 @@ export function caCommands(register: Register): void {
       const isNew = !isInitialised(config)
       if (isNew) prepareState(config)
       await using authority = await openAuthority(config, { log: logFor('ca', 'warn') })
-      const { der } = authority.authorities.active().certificate
-      const fingerprint = `sha256:${fingerprintOf(der)}`
-      answer(context, { created: isNew, trustDomain: config.trustDomain, fingerprint }, () => {
-        const what = isNew ? 'is ready' : 'was initialised before; nothing was changed'
+      const newest = authority.authorities.own().at(-1)
+      const fingerprint = `sha256:${fingerprintOf(newest?.material ?? new Uint8Array())}`
+      const { replica } = authority.store
+      const shared = replica === '' ? {} : { replica, state: newest?.state }
+      const made = { created: isNew, trustDomain: config.trustDomain, fingerprint, ...shared }
+      answer(context, made, () => {
+        const which = replica === '' ? '' : ` (replica ${replica}, ${newest?.state})`
+        const what = isNew ? `is ready${which}` : 'was initialised before; nothing was changed'
         return `the authority of ${config.trustDomain} ${what}\npin for agents: ${fingerprint}\nnext: castellan ca run --config ${file}`
       })
       return 0

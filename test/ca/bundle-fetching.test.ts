@@ -20,6 +20,7 @@ import { testStore } from '../support/store.ts'
 const second = 1000
 const minute = 60 * second
 const hour = 60 * minute
+const patience = { timeout: 60_000 }
 const own = parseTrustDomain('example.org')
 const other = parseTrustDomain('other.test')
 const endpointId = parseSpiffeId('spiffe://other.test/spire/server')
@@ -119,7 +120,7 @@ describe('a bundle is fetched', () => {
       await startEndpoint(domain.credential(endpointId), domain.document({ sequence: 2n })),
     )
     await relate(moved.url)
-    await vi.waitFor(async () => expect(await sequence()).toBe('2'))
+    await vi.waitFor(async () => expect(await sequence()).toBe('2'), patience)
     await clock.asleep()
     await clock.advance(5 * minute)
     await clock.asleep()
@@ -131,7 +132,7 @@ describe('a bundle is fetched', () => {
     await start()
     await clock.asleep()
     await store.federation.deleteRelationship(other)
-    await vi.waitFor(() => expect(clock.sleepers).toBe(0))
+    await vi.waitFor(() => expect(clock.sleepers).toBe(0), patience)
     await clock.advance(24 * hour)
     expect([endpoint.asked, await sequence()]).toEqual([1, '1'])
   })
