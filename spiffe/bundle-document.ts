@@ -2,6 +2,7 @@
 import { createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto'
 import { parseCertificate } from './certificate.ts'
 import { explain, IdentityError } from './errors.ts'
+import { duplicateMember } from './json.ts'
 
 /** A public key that signs tokens. */
 export interface TokenKey {
@@ -104,6 +105,8 @@ export function parseBundleDocument(json: string, source: string): BundleDocumen
   } catch (cause) {
     return refuse('', `is no JSON: ${explain(cause)}`, cause)
   }
+  const twice = duplicateMember(json)
+  if (twice !== undefined) return refuse('', `has the member ${JSON.stringify(twice)} twice`)
   if (!isMembers(document)) return refuse('', 'is no JSON object')
   const { keys } = document
   if (!Array.isArray(keys)) return refuse('keys', 'is missing or no list')

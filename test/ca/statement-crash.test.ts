@@ -16,7 +16,7 @@ beforeAll(async () => {
 
 const samples = 4
 it.each(Array.from({ length: samples }, (_, i) => i))(
-  'killed somewhere in part %i of its work, it forgets nothing and does nothing by halves',
+  'R15 killed somewhere in part %i of its work, it forgets nothing and does nothing by halves',
   async (part) => {
     const at = 1 + Math.floor(((part + Math.random()) / samples) * statements)
     const found = await killedAt(folder.path, at)

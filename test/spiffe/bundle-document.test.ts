@@ -88,7 +88,14 @@ describe('a bundle document', () => {
     })
   })
 
-  it('TB-4 an empty list of keys is written as one', () => {
+  it('TB-10 a member that stands twice is refused, not the last one taken', () => {
+    expect(refusalOf(() => parseBundleDocument('{"keys": [], "keys": []}', 'x.json'))).toEqual({
+      code: 'ERR_BAD_REQUEST',
+      message: 'x.json: has the member "keys" twice',
+    })
+  })
+
+  it('TB-4 R13 an empty list of keys is written as one', () => {
     const empty = { x509: [], jwt: [], wit: [], sequence: 3n, refreshHint: 60 }
     expect(JSON.parse(formatBundleDocument(empty))).toEqual({
       keys: [],

@@ -252,7 +252,7 @@ describe('the path of an SVID', () => {
     )
   })
 
-  it('X5-20 an empty bundle trusts nobody', () => {
+  it('X5-20 TB-7 an empty bundle trusts nobody', () => {
     const empty = bundleSourceOf(bundleOf(ours, []))
     expect(refusalOf(() => verifySvid(leaf(root), empty, { now }))).toEqual({
       code: 'ERR_UNTRUSTED',

@@ -63,8 +63,11 @@ describe('a JWT-SVID', () => {
     expect(decodeProtectedHeader(svid?.token ?? '')).toEqual({ alg: 'ES256', kid, typ: 'JWT' })
   })
 
-  it('JW-6 JW-7 JW-10 says who, for whom, and until when; the entry decides', async () => {
+  it('JW-6 JW-7 JW-10 R14 says who, for whom, and until when; the entry decides', async () => {
     const svid = await newJwt('web', 'them', 'others')
+    const [, body = ''] = (svid?.token ?? '').split('.')
+    // written as whole numbers, not as 1.7e9
+    expect(Buffer.from(body, 'base64url').toString()).toMatch(/"exp":\d{10}[,}]/)
     const { payload } = await verified(svid?.token ?? '', 'jwt', 'others')
     expect(payload).toEqual({
       sub: 'spiffe://example.org/web',
@@ -165,6 +168,16 @@ describe('a WIT-SVID', () => {
       cnf: { jwk: { ...holder.export({ format: 'jwk' }), alg: 'ES256' } },
     })
     expect((payload.exp ?? 0) - (payload.iat ?? 0)).toBe(3600)
+  })
+
+  it('WT-8 WT-12 has an id that no other one has, and no issuer to be discovered', async () => {
+    const results = await batch(good, good, good)
+    const tokens = results.map(({ svid }) => svid?.token ?? '')
+    const payloads = await Promise.all(
+      tokens.map(async (it) => (await verified(it, 'wit')).payload),
+    )
+    expect(new Set(payloads.map(({ jti }) => jti)).size).toBe(3)
+    expect(payloads.map(({ iss }) => iss)).toEqual([undefined, undefined, undefined])
   })
 
   it('WT-19 its kid is of no JWT key, and the two kinds of key are kept apart', async () => {

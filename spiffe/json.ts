@@ -1,0 +1,27 @@
+// JSON with what JSON.parse hides: a member that stands twice, of which it would keep the last.
+
+/** A string token, or what gives an object or list its shape. */
+const token = /"(?:[^"\\]|\\.)*"|[{}[\],:]/gs
+
+/**
+ * The name of a member that one object of `text` has twice; undefined when there is none. `text` is JSON that
+ * JSON.parse takes.
+ */
+export function duplicateMember(text: string): string | undefined {
+  const open: (Set<string> | undefined)[] = []
+  let last = ''
+  for (const [found] of text.matchAll(token)) {
+    if (found === '{') open.push(new Set())
+    else if (found === '[') open.push(undefined)
+    else if (found === '}' || found === ']') open.pop()
+    else if (found === ':') {
+      const name: unknown = JSON.parse(last)
+      const members = open.at(-1)
+      if (typeof name !== 'string' || members === undefined) continue
+      if (members.has(name)) return name
+      members.add(name)
+    }
+    last = found
+  }
+  return undefined
+}
