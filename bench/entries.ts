@@ -3,11 +3,14 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { IdentityError } from '../spiffe/errors.ts'
-import { buildStock } from '../test/interop/stock.ts'
 import { type EntryMaker, entryOf, openEntries } from './agents/entries.ts'
 import { type Bench, type BenchResult, judge, median, rounded } from './measure.ts'
-import { type AuthorityProcess, startOurs, startStock } from './servers/authorities.ts'
+import {
+  type AuthorityProcess,
+  startOurs,
+  startStock,
+  stockProgram,
+} from './servers/authorities.ts'
 import { type Pauses, watchPauses } from './servers/pauses.ts'
 
 const rounds = 7
@@ -23,7 +26,7 @@ interface Subject extends AsyncDisposable {
   readonly maker: EntryMaker
 }
 
-async function subjectOf(authority: AuthorityProcess): Promise<Subject> {
+function subjectOf(authority: AuthorityProcess): Subject {
   const maker = openEntries(authority.socket)
   return {
     authority,
@@ -107,17 +110,12 @@ function resultOf({ first, last, ours, stock }: Costs): BenchResult {
 }
 
 async function run(): Promise<BenchResult> {
-  const stock = await buildStock({ log: (line) => console.log(line) })
-  if (stock.kind === 'skipped')
-    throw new IdentityError(
-      'ERR_UNAVAILABLE',
-      `${stock.reason}; the peer is part of this benchmark`,
-    )
+  const stock = await stockProgram()
   await using stack = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
   stack.defer(() => rmSync(folder, { recursive: true, force: true }))
-  const ours = stack.use(await subjectOf(await startOurs(join(folder, 'ours'))))
-  const theirs = stack.use(await subjectOf(await startStock(stock.server, join(folder, 'stock'))))
+  const ours = stack.use(subjectOf(await startOurs(join(folder, 'ours'))))
+  const theirs = stack.use(subjectOf(await startStock(stock, join(folder, 'stock'))))
   await using pauses = watchPauses()
   const costs: Costs = { first: [], last: [], ours: [], stock: [] }
   for (let number = 0; number < warmUp + rounds; number++) {

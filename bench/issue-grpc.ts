@@ -8,12 +8,15 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { Agent } from '../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { SVID } from '../proto/gen/spire/api/server/svid/v1/svid_pb.js'
-import { IdentityError } from '../spiffe/errors.ts'
-import { buildStock } from '../test/interop/stock.ts'
 import { attest, connectLocally, connectTls, newKeys, rootsOf } from '../test/support/ca-client.ts'
 import { makeCsr } from '../test/support/csr.ts'
 import { type Bench, type BenchResult, interleave, rounded } from './measure.ts'
-import { type AuthorityProcess, startOurs, startStock } from './servers/authorities.ts'
+import {
+  type AuthorityProcess,
+  startOurs,
+  startStock,
+  stockProgram,
+} from './servers/authorities.ts'
 
 const goal = 3
 const batchGoal = 2.5
@@ -73,12 +76,7 @@ async function subjectOf(authority: AuthorityProcess): Promise<Subject> {
 }
 
 async function run(): Promise<BenchResult> {
-  const stock = await buildStock({ log: (line) => console.log(line) })
-  if (stock.kind === 'skipped')
-    throw new IdentityError(
-      'ERR_UNAVAILABLE',
-      `${stock.reason}; the peer is part of this benchmark`,
-    )
+  const stock = await stockProgram()
   await using stack = new AsyncDisposableStack()
   const folderIn = (place: string) => {
     const folder = mkdtempSync(join(place, 'castellan-bench-'))
@@ -87,7 +85,7 @@ async function run(): Promise<BenchResult> {
   }
   const disk = folderIn(tmpdir())
   const ours = stack.use(await subjectOf(await startOurs(join(disk, 'ours'))))
-  const theirs = stack.use(await subjectOf(await startStock(stock.server, join(disk, 'stock'))))
+  const theirs = stack.use(await subjectOf(await startStock(stock, join(disk, 'stock'))))
   const inMemory = stack.use(await subjectOf(await startOurs(folderIn('/dev/shm'))))
   const of = (subject: Subject) => [
     { name: 'one by one', run: () => subject.round(singles, 1) },

@@ -4,17 +4,20 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { IdentityError } from '../spiffe/errors.ts'
-import { buildStock } from '../test/interop/stock.ts'
 import { rootsOf } from '../test/support/ca-client.ts'
 import { createEntries } from './agents/entries.ts'
 import { type Bench, type BenchResult, judge, median, rounded } from './measure.ts'
-import { type Prepared, prepareOurs, prepareStock, start } from './servers/authorities.ts'
+import {
+  type Prepared,
+  prepareOurs,
+  prepareStock,
+  start,
+  stockProgram,
+} from './servers/authorities.ts'
 import { type Pauses, watchPauses } from './servers/pauses.ts'
-import { fillStock } from './start/fill-stock.ts'
+import { agents, fillStock } from './start/fill-stock.ts'
 
 const [many, most] = [100_000, 1_000_000]
-const agents = 5000
 const rounds = 3
 /** milliseconds; a spire-server looks for changes every five seconds */
 const [settling, resting] = [10_000, 20_000]
@@ -109,18 +112,13 @@ function resultOf(
 }
 
 async function run(): Promise<BenchResult> {
-  const stock = await buildStock({ log: (line) => console.log(line) })
-  if (stock.kind === 'skipped')
-    throw new IdentityError(
-      'ERR_UNAVAILABLE',
-      `${stock.reason}; the peer is part of this benchmark`,
-    )
+  const stock = await stockProgram()
   await using stack = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
   stack.defer(() => rmSync(folder, { recursive: true, force: true }))
   const ours = await prepareOurs(join(folder, 'ours'))
   await fill(ours, many)
-  const theirs = await prepareStock(stock.server, join(folder, 'stock'))
+  const theirs = await prepareStock(stock, join(folder, 'stock'))
   await fillStock(theirs, join(folder, 'stock'), many)
   const large = await prepareOurs(join(folder, 'large'))
   await fill(large, most)

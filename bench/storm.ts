@@ -46,7 +46,7 @@ async function storm({ port }: AuthorityProcess, roots: string, nodes: readonly 
   const anonymous = createSecureContext({ ca: roots })
   const weather: Weather = { exhausted: 0, delayed: 0, broken: 0 }
   const from = performance.now()
-  const conditions = { anonymous, weather, patience: from + longestStorm }
+  const conditions = { anonymous, weather, deadline: from + longestStorm }
   const joined: (Joined | undefined)[] = []
   await each(nodes.length, atOnce, async (index) => {
     const node = nodes[index]

@@ -12,7 +12,7 @@ import type { DenyRuleRow } from './store/model.ts'
 import type { DenyTable, IssuanceTable } from './store/store.ts'
 
 export interface Revocation {
-  /** One for each X.509 authority, since a verifier wants one from every issuer; none without rules. */
+  /** One for each X.509 authority of a replica, since a verifier wants one from every issuer; none without rules. */
   crls(): Promise<readonly Uint8Array[]>
   /** Tells the listeners when a rule has ended, or the lists have half of their life behind them. */
   refresh(): Promise<void>
@@ -31,6 +31,7 @@ export interface RevocationOptions {
 
 const life = 24 * 3_600_000
 const backdate = 60_000
+
 interface Revoked {
   readonly serial: Serial
   readonly authorityId: string

@@ -1,8 +1,7 @@
 // The authority's own SVID, `spiffe://TD/spire/server`, issued by the same procedure as all others: by this
 // authority, or by another replica on the same store as long as this one may not sign.
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
-import type { Clock } from '../runtime/clock.ts'
-import { sleepUntil } from '../runtime/clock.ts'
+import { type Clock, sleepUntil } from '../runtime/clock.ts'
 import { createLatest, type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import type { ServerCredential } from '../runtime/tls-server.ts'

@@ -47,7 +47,7 @@ export interface Evidence {
   readonly csr: Uint8Array
 }
 
-export const attestMethod = 'spire.api.server.agent.v1.Agent/AttestAgent'
+const attestMethod = 'spire.api.server.agent.v1.Agent/AttestAgent'
 
 /** One attestation, and what came of it. */
 export async function attest(

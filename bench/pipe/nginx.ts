@@ -2,9 +2,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import { freePort } from '../../test/support/ports.ts'
 
 const binary = '/usr/sbin/nginx'
 const streamModule = '/usr/lib/nginx/modules/ngx_stream_module.so'
@@ -14,14 +15,6 @@ export function nginxProblem(): string | undefined {
   return existsSync(binary) && existsSync(streamModule)
     ? undefined
     : 'nginx with its stream module is missing: apt-get install -y nginx libnginx-mod-stream'
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const bound = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  return typeof bound === 'object' && bound !== null ? bound.port : 0
 }
 
 async function untilListening(port: number): Promise<void> {

@@ -2,10 +2,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { IdentityError } from '../../spiffe/errors.ts'
+import { buildStock } from '../../test/interop/stock.ts'
+import { freePort } from '../../test/support/ports.ts'
 import { type Usage, usageOf } from './usage.ts'
 
 export interface AuthorityProcess extends Usage, AsyncDisposable {
@@ -26,18 +28,9 @@ export interface Prepared {
   readonly socket: string
 }
 
-/** of a start with a million entries */
+/** milliseconds that a start with a million entries may take */
 const patience = 120_000
 const lookEvery = 20
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const bound = server.address()
-  server.close()
-  await once(server, 'close')
-  return typeof bound === 'object' && bound !== null ? bound.port : 0
-}
 
 async function answers(to: { path: string } | { port: number }): Promise<boolean> {
   const socket = connect(to)
@@ -63,7 +56,10 @@ export async function start(
   while (!((await answers({ path: socket })) && (await answers({ port })))) {
     if (child.exitCode !== null || performance.now() > began + patience) {
       child.kill('SIGKILL')
-      throw new IdentityError('ERR_UNAVAILABLE', `${name} does not start`)
+      throw new IdentityError(
+        'ERR_UNAVAILABLE',
+        `${name} does not listen on ${socket} and port ${port}; what it says is above`,
+      )
     }
     await delay(lookEvery)
   }
@@ -117,6 +113,14 @@ logLevel: error
 
 export async function startOurs(folder: string): Promise<AuthorityProcess> {
   return start(await prepareOurs(folder))
+}
+
+/** The program of a stock spire-server, which a benchmark is measured against. Throws ERR_UNAVAILABLE. */
+export async function stockProgram(): Promise<string> {
+  const stock = await buildStock({ log: (line) => console.log(line) })
+  if (stock.kind !== 'skipped') return stock.server
+  const message = `${stock.reason}; the peer is part of this benchmark`
+  throw new IdentityError('ERR_UNAVAILABLE', message)
 }
 
 /** `program` is a spire-server. */

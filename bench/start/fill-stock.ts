@@ -5,7 +5,8 @@ import { DatabaseSync } from 'node:sqlite'
 import { entryOf, openEntries } from '../agents/entries.ts'
 import { type Prepared, start } from '../servers/authorities.ts'
 
-const agents = 5000
+/** the parents that the entries are spread over */
+export const agents = 5000
 const name = 'template'
 
 /** The columns of `table` as they are copied: those of `changed` are expressions over n, which counts. */

@@ -26,7 +26,8 @@ export interface Storm {
   /** without a certificate */
   readonly anonymous: SecureContext
   readonly weather: Weather
-  readonly patience: number
+  /** of `performance.now()`: who has not joined by then stays outside */
+  readonly deadline: number
 }
 
 const [invalidArgument, resourceExhausted, unavailable] = [3, 8, 14]
@@ -61,15 +62,15 @@ async function attempt(
   }
 }
 
-/** Undefined when it is still outside at the end of `patience`, which is an instant of `performance.now()`. */
+/** Undefined when it is still outside at the deadline. */
 export async function joinAtLast(
   node: Node,
   port: number,
-  { anonymous, weather, patience }: Storm,
+  { anonymous, weather, deadline }: Storm,
 ): Promise<Joined | undefined> {
   const backoff = createBackoff()
   let type = 'join_token'
-  while (performance.now() < patience) {
+  while (performance.now() < deadline) {
     const outcome = await attempt({ ...node, type }, port, anonymous, weather)
     switch (outcome.kind) {
       case 'joined':

@@ -22,7 +22,7 @@ export interface Slot {
   readonly notBefore: number
   readonly notAfter: number
   readonly preparedAt: number
-  /** the authority that has its key; empty when all have */
+  /** who has its key: a replica, or as in `Foreign`; empty when all have */
   readonly replica: string
   /** X.509: a leaf to rehearse with, whose key is gone, DER; else empty */
   readonly canary: Uint8Array
@@ -70,7 +70,7 @@ export interface Slots<T extends Slot> {
    * id that another key has, ERR_PRECONDITION when there are too many.
    */
   adopt(foreign: readonly Foreign[]): Promise<void>
-  /** What a replica that is gone for good has published becomes old and tainted. */
+  /** What a replica that is gone for good has published becomes old and tainted; its prepared one goes. */
   retire(replica: string): Promise<void>
   /** Takes a tainted one out of everything that is published, and forgets its key. As `activate`. */
   revoke(id: string, permit: Permit<T>): Promise<T>

@@ -132,7 +132,7 @@ export interface AuthorityRow {
   readonly notBefore: number
   readonly notAfter: number
   readonly preparedAt: number
-  /** the one that has its key; empty when all have */
+  /** who has its key: a replica, or somebody else, in brackets; empty when all have */
   readonly replica: string
   /** empty when it is kept elsewhere */
   readonly sealedKey: Uint8Array

@@ -101,12 +101,13 @@ function outlookText({ outlook: it }: PlainStatus): string {
 }
 
 function statusText(status: PlainStatus): string {
-  const isShared = status.authorities.some(({ replica }) => replica !== '')
-  const heading = ['KIND', 'PHASE', 'ID', 'EXPIRES', 'CARRIES', ...(isShared ? ['OF'] : [])]
+  const isShared = status.replicas.length > 0
+  const isMixed = status.authorities.some(({ replica }) => replica !== '')
+  const heading = ['KIND', 'PHASE', 'ID', 'EXPIRES', 'CARRIES', ...(isMixed ? ['OF'] : [])]
   const rows = status.authorities.map((it) => [
     ...[it.kind, it.phase, it.id, it.expiresAt],
     it.kind === 'x509' ? `${it.live} holders` : '',
-    ...(isShared ? [it.replica || 'all'] : []),
+    ...(isMixed ? [it.replica || (isShared ? 'all' : 'this one')] : []),
   ])
   const alive = isShared ? [`alive: ${status.replicas.join(', ')}`] : []
   const forced = status.overrides.map(

@@ -18,6 +18,11 @@ const options = atAuthority.extend({
   for: duration.optional(),
 })
 
+const authorityOption = [
+  '--authority <id>',
+  'an X.509 authority that signs no more (castellan authority status), or one below this one',
+] as const
+
 function targetOf({ spiffeId, serial, authority }: z.infer<typeof options>): DenyRule['target'] {
   const given = [
     ...(spiffeId === undefined ? [] : [{ case: 'spiffeId', value: spiffeId } as const]),
@@ -49,7 +54,7 @@ export function denyCommands(register: Register): void {
     options: [
       ['--spiffe-id <id>', 'a SPIFFE ID, of any trust domain'],
       ['--serial <hex>', 'of one certificate; its workload gets another one at once'],
-      ['--authority <id>', 'an X.509 authority that signs no more (castellan authority status)'],
+      authorityOption,
       ['--reason <text>', 'why; it stays in deny list and in the log of the authority'],
       [
         '--for <duration>',

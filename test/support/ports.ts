@@ -2,7 +2,13 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 
-/** Free a moment ago, on loopback, all distinct. */
+/** Free a moment ago, on loopback. */
+export async function freePort(): Promise<number> {
+  const [port = 0] = await freePorts(1)
+  return port
+}
+
+/** As `freePort`, all distinct. */
 export async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'))
   await Promise.all(servers.map((server) => once(server, 'listening')))

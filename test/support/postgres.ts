@@ -4,13 +4,14 @@ import { once } from 'node:events'
 import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
-import { freePorts } from './ports.ts'
+import { freePort } from './ports.ts'
 
 /** Debian keeps the server's programs off the PATH, in a folder for each version. */
 const debian = '/usr/lib/postgresql'
 
-function programs(): string | undefined {
+function programFolder(): string | undefined {
   const versions = existsSync(debian) ? readdirSync(debian).sort().reverse() : []
   const folders = [
     ...(process.env.PATH ?? '').split(delimiter),
@@ -21,14 +22,14 @@ function programs(): string | undefined {
 
 /** Why there is no server to test with; undefined when there is. CI has one, or fails. */
 export function whyNoPostgres(): string | undefined {
-  if (programs() !== undefined) return undefined
+  if (programFolder() !== undefined) return undefined
   const reason = 'PostgreSQL is not installed (Debian: postgresql)'
   if (process.env.CI === 'true') throw new Error(reason)
   console.log(`not tested on PostgreSQL: ${reason}`)
   return reason
 }
 
-/** The server refuses to run as root: the first user that is somebody else's daemon will do. */
+/** The server refuses to run as root: as one of these users it runs. */
 function account(): { uid?: number; gid?: number } {
   if (process.getuid?.() !== 0) return {}
   for (const name of ['postgres', 'nobody']) {
@@ -64,14 +65,14 @@ export interface TestPostgres extends AsyncDisposable {
 }
 
 export async function startPostgres(): Promise<TestPostgres> {
-  const bin = programs() ?? ''
+  const bin = programFolder() ?? ''
   const folder = mkdtempSync(join(tmpdir(), 'castellan-postgres-'))
   const owner = account()
   if (owner.uid !== undefined && owner.gid !== undefined) chownSync(folder, owner.uid, owner.gid)
   const data = join(folder, 'data')
   const options = { ...owner, cwd: folder, stdio: 'ignore' } as const
   execFileSync(join(bin, 'initdb'), ['-D', data, '-U', 'castellan', '--auth=trust'], options)
-  const [port = 0] = await freePorts(1)
+  const port = await freePort()
   const urlOf = (name: string) => `postgres://castellan@127.0.0.1:${port}/${name}`
   let server: ChildProcess | undefined
   let count = 0
@@ -82,8 +83,11 @@ export async function startPostgres(): Promise<TestPostgres> {
     server = spawn(join(bin, 'postgres'), ['-D', data, ...flags], options)
     const end = performance.now() + 60_000
     while (!(await answers(urlOf('postgres')))) {
-      if (performance.now() > end) throw new Error('PostgreSQL does not start')
-      await new Promise((resolve) => setTimeout(resolve, 50))
+      if (performance.now() > end)
+        throw new Error(
+          `PostgreSQL (${bin}) does not answer on port ${port} of 127.0.0.1 in a minute`,
+        )
+      await delay(50)
     }
   }
 

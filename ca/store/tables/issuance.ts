@@ -88,7 +88,10 @@ export async function recoverTokens(tx: Transaction, replica: string): Promise<v
   await tx.run('UPDATE join_tokens SET reserved_by = NULL WHERE reserved_by = ?', replica)
 }
 
-/** leaves live a day at most, and a clock may have been an hour wrong */
+/**
+ * Leaves live a day at most, and a clock may have been an hour wrong. CA certificates of authorities below
+ * this one live up to a week: here they are missing after a day.
+ */
 const oldestLive = 26 * 3_600_000
 
 /** The place of the first row that was valid from `at` or later: rows are in the order of their time. */
