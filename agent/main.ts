@@ -48,6 +48,8 @@ function isFinal(error: unknown): boolean {
   if (hasCode(error)) return !hasCode(error, 'ERR_UNAVAILABLE')
   const later: readonly Code[] = [
     Code.Unavailable,
+    // a connection that was reset
+    Code.Aborted,
     Code.DeadlineExceeded,
     Code.Internal,
     Code.Unknown,

@@ -34,7 +34,7 @@ export function serverTls(credential: ServerCredential): TlsOptions {
     requestCert: true,
     // replaced by the caller's verifySvid over peerChain()
     rejectUnauthorized: false,
-    handshakeTimeout: 5000,
+    handshakeTimeout: 15_000,
     ALPNProtocols: ['h2'],
   }
 }

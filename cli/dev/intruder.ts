@@ -27,7 +27,7 @@ export type Visit =
   | { readonly kind: 'answered'; readonly status: number }
   | { readonly kind: 'refused'; readonly reason: string }
 
-const patience = 5000
+const patience = 20_000
 
 /** Shakes hands with payments' sidecar and asks for the balance. Rejects when it answers nothing at all. */
 export function visit(

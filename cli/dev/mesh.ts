@@ -98,7 +98,7 @@ async function prepareAuthority(
   const token = newToken()
   writeFileSync(stage.path('token'), token, { mode: 0o600 })
   const now = authority.clock.now()
-  await authority.store.issuance.createToken({ hash: hashOfToken(token), expiresAt: now + 60_000 })
+  await authority.store.issuance.createToken({ hash: hashOfToken(token), expiresAt: now + 300_000 })
   for (const service of services) {
     const entry = create(EntrySchema, {
       spiffeId: idToMessage(identityOf(service)),

@@ -12,7 +12,7 @@ export interface HandshakeLimits {
   readonly patience: number
 }
 
-export const usualHandshakes: HandshakeLimits = { most: 32, waiting: 8192, patience: 8000 }
+export const usualHandshakes: HandshakeLimits = { most: 32, waiting: 8192, patience: 15_000 }
 
 interface Waiting {
   readonly socket: net.Socket
