@@ -68,7 +68,7 @@ export async function followControl(
     }
   }
   let heard = clock.monotonic()
-  let failure: unknown
+  let canaries: readonly Uint8Array[] = []
   await using _ = every(clock, 5000, () => {
     if (clock.monotonic() - heard > longestSilence)
       silent.abort(new Error('the authority is silent'))
@@ -79,11 +79,15 @@ export async function followControl(
     knowledge.apply(message)
     if (message.bundle !== undefined) {
       persist()
-      failure = rehearse(message.canaries, knowledge, clock.now())
-      if (failure !== undefined) log.error({ err: failure }, 'a new authority cannot be believed')
+      canaries = message.canaries
     }
-    // one that does not pass the rehearsal holds the rotation up, and the authority shows it
-    if (failure === undefined) acknowledgements.push(message.cursor)
+    // with each heartbeat too: a clock that was behind may be right by now
+    const failure = rehearse(canaries, knowledge, clock.now())
+    knowledge.rehearsed(failure === undefined)
+    if (failure !== undefined) log.error({ err: failure }, 'a new authority cannot be believed')
+    // one that does not pass the rehearsal stays where it was: it holds the rotation up, and the authority
+    // shows it
+    acknowledgements.push(knowledge.place().cursor)
     connected()
   }
   throw new IdentityError('ERR_UNAVAILABLE', 'the authority ended the stream')

@@ -39,12 +39,14 @@ export interface Knowledge {
   revocation(): KnownRevocation
   /** Whether that identity is on the deny-list now. */
   isDenied(id: SpiffeId): boolean
-  /** the resume cursor, and the store that it is of */
+  /** the resume cursor, and the store that it is of; none after a rehearsal that failed */
   place(): { readonly cursor: bigint; readonly epoch: string }
   /** Whether the authority was heard at least once since the start. */
   isComplete(): boolean
   /** Takes a message in, whole, then tells the listeners. */
   apply(message: AuthorityMessage): void
+  /** Whether leaves of the authorities that are about to sign would be believed. */
+  rehearsed(isGood: boolean): void
   onChange(listener: () => void): Disposable
 }
 
@@ -76,6 +78,8 @@ function taintsOf(
   return new Map(names.map((name) => [name, known.get(name) ?? now]))
 }
 
+const nowhere: { readonly cursor: bigint; readonly epoch: string } = { cursor: 0n, epoch: '' }
+
 export function createKnowledge(
   trustDomain: TrustDomain,
   first: X509Bundle,
@@ -87,8 +91,9 @@ export function createKnowledge(
   let tainted: ReadonlyMap<string, number> = new Map()
   let policies: PolicySet | undefined
   let revocation: KnownRevocation = { denyList: denyNothing, message: undefined, crls: [] }
-  let place = { cursor: 0n, epoch: '' }
+  let place = nowhere
   let isComplete = false
+  let isRehearsed = true
   return {
     entries,
     bundle: () => bundle,
@@ -96,7 +101,10 @@ export function createKnowledge(
     policies: () => policies,
     revocation: () => revocation,
     isDenied: (id) => revocation.denyList.againstId(id, clock.now()) !== undefined,
-    place: () => place,
+    place: () => (isRehearsed ? place : nowhere),
+    rehearsed(isGood) {
+      isRehearsed = isGood
+    },
     isComplete: () => isComplete,
     apply(message) {
       // parsed first: a message that cannot be read changes nothing

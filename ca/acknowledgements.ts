@@ -25,8 +25,8 @@ export interface Acknowledgements {
   laggards(sequence: number): Promise<readonly Laggard[]>
   /** Writes what is not stored yet, forgets who is away, and listens for the other replicas. */
   keep(): Promise<void>
-  /** Replicas that were heard a moment ago, and this one. */
-  replicas(): readonly string[]
+  /** Replicas that were heard a moment ago, or have just been heard of, and this one. */
+  replicas(): Promise<readonly string[]>
 }
 
 export interface AcknowledgementsOptions {
@@ -75,6 +75,8 @@ interface Heard {
   /** Resolves once what was asked for is in the store, or could not be written. */
   written(): Promise<void>
   forgetAway(): Promise<void>
+  /** What the store has of agents that came back from another replica is to be written again. */
+  reclaim(rows: readonly AcknowledgementRow[]): void
   readonly seen: ReadonlyMap<SpiffeId, Seen>
   isAway(it: Seen): boolean
 }
@@ -125,6 +127,14 @@ async function openHeard({ clock, store, sequence }: AcknowledgementsOptions): P
       written = Promise.all([written, writing])
     },
     written: async () => void (await written),
+    reclaim(rows) {
+      const ours = new Map(rows.map((row) => [row.agentId, row]))
+      for (const [id, it] of seen) {
+        const row = ours.get(id)
+        if (row === undefined || (row.replica !== replica && row.heardAt < it.heardAt))
+          stored.delete(id)
+      }
+    },
     async forgetAway() {
       const away = [...seen].filter(([, it]) => isAway(it)).map(([id]) => id)
       if (away.length === 0) return
@@ -145,7 +155,7 @@ export async function openAcknowledgements(
   options: AcknowledgementsOptions,
 ): Promise<Acknowledgements> {
   const { clock, store, isAgent } = options
-  const { hear, keepOne, written, forgetAway, seen, isAway } = await openHeard(options)
+  const { hear, keepOne, written, forgetAway, reclaim, seen, isAway } = await openHeard(options)
   const watch = createReplicaWatch(options)
 
   /** What the other replicas say of the agents that they hear. */
@@ -163,12 +173,17 @@ export async function openAcknowledgements(
 
   async function present(): Promise<Laggard[]> {
     const others = await foreign()
-    // one that went over to another replica is heard there
+    // one that went over to another replica is heard there, until it comes back
+    const isElsewhere = (id: SpiffeId, { heardAt }: Seen) => {
+      const other = others.get(id)
+      return other !== undefined && !other.isGone && other.heardAt > heardAt
+    }
     const own = [...seen]
-      .filter(([id, it]) => !isAway(it) && !others.has(id))
+      .filter(([id, it]) => !isAway(it) && !isElsewhere(id, it))
       .map(([agentId, { acknowledged, heardAt }]) => ({ agentId, acknowledged, heardAt }))
+    const ownIds = new Set(own.map(({ agentId }) => agentId))
     const theirs = [...others.values()]
-      .filter((it) => !it.isGone)
+      .filter((it) => !it.isGone && !ownIds.has(it.agentId))
       .map(({ isGone: _, ...laggard }) => laggard)
     return [...own, ...theirs].filter(({ agentId }) => isAgent(agentId))
   }
@@ -192,12 +207,14 @@ export async function openAcknowledgements(
       if (store.isShared) {
         await store.replicas.alive(clock.now())
         await watch.look()
+        reclaim(await store.acknowledgements.list())
       }
       await forgetAway()
       for (const [id, it] of seen) keepOne(id, it)
       await written()
     },
-    replicas() {
+    async replicas() {
+      if (store.isShared) await watch.look()
       const others = watch.ids().filter((id) => watch.silenceOf(id) <= replicaPatience)
       return [...new Set([store.replica, ...others])]
     },

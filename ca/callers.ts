@@ -156,15 +156,44 @@ export function nameOf(peer: Peer): string {
   return peer.kind === 'svid' ? peer.id : peer.kind
 }
 
+/** By an authority of ours itself: those below it sign for workloads, not for who may ask us for more. */
+export function isDirect(peer: Peer): peer is Extract<Peer, { kind: 'svid' }> {
+  return peer.kind === 'svid' && peer.authorityIds.length === 1
+}
+
 function downstreamEntry({ entries }: Registry, peer: Peer, now: number): EntryRow {
-  const own = peer.kind === 'svid' ? entries.bySpiffeId(peer.id, now) : []
+  const own = isDirect(peer) ? entries.bySpiffeId(peer.id, now) : []
   const entry = own.find(({ downstream }) => downstream)
   if (entry !== undefined) return entry
   throw new IdentityError('ERR_DENIED', `${nameOf(peer)} is no downstream authority`)
 }
 
+interface KnownAgents {
+  readonly agents: Map<SpiffeId, AgentRow>
+  readonly table: AgentTable
+}
+
+/** What another replica wrote a moment ago may not be in memory yet: only the store refuses for good. */
+async function lookAgain({ agents, table }: KnownAgents, peer: Peer): Promise<void> {
+  if (peer.kind !== 'svid') return
+  const known = agents.get(peer.id)
+  if (known?.serial === peer.serial || known?.pendingSerial === peer.serial) return
+  const row = await table.get(peer.id)
+  if (row !== undefined) agents.set(row.id, row)
+}
+
+async function promote(
+  { agents, table }: KnownAgents,
+  agent: AgentRow,
+  serial: Serial,
+): Promise<void> {
+  agents.set(agent.id, { ...agent, serial, pendingSerial: '' })
+  await table.promote(agent.id, serial)
+}
+
 export function createCallers({ registry, table, now, isTrusted }: CallersOptions): Callers {
   const { agents, entries } = registry
+  const known: KnownAgents = { agents, table }
 
   function denialOf(peer: Peer): string | undefined {
     if (peer.kind !== 'svid') return undefined
@@ -176,7 +205,7 @@ export function createCallers({ registry, table, now, isTrusted }: CallersOption
 
   /** The attested agent behind a connection; the first use of a renewed certificate makes it the current one. */
   function agentOf(peer: Peer): AgentRow {
-    if (peer.kind !== 'svid' || !isBelow(peer.id, '/spire/agent')) {
+    if (!isDirect(peer) || !isBelow(peer.id, '/spire/agent')) {
       throw new IdentityError('ERR_DENIED', `${nameOf(peer)} is no agent`)
     }
     const agent = agents.get(peer.id)
@@ -192,13 +221,8 @@ export function createCallers({ registry, table, now, isTrusted }: CallersOption
     )
   }
 
-  async function promote(agent: AgentRow, serial: Serial): Promise<void> {
-    agents.set(agent.id, { ...agent, serial, pendingSerial: '' })
-    await table.promote(agent.id, serial)
-  }
-
   const isMarked = (peer: Peer, mark: 'admin' | 'downstream') =>
-    peer.kind === 'svid' &&
+    isDirect(peer) &&
     peer.notAfter >= now() &&
     entries.bySpiffeId(peer.id, now()).some((entry) => entry[mark])
 
@@ -212,9 +236,10 @@ export function createCallers({ registry, table, now, isTrusted }: CallersOption
       case 'downstream':
         return isMarked(peer, to)
       case 'agent': {
+        await lookAgain(known, peer)
         const agent = agentOf(peer)
         if (peer.kind === 'svid' && peer.serial === agent.pendingSerial)
-          await promote(agent, peer.serial)
+          await promote(known, agent, peer.serial)
         return true
       }
     }

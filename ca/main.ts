@@ -35,11 +35,15 @@ export interface RunOptions {
   readonly clock?: Clock
   readonly between?: NonNullable<IssueSteps['between']>
   readonly database?: OpenOptions['database']
+  /** aborted: it is not waited any longer until it may serve */
+  readonly signal?: AbortSignal
 }
+
+const never = new AbortController().signal
 
 // Grows with the lifetime, so that demonstrations of minutes rotate as production of days does.
 const slowestTick = 10_000
-const minute = 60_000
+const crlTick = 30_000
 /** milliseconds between signs of life in the store */
 const presenceTick = 5000
 /** 33 KiB each with a stream: a gigabyte; more agents are for more authorities */
@@ -87,6 +91,14 @@ async function keepPresence({ acknowledgements }: Authority, log: Log): Promise<
   }
 }
 
+async function refreshCrls({ revocation }: Authority, log: Log): Promise<void> {
+  try {
+    await revocation.refresh()
+  } catch (error) {
+    log.error({ err: error }, 'the revocation lists were not made; tried again')
+  }
+}
+
 /** What both listeners share: the services, who calls, who may. */
 function servingOf(authority: Authority, metrics: CaMetrics, log: Log) {
   const { clock, authorities, callers } = authority
@@ -121,7 +133,7 @@ export async function runAuthority(
   config: CaConfig,
   options: RunOptions,
 ): Promise<RunningAuthority> {
-  const { log, clock = systemClock, between, database } = options
+  const { log, clock = systemClock, between, database, signal = never } = options
   await selfTest()
   await using starting = new AsyncDisposableStack()
   const metrics = createMetrics()
@@ -145,10 +157,15 @@ export async function runAuthority(
   const socket = config.socket ?? join(config.state, 'ca.sock')
   const local = await startGrpcServer<Peer>({ ...serving, listen: { path: socket, mode: 0o600 } })
   starting.use(local)
+  await keepPresence(authority, log)
   starting.use(every(clock, presenceTick, () => keepPresence(authority, log)))
   starting.use(serveReplicas(authority, log))
   starting.use(rotation(authority, config, log, clock))
-  const svid = await firstServerSvid(authority, log)
+  const notReady = () => checkedReason(authority)
+  const operations = starting.use(
+    await startOperations({ listen: config.operations, notReady, metrics: metrics.registry }),
+  )
+  const svid = await firstServerSvid(authority, log, signal)
   const tls = serverTls(svid)
   const server = starting.use(
     await startGrpcServer<Peer>({
@@ -159,13 +176,9 @@ export async function runAuthority(
   servers.push(local, server)
   const use = (next: ServerSvid) => server.setTls(secureContext(next))
   starting.use(renewServerSvid(svid, authority, { clock, log, use }))
-  starting.use(every(clock, minute, authority.revocation.refresh))
+  starting.use(every(clock, crlTick, () => refreshCrls(authority, log)))
   starting.use(watchPeers(server, authority, clock))
   starting.use(followOutside(config, authority, { log, clock }))
-  const notReady = () => checkedReason(authority)
-  const operations = starting.use(
-    await startOperations({ listen: config.operations, notReady, metrics: metrics.registry }),
-  )
   const { port } = server
   log.info({ trustDomain: config.trustDomain, port, socket, operations: operations.port }, 'ready')
   const running = starting.move()

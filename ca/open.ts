@@ -65,13 +65,18 @@ function endpointsOfTheWeb({ federation }: CaConfig): ForeignBundlesOptions['web
   }
 }
 
-function storeOf(config: CaConfig, { database, clock = systemClock }: OpenOptions): Promise<Store> {
+function storeOf(
+  config: CaConfig,
+  { database, log, clock = systemClock }: OpenOptions,
+): Promise<Store> {
   const { store: url, state, trustDomain } = config
   const location =
     url === undefined
       ? { path: storePath(state), sqlite: database ?? {} }
       : { url, onCommit: database?.onCommit }
-  return openStore(location, { trustDomain, clock, replica: replicaOf(config) })
+  const onTrouble = (error: unknown) =>
+    log.error({ err: error }, 'what the store holds is not taken in yet; tried again')
+  return openStore(location, { trustDomain, clock, replica: replicaOf(config), onTrouble })
 }
 
 /** Opens what `prepareState` laid out; makes the first X.509 authority when there is none. */

@@ -4,9 +4,15 @@ import { createTopic } from '../runtime/lifecycle.ts'
 import { createDenyList, type DenyList } from '../spiffe/deny-list.ts'
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts'
 import { createEntryIndex, type EntryIndex } from './entry-index.ts'
-import type { AgentRow, DenyRuleRow, EntryRow, Event, StoredPolicies } from './store/model.ts'
+import {
+  type AgentRow,
+  type DenyRuleRow,
+  type EntryRow,
+  type Event,
+  listsChanged,
+  type StoredPolicies,
+} from './store/model.ts'
 import type { Store } from './store/store.ts'
-import { listsChanged } from './store/tables/deny-rules.ts'
 
 export type Change =
   | {
@@ -64,6 +70,9 @@ async function freshFor(events: readonly Event[], store: Store): Promise<Fresh> 
 export async function openRegistry(store: Store, trustDomain: TrustDomain): Promise<Registry> {
   // first: what happens while the tables are read waits for them
   const loaded = Promise.withResolvers<void>()
+  loaded.promise.catch(() => {})
+  using failing = new DisposableStack()
+  failing.defer(() => loaded.reject(new Error('the tables cannot be read')))
   const following = store.events.subscribe(async (events) => {
     await loaded.promise
     take(events, await freshFor(events, store))
@@ -76,6 +85,7 @@ export async function openRegistry(store: Store, trustDomain: TrustDomain): Prom
   let denyRules: readonly DenyRuleRow[] = await store.denyRules.list()
   let denyList = createDenyList(denyRules)
   loaded.resolve()
+  failing.move()
 
   function entryChange(id: string, after: EntryRow | undefined): Change {
     const before = entries.get(id)

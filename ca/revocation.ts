@@ -14,7 +14,7 @@ import type { DenyTable, IssuanceTable } from './store/store.ts'
 export interface Revocation {
   /** One for each X.509 authority of a replica, since a verifier wants one from every issuer; none without rules. */
   crls(): Promise<readonly Uint8Array[]>
-  /** Tells the listeners when a rule has ended, or the lists have half of their life behind them. */
+  /** Makes new lists, and tells the listeners, when these are not what they should be any more. */
   refresh(): Promise<void>
   /** Called when there are other lists than before though no rule changed. */
   onChange(listener: () => void): Disposable
@@ -141,8 +141,9 @@ export function createRevocation(options: RevocationOptions): Revocation {
       return [...own, ...foreign.map(({ crl }) => crl)]
     },
     async refresh() {
-      if (made === undefined) await ownCrls()
-      else if (isOld(made)) topic.publish()
+      if (made !== undefined && isCurrent(made)) return
+      await ownCrls()
+      topic.publish()
     },
     onChange: (listener) => topic.subscribe(listener),
   }

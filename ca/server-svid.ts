@@ -23,6 +23,8 @@ export interface ServerSvid extends ServerCredential {
 
 /** milliseconds that another replica has to answer */
 const answerPatience = 5000
+/** before it is asked again */
+const pause = 1000
 
 /** The chain ends in the root itself, so that an agent that only knows its fingerprint can find it. */
 async function signedHere(csr: Uint8Array, authority: Authority): Promise<readonly Uint8Array[]> {
@@ -83,13 +85,18 @@ const isActive = ({ authorities }: Authority) =>
   authorities.own().some(({ state }) => state === 'active')
 
 /** The same, tried until it succeeds: another replica may start later, or an operator activate this one. */
-export async function firstServerSvid(authority: Authority, log: Log): Promise<ServerSvid> {
+export async function firstServerSvid(
+  authority: Authority,
+  log: Log,
+  signal: AbortSignal,
+): Promise<ServerSvid> {
   for (;;) {
     try {
       return await newServerSvid(authority)
     } catch (error) {
       if (!authority.store.isShared || isActive(authority)) throw error
       log.warn({ err: error }, 'waiting for a certificate of its own; not ready')
+      await authority.clock.sleep(pause, { signal })
     }
   }
 }

@@ -65,6 +65,8 @@ async function due<T extends Slot>(
   return { list: activated(own, next), what: activation }
 }
 
+/** those of one authority below this one, or of an operator */
+const mostOfOne = 16
 /** a backstop: a bundle has to stay readable */
 const mostPublished = 64
 
@@ -88,6 +90,12 @@ function adoption<T extends Slot>({ all, become }: Held<T>, options: SlotsOption
       throw new IdentityError('ERR_PRECONDITION', message)
     }
     if (fresh.length === 0) return
+    const [{ replica } = { replica: '' }] = fresh
+    const theirs = all().filter((it) => it.replica === replica)
+    if (theirs.length + fresh.length > mostOfOne) {
+      const message = `${theirs.length} keys of ${replica} are published already`
+      throw new IdentityError('ERR_PRECONDITION', message)
+    }
     await become(
       fresh.map((it) => load({ ...it, ...place, canary, preparedAt: clock.now() })),
       [],

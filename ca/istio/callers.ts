@@ -4,7 +4,7 @@ import type { CallContext } from '../../runtime/grpc/service.ts'
 import { type Serial, serialFromHex } from '../../spiffe/certificate.ts'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import { type Attested, vouch } from '../attestors/attestor.ts'
-import type { Peer } from '../callers.ts'
+import { isDirect, type Peer } from '../callers.ts'
 import type { DenyRuleRow, IssuedRow } from '../store/model.ts'
 import type { IssuanceTable } from '../store/store.ts'
 import { holderOf, type TokenRules } from './tokens.ts'
@@ -49,7 +49,7 @@ export function createIstioCallers({
 
   /** A certificate that came another way renews the same way, or losing an entry would end nothing. */
   async function byCertificate(peer: Peer): Promise<Attested> {
-    if (peer.kind !== 'svid') return untrusted('no client certificate')
+    if (!isDirect(peer)) return untrusted('no client certificate of this authority')
     if (peer.notAfter < tokens.clock.now())
       return untrusted(`the certificate of ${peer.id} has expired`)
     const row = await issued.find(peer.serial)

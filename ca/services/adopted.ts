@@ -16,6 +16,8 @@ import { badRequest, bundleToWire, tokenKeyToWire } from '../wire.ts'
 function adoptedKey(key: JWTKey | WITKey | undefined, field: string, replica: string): Foreign {
   if (key === undefined) return badRequest([{ field, problem: 'is missing' }])
   const { keyId: id, publicKey: material, expiresAt } = tokenKeyFromWire(key, field)
+  if (expiresAt < 0 || expiresAt > latest)
+    badRequest([{ field: `${field}.expires_at`, problem: 'is not 0, or before the year 9999' }])
   return { id, material, notBefore: 0, notAfter: expiresAt * 1000, replica }
 }
 
@@ -31,6 +33,8 @@ function adoptedAuthority({ asn1 }: X509Certificate, field: string, own: TrustDo
   return { id, material, notBefore, notAfter, replica: appended }
 }
 
+/** seconds since the epoch */
+const latest = 253_402_300_799
 /** whose keys these are, beside replicas: an administrator's, or those of a downstream authority */
 const appended = '(appended)'
 const downstreamOf = (id: SpiffeId) => `(downstream) ${id}`

@@ -83,18 +83,22 @@ export function authoritiesService(authority: Authority, log: Log): Service<Peer
           heardAt: secondsOf(heardAt),
         })),
         connectedAgents: BigInt((await acknowledgements.connected()).length),
-        replicas: [...acknowledgements.replicas()],
+        replicas: [...(await acknowledgements.replicas())],
         outlook: outlookOf(live),
         overrides: overrides.map((it) => ({ ...it, at: secondsOf(it.at) })),
       }
     },
     async retire({ replica }, { peer }) {
-      if (acknowledgements.replicas().includes(replica)) {
+      if ((await acknowledgements.replicas()).includes(replica)) {
         const message = `replica ${replica} is alive, or was a minute ago; stop it first`
         throw new IdentityError('ERR_PRECONDITION', message)
       }
-      if (!authorities.all().some((it) => it.replica === replica && replica !== ''))
-        throw new IdentityError('ERR_NOT_FOUND', `no authority of a replica ${replica}`)
+      // names in brackets are no replicas': what was appended or published is tainted by its ID
+      const isOfReplica = authorities.all().some((it) => it.replica === replica)
+      if (!isOfReplica || !/^[\w.-]+$/.test(replica)) {
+        const message = `no authority of a replica ${JSON.stringify(replica.slice(0, 80))}; castellan authority status names them`
+        throw new IdentityError('ERR_NOT_FOUND', message)
+      }
       await authorities.retire(replica)
       await store.replicas.forget(replica)
       log.warn({ audit: true, replica, caller: nameOf(peer) }, 'an operator retired a replica')

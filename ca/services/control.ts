@@ -128,7 +128,9 @@ export function controlService(authority: Authority): Service<Peer> {
     for await (const { message } of requests) {
       if (message.case !== 'acknowledged')
         badRequest([{ field: 'message', problem: 'is not an acknowledgement' }])
-      acknowledgements.acknowledge(agent, Number(message.value.cursor))
+      // no further than there is anything to know
+      const cursor = Math.min(Number(message.value.cursor), authority.store.events.last())
+      acknowledgements.acknowledge(agent, cursor)
     }
   }
 
@@ -137,6 +139,8 @@ export function controlService(authority: Authority): Service<Peer> {
       const { row: agent } = callers.agent(context)
       const iterator = requests[Symbol.asyncIterator]()
       const hello = await helloOf(iterator)
+      // heard, and waited for, before it has put anything to use
+      acknowledgements.acknowledge(agent.id, 0)
       const feed = createFeed(authority, agent)
       using wake = createLatest<true>(context.signal)
       let dirty = clean

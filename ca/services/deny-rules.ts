@@ -25,8 +25,8 @@ import { badRequest, printableReason, secondsOf } from '../wire.ts'
 
 /** the last second that a certificate could name too */
 const latest = 253_402_300_799n
-/** certificates of authorities below this one that are looked at */
-const mostBelow = 1000
+/** certificates of authorities below this one that are looked at together */
+const pageOfBelow = 500
 /** they travel whole, in one message */
 const mostRules = 10_000
 
@@ -90,13 +90,17 @@ async function belowUntil(
   { trustDomain, store, clock }: Authority,
 ): Promise<number> {
   const spiffeId = spiffeIdOf(trustDomain)
-  const filter = { spiffeId, since: clock.now() - longestDownstream, limit: mostBelow }
-  const { rows } = await store.issuance.list(filter)
-  const own = rows.filter(({ certificate }) => {
-    const { publicKey } = parseCertificate(certificate)
-    return keyIdOf(publicKey).toString('hex') === authorityId
-  })
-  return Math.max(0, ...own.map(({ notAfter }) => notAfter))
+  const filter = { spiffeId, since: clock.now() - longestDownstream, limit: pageOfBelow }
+  let until = 0
+  for (let before: number | undefined = Number.MAX_SAFE_INTEGER; before !== undefined; ) {
+    const { rows, next } = await store.issuance.list({ ...filter, before })
+    for (const { certificate, notAfter } of rows) {
+      const { publicKey } = parseCertificate(certificate)
+      if (keyIdOf(publicKey).toString('hex') === authorityId) until = Math.max(until, notAfter)
+    }
+    before = next
+  }
+  return until
 }
 
 /**

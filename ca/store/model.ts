@@ -221,6 +221,9 @@ export interface RelationshipRow {
   readonly endpointId?: SpiffeId | undefined
 }
 
+/** key of the `deny` events that speak of CRLs, not of rules */
+export const listsChanged = 'crls'
+
 /** One line of the event table: what changed, never how. */
 export interface Event {
   readonly cursor: number

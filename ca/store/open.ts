@@ -32,6 +32,8 @@ export interface StoreOptions {
   readonly clock: Clock
   /** distinct for each authority on one database, the same after its restart */
   readonly replica: string
+  /** told why what is committed is not taken in yet; it is tried again */
+  readonly onTrouble?: (error: unknown) => void
 }
 
 function policyTable({ db, change }: Session): PolicyTable {
@@ -72,7 +74,7 @@ async function probe({ write }: Database, replica: string): Promise<void> {
 
 /** Throws ERR_STORE, also for the store of another trust domain. */
 export async function openStore(location: StoreLocation, options: StoreOptions): Promise<Store> {
-  const { trustDomain, clock, replica } = options
+  const { trustDomain, clock, replica, onTrouble } = options
   await using opening = new AsyncDisposableStack()
   const isFile = 'path' in location
   const db = opening.use(
@@ -88,7 +90,7 @@ export async function openStore(location: StoreLocation, options: StoreOptions):
   }
   const epoch = await fact(db, 'epoch', randomBytes(8).toString('hex'))
   await db.write((tx) => recoverTokens(tx, replica))
-  const log = opening.use(await openEventLog(db, clock))
+  const log = opening.use(await openEventLog(db, { clock, onTrouble }))
   const session = createSession(db, replica, log)
   const opened = opening.move()
   return {
@@ -107,7 +109,7 @@ export async function openStore(location: StoreLocation, options: StoreOptions):
     events: log.table,
     probe: () => probe(db, replica),
     copyTo: db.copyTo,
-    trouble: db.trouble,
+    trouble: () => db.trouble() ?? log.trouble(),
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   }
 }

@@ -65,7 +65,7 @@ CREATE INDEX entries_by_hint ON entries (hint) WHERE hint <> '';
 -- empty when all have it. sealed_key: empty when it is a file.
 CREATE TABLE authorities (
   kind TEXT NOT NULL CHECK (kind IN ('x509', 'jwt', 'wit')),
-  id TEXT PRIMARY KEY,
+  id TEXT NOT NULL,
   state TEXT NOT NULL CHECK (state IN ('prepared', 'active', 'old')),
   tainted_at ${integer} NOT NULL,
   material ${bytes} NOT NULL,
@@ -74,7 +74,8 @@ CREATE TABLE authorities (
   prepared_at ${integer} NOT NULL,
   replica TEXT NOT NULL,
   sealed_key ${bytes} NOT NULL,
-  canary ${bytes} NOT NULL
+  canary ${bytes} NOT NULL,
+  PRIMARY KEY (kind, id)
 ) ${keyedTable};
 CREATE UNIQUE INDEX one_active ON authorities (kind, replica) WHERE state = 'active';
 

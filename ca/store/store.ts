@@ -179,6 +179,6 @@ export interface Store extends AsyncDisposable {
   copyTo(path: string): Promise<void>
   /** Writes a little, durably. Throws ERR_STORE when that is not possible. */
   probe(): Promise<void>
-  /** Why the last write failed; undefined when it did not. */
+  /** Why the last write failed, or what was written is not taken in; undefined when all is well. */
   trouble(): string | undefined
 }

@@ -34,10 +34,11 @@ export function caCommands(register: Register): void {
     async run(context, given) {
       const { config: file } = optionsOf(given, withConfig)
       const config = loadCaConfig(file)
-      const isNew = !isInitialised(config)
-      if (isNew) prepareState(config)
+      const started = Date.now()
+      if (!isInitialised(config)) prepareState(config)
       await using authority = await openAuthority(config, { log: logFor('ca', 'warn') })
       const newest = authority.authorities.own().at(-1)
+      const isNew = (newest?.preparedAt ?? 0) >= started
       const fingerprint = `sha256:${fingerprintOf(newest?.material ?? new Uint8Array())}`
       const { replica } = authority.store
       const shared = replica === '' ? {} : { replica, state: newest?.state }
@@ -59,7 +60,10 @@ export function caCommands(register: Register): void {
       const { config: file, exitWithStdin = false } = optionsOf(given, withConfig)
       const config = loadCaConfig(file)
       demandInitialised(config, file)
-      await using _ = await runAuthority(config, { log: logFor('ca', config.logLevel) })
+      await using _ = await runAuthority(config, {
+        log: logFor('ca', config.logLevel),
+        signal: context.signal,
+      })
       await untilStopped(context, { withStdin: exitWithStdin })
       return 0
     },

@@ -129,9 +129,10 @@ export async function runEach(
   return done
 }
 
-/** `INSERT … ON CONFLICT` for a table whose first column is its key. */
-export function upsert(table: string, columns: readonly string[]): string {
-  const [key = '', ...others] = columns
+/** `INSERT … ON CONFLICT` for a table whose first columns, `keys` of them, are its key. */
+export function upsert(table: string, columns: readonly string[], keys = 1): string {
+  const key = columns.slice(0, keys).join(', ')
+  const others = columns.slice(keys)
   const set = others.map((name) => `${name} = excluded.${name}`).join(', ')
   const marks = columns.map(() => '?').join(', ')
   return `INSERT INTO ${table} (${columns.join(', ')}) VALUES (${marks})

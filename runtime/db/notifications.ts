@@ -7,6 +7,9 @@ import { type Running, run } from '../lifecycle.ts'
 export const channel = 'castellan'
 /** milliseconds before the listening connection is tried again */
 const pause = 500
+/** and until a frozen server is left without its goodbye */
+const goodbye = 5000
+const forever = { signal: new AbortController().signal }
 
 /** Calls `wake` on each notification, and after each time when one may have been lost. */
 export function listen(config: pg.ClientConfig, clock: Clock, wake: () => void): Running {
@@ -26,7 +29,7 @@ export function listen(config: pg.ClientConfig, clock: Clock, wake: () => void):
       } catch {
         // the next look finds what is missed until it is back
       }
-      await client.end().catch(() => {})
+      await Promise.race([client.end().catch(() => {}), clock.sleep(goodbye, forever)])
       await clock.sleep(pause, { signal })
     }
   })

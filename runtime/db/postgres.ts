@@ -42,6 +42,8 @@ const connections = 4
 /** milliseconds */
 const connectPatience = 5000
 const statementPatience = 30_000
+const goodbye = 5000
+const forever = { signal: new AbortController().signal }
 /** between looks at what a lost notification would have told */
 const look = 2000
 /** the protocol counts parameters in 16 bits */
@@ -53,8 +55,11 @@ types.setTypeParser(pg.types.builtins.INT8, Number)
 
 /** SQLSTATE classes that speak of the statement or its data: a data exception, a broken constraint. */
 const ofTheWork = new Set(['22', '23'])
-/** connection exceptions, too many of them, and an operator's intervention such as a restart */
-const ofTheWay = new Set(['08', '53', '57'])
+/**
+ * Connection exceptions, too many of them, an operator's intervention such as a restart, a server that is
+ * read-only after a failover, locks and deadlocks: later it may go well.
+ */
+const ofTheWay = new Set(['08', '25', '40', '53', '55', '57'])
 
 /** What the driver threw, unless it speaks of the data: the machine's fault, or that of the way to it. */
 function failureOf(error: unknown): unknown {
@@ -255,6 +260,9 @@ export async function openPostgres(
     application_name: 'castellan',
     connectionTimeoutMillis: connectPatience,
     keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+    // ours, for a path that has gone silent; the server has its own
+    query_timeout: statementPatience + connectPatience,
     types,
   }
   const bounds = {
@@ -265,7 +273,10 @@ export async function openPostgres(
   const pool = new pg.Pool({ ...config, ...bounds, max: connections })
   // an idle connection that breaks is replaced when it is needed
   pool.on('error', () => {})
-  opening.defer(() => pool.end())
+  // the pool does not listen while a connection is in use: its query rejects as well
+  pool.on('connect', (client) => client.on('error', () => {}))
+  // a server that is frozen answers no goodbye
+  opening.defer(() => Promise.race([pool.end(), clock.sleep(goodbye, forever)]))
   await demandDurable(pool)
   await migrate(pool, migrations(dialect))
   const { finish, ...writing } = createWriting(pool, onCommit)

@@ -8,11 +8,18 @@ export interface HandshakeLimits {
   readonly most: number
   /** waiting for their turn; the next one is sent away */
   readonly waiting: number
-  /** milliseconds that one waits before it is sent away */
+  /** milliseconds that one waits before it is sent away, or that it may say nothing at all */
   readonly patience: number
+  /** milliseconds after which one that does not come to an end holds up nobody else */
+  readonly turn: number
 }
 
-export const usualHandshakes: HandshakeLimits = { most: 32, waiting: 8192, patience: 15_000 }
+export const usualHandshakes: HandshakeLimits = {
+  most: 64,
+  waiting: 8192,
+  patience: 15_000,
+  turn: 2000,
+}
 
 interface Waiting {
   readonly socket: net.Socket
@@ -25,7 +32,7 @@ const nameOf = ({ remoteAddress, remotePort }: net.Socket) => `${remoteAddress}:
 export function admitInTurn(
   server: tls.Server,
   options: net.ServerOpts,
-  { most, waiting, patience }: HandshakeLimits = usualHandshakes,
+  { most, waiting, patience, turn }: HandshakeLimits = usualHandshakes,
 ): net.Server {
   const queue: Waiting[] = []
   const inProgress = new Set<string>()
@@ -33,7 +40,11 @@ export function admitInTurn(
   function begin(socket: net.Socket): void {
     const name = nameOf(socket)
     inProgress.add(name)
-    socket.once('close', () => done(name))
+    const late = setTimeout(done, turn, name)
+    socket.once('close', () => {
+      clearTimeout(late)
+      done(name)
+    })
     server.emit('connection', socket)
   }
 
@@ -47,6 +58,12 @@ export function admitInTurn(
     }
   }
 
+  function admit(socket: net.Socket): void {
+    if (inProgress.size < most) begin(socket)
+    else if (queue.length < waiting) queue.push({ socket, since: performance.now() })
+    else socket.destroy()
+  }
+
   function done(name: string): void {
     if (inProgress.delete(name)) next()
   }
@@ -56,8 +73,12 @@ export function admitInTurn(
   return net.createServer({ ...options, pauseOnConnect: true }, (socket) => {
     // nobody else listens for it before the handshake begins
     socket.on('error', () => {})
-    if (inProgress.size < most) begin(socket)
-    else if (queue.length < waiting) queue.push({ socket, since: performance.now() })
-    else socket.destroy()
+    // who says nothing takes nobody's turn
+    const silent = setTimeout(() => socket.destroy(), patience)
+    socket.once('close', () => clearTimeout(silent))
+    socket.once('readable', () => {
+      clearTimeout(silent)
+      admit(socket)
+    })
   })
 }

@@ -100,6 +100,18 @@ describe('what the rotation waits for', () => {
     expect((await store.acknowledgements.list()).map(({ cursor }) => cursor)).toEqual([6, 4])
   })
 
+  it('is an agent of another replica too, and one that came back from there is not lost', async () => {
+    all.acknowledge(a, 5)
+    await all.keep()
+    const row = { agentId: a, replica: 'other', cursor: 3, patience: 60_000 }
+    await store.acknowledgements.put([{ ...row, heardAt: clock.now() + 1 }])
+    expect(await all.laggards(5)).toMatchObject([{ agentId: a, acknowledged: 3 }])
+    await clock.advance(2)
+    all.acknowledge(a, 5)
+    expect(await lagging(5)).toEqual([])
+    expect(await all.connected()).toEqual([a])
+  })
+
   it('is written once for each bundle, and taken out when the agent is away', async () => {
     all.acknowledge(a, 5)
     await all.keep()

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { createClient } from '@connectrpc/connect'
+import { Code, ConnectError, createClient } from '@connectrpc/connect'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { stringify } from 'yaml'
 import { loadAgentConfig } from '../../agent/config.ts'
@@ -200,7 +200,15 @@ describe.skipIf(why !== undefined)('a second authority on the same PostgreSQL', 
   }, 120_000)
 
   it('goes on when the database is killed under it and comes back', async () => {
+    const create = () =>
+      at(replicas[1], (transport) => createClient(Agent, transport).createJoinToken({ ttl: 60 }))
+    // under load: connections break in the middle of transactions
+    const load = Promise.allSettled(Array.from({ length: 60 }, create))
     await postgres.kill()
+    for (const outcome of await load) {
+      if (outcome.status === 'rejected')
+        expect(ConnectError.from(outcome.reason).code).toBe(Code.Unavailable)
+    }
     const refused = at(replicas[1], (transport) =>
       createClient(Agent, transport).createJoinToken({ ttl: 60 }),
     )
@@ -246,9 +254,12 @@ describe.skipIf(why !== undefined)('a second authority on the same PostgreSQL', 
     expect(results[0]?.status?.code).toBe(0)
     // heard by the second one now: it says so in the store
     const rows = () => postgres.query('SELECT replica FROM acknowledgements', url)
-    const ids = (await postgres.query('SELECT id FROM replicas', url)).map(({ id }) => id)
-    const [second, ...others] = ids.filter((id) => id !== firstId)
-    expect(others).toEqual([])
+    const ids = async () =>
+      (await postgres.query('SELECT id FROM replicas', url))
+        .map(({ id }) => id)
+        .filter((id) => id !== firstId)
+    await vi.waitFor(async () => expect(await ids()).toHaveLength(1), patience)
+    const [second] = await ids()
     await vi.waitFor(async () => expect(await rows()).toEqual([{ replica: second }]), patience)
   }, 240_000)
 })

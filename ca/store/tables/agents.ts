@@ -7,7 +7,7 @@ import type { Session } from './session.ts'
 
 const flag = (value: boolean) => (value ? 1 : 0)
 
-const put = upsert('agents', [
+const put = `${upsert('agents', [
   'id',
   'attestation_type',
   'serial',
@@ -18,10 +18,11 @@ const put = upsert('agents', [
   'selectors',
   'version',
   'attested_at',
-])
+])} WHERE agents.banned = 0`
 
-export async function putAgent(tx: Transaction, it: AgentRow): Promise<void> {
-  await tx.run(
+/** False for one that was banned meanwhile. */
+export async function putAgent(tx: Transaction, it: AgentRow): Promise<boolean> {
+  const changed = await tx.run(
     put,
     it.id,
     it.attestationType,
@@ -34,6 +35,7 @@ export async function putAgent(tx: Transaction, it: AgentRow): Promise<void> {
     it.version,
     it.attestedAt,
   )
+  return changed === 1
 }
 
 export function agentTable({ db, change }: Session): AgentTable {
@@ -52,16 +54,13 @@ export function agentTable({ db, change }: Session): AgentTable {
       const row = await db.read.get('SELECT * FROM agents WHERE id = ?', id)
       return row === undefined ? undefined : agentRow.parse(row)
     },
-    async promote(id, serial) {
-      await db.write((tx) =>
-        tx.run(
-          "UPDATE agents SET serial = ?, pending_serial = '' WHERE id = ? AND pending_serial = ?",
-          serial,
-          id,
-          serial,
-        ),
-      )
-    },
+    promote: (id, serial) =>
+      change(async (tx, emit) => {
+        const sql =
+          "UPDATE agents SET serial = ?, pending_serial = '' WHERE id = ? AND pending_serial = ?"
+        // told: elsewhere the one that was replaced has to be refused too
+        if ((await tx.run(sql, serial, id, serial)) === 1) await emit('agent', id)
+      }),
     ban: (id) =>
       touch("UPDATE agents SET banned = 1, serial = '', pending_serial = '' WHERE id = ?", id),
     delete: (id) => touch('DELETE FROM agents WHERE id = ?', id),

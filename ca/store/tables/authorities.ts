@@ -7,9 +7,9 @@ import type { AuthorityTable } from '../store.ts'
 import type { Session } from './session.ts'
 
 // never one that replaces by state: it would take away whoever else is active
-const put = upsert('authorities', [
-  'id',
+const columns = [
   'kind',
+  'id',
   'state',
   'tainted_at',
   'material',
@@ -19,13 +19,28 @@ const put = upsert('authorities', [
   'replica',
   'sealed_key',
   'canary',
-])
+]
+const put = upsert('authorities', columns, 2)
+
+/** A name is that of one key for good: whoever comes with another one does not take its place. */
+async function demandSameKey(tx: Transaction, it: AuthorityRow): Promise<void> {
+  const sql = 'SELECT * FROM authorities WHERE kind = ? AND id = ?'
+  const row = await tx.get(sql, it.kind, it.id)
+  const known = row && authorityRow.parse(row)
+  if (known === undefined) return
+  if (known.replica === it.replica && Buffer.compare(known.material, it.material) === 0) return
+  throw new IdentityError(
+    'ERR_ALREADY_EXISTS',
+    `authority ${JSON.stringify(it.id)} has another key`,
+  )
+}
 
 async function putRow(tx: Transaction, it: AuthorityRow): Promise<void> {
+  await demandSameKey(tx, it)
   await tx.run(
     put,
-    it.id,
     it.kind,
+    it.id,
     it.state,
     it.taintedAt,
     it.material,
@@ -68,7 +83,8 @@ export function authorityTable({ db, change }: Session): AuthorityTable {
           throw new IdentityError('ERR_CONFLICT', message)
         }
         if (override !== undefined) await putOverride(tx, override)
-        for (const id of removed) await tx.run('DELETE FROM authorities WHERE id = ?', id)
+        const sql = 'DELETE FROM authorities WHERE kind = ? AND id = ?'
+        for (const id of removed) await tx.run(sql, kind, id)
         // the active one last: at no statement are there two
         const isActive = ({ state }: AuthorityRow) => Number(state === 'active')
         for (const it of rows.toSorted((a, b) => isActive(a) - isActive(b))) await putRow(tx, it)

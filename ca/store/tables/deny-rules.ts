@@ -1,11 +1,9 @@
 // The deny-list's rules.
 import { upsert } from '../../../runtime/db/database.ts'
+import { listsChanged } from '../model.ts'
 import { crlRow, denyRuleRow } from '../rows.ts'
 import type { DenyTable } from '../store.ts'
 import type { Session } from './session.ts'
-
-/** key of the event that speaks of lists, not of rules */
-export const listsChanged = 'crls'
 
 export function denyTable({ db, change }: Session): DenyTable {
   return {

@@ -2,6 +2,7 @@
 import type { Clock } from '../../../runtime/clock.ts'
 import type { Database } from '../../../runtime/db/database.ts'
 import { createLatest, run } from '../../../runtime/lifecycle.ts'
+import { explain } from '../../../spiffe/errors.ts'
 import type { Event } from '../model.ts'
 import { eventRow } from '../rows.ts'
 import type { EventListener, EventTable } from '../store.ts'
@@ -10,16 +11,28 @@ export interface EventLog extends AsyncDisposable {
   readonly table: EventTable
   /** Resolves once the listeners have taken in everything up to `cursor`. */
   reached(cursor: number): Promise<void>
+  /** Why what is committed is not taken in; undefined when it is. */
+  trouble(): string | undefined
 }
 
 const mostAtOnce = 1000
 /** milliseconds after a read, or a listener, that failed */
 const pause = 250
 
+export interface EventLogOptions {
+  readonly clock: Clock
+  /** told why events are not taken in yet, once for each reason */
+  readonly onTrouble?: ((error: unknown) => void) | undefined
+}
+
 /** Starts behind the last event that is there. */
-export async function openEventLog(db: Database, clock: Clock): Promise<EventLog> {
+export async function openEventLog(
+  db: Database,
+  { clock, onTrouble = () => {} }: EventLogOptions,
+): Promise<EventLog> {
   const listeners = new Set<EventListener>()
   const newest = await db.read.get('SELECT max(cursor) AS last FROM events')
+  let trouble: string | undefined
   let told = Number(newest?.last ?? 0)
   let waiting: { readonly cursor: number; readonly settle: () => void }[] = []
 
@@ -49,9 +62,13 @@ export async function openEventLog(db: Database, clock: Clock): Promise<EventLog
     for await (const _ of wake) {
       try {
         await tell()
+        trouble = undefined
       } catch (error) {
         // what is committed is told in the end: the database comes back, or this program stops
         if (signal.aborted) throw error
+        const reason = explain(error)
+        if (reason !== trouble) onTrouble(error)
+        trouble = reason
         await clock.sleep(pause, { signal })
         wake.push(true)
       }
@@ -67,6 +84,7 @@ export async function openEventLog(db: Database, clock: Clock): Promise<EventLog
         return { [Symbol.dispose]: () => void listeners.delete(listener) }
       },
     },
+    trouble: () => trouble,
     reached(cursor) {
       if (cursor <= told) return Promise.resolve()
       const { promise, resolve } = Promise.withResolvers<void>()

@@ -52,12 +52,17 @@ const tokenValues = (row: TokenRecord): Value[] => [
   row.expiresAt,
 ]
 
-async function applyChange(tx: Transaction, change: AgentChange): Promise<void> {
+function banned(id: SpiffeId): never {
+  throw new IdentityError('ERR_AGENT_BANNED', `${id} was banned or deleted meanwhile`)
+}
+
+async function applyChange(tx: Transaction, change: AgentChange, replica: string): Promise<void> {
   if (change.kind === 'attested') {
-    await putAgent(tx, change.agent)
+    if (!(await putAgent(tx, change.agent))) banned(change.agent.id)
     if (change.token === undefined) return
-    await tx.run('DELETE FROM join_tokens WHERE hash = ?', change.token)
-    return
+    const sql = 'DELETE FROM join_tokens WHERE hash = ? AND reserved_by = ?'
+    if ((await tx.run(sql, change.token, replica)) === 1) return
+    throw new IdentityError('ERR_JOIN_TOKEN', unusableToken)
   }
   const changed = await tx.run(
     'UPDATE agents SET pending_serial = ?, not_after = ? WHERE id = ? AND banned = 0',
@@ -65,9 +70,7 @@ async function applyChange(tx: Transaction, change: AgentChange): Promise<void> 
     change.notAfter,
     change.id,
   )
-  if (changed !== 1) {
-    throw new IdentityError('ERR_AGENT_BANNED', `${change.id} was banned or deleted meanwhile`)
-  }
+  if (changed !== 1) banned(change.id)
 }
 
 async function useToken(tx: Transaction, { hash, now }: TokenUse, replica: string): Promise<void> {
@@ -180,13 +183,17 @@ export function issuanceTable({ db, change, replica }: Session): IssuanceTable {
       if (agentChange === undefined) return records(row)
       return change(async (tx, emit) => {
         await tx.insert(issuedColumns, [issuedValues(row)])
-        await applyChange(tx, agentChange)
+        await applyChange(tx, agentChange, replica)
         await emit('agent', agentChange.kind === 'attested' ? agentChange.agent.id : agentChange.id)
       })
     },
     async release(hash) {
       await db.write((tx) =>
-        tx.run('UPDATE join_tokens SET reserved_by = NULL WHERE hash = ?', hash),
+        tx.run(
+          'UPDATE join_tokens SET reserved_by = NULL WHERE hash = ? AND reserved_by = ?',
+          hash,
+          replica,
+        ),
       )
     },
     async find(serial) {

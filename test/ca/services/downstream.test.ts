@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { type LeafFields, leafTbs, wrapSigned } from '../../../ca/profile.ts'
 import { createAuthority } from '../../../ca/x509.ts'
 import { DenyRules } from '../../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
+import { Agent } from '../../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Bundle } from '../../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import { Entry } from '../../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { LocalAuthority } from '../../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
@@ -119,6 +120,39 @@ describe('an authority below this one', () => {
     expect(await lifeOf(2 ** 30)).toBeLessThanOrEqual(notAfter)
   })
 
+  it('signs for workloads, never for an agent or an administrator of ours', async () => {
+    const agent = await ca.join()
+    const keys = newKeys()
+    const { caCertChain } = await below.client(SVID).newDownstreamX509CA({ csr: makeCsr(keys) })
+    const [intermediate = new Uint8Array()] = caCertChain
+    const authority = parseCertificate(intermediate)
+    const own = parseCertificate(agent.chain[0] ?? new Uint8Array())
+    const forgedKeys = newKeys()
+    const spki = new Uint8Array(forgedKeys.publicKey.export({ format: 'der', type: 'spki' }))
+    const forged = signedLeafBy(
+      {
+        serial: Buffer.from(own.serial, 'hex'),
+        issuer: authority.subject,
+        authorityKeyId: keyIdOf(authority.publicKey),
+        subjectKeyId: keyIdOf(spki),
+        spiffeId: agent.id,
+        dnsNames: [],
+        notBefore: authority.notBefore,
+        notAfter: authority.notAfter,
+        publicKey: spki,
+      },
+      keys.privateKey,
+    )
+    using pretender = ca.remote({ chain: [forged, intermediate], keys: forgedKeys })
+    const csr = makeCsr(newKeys())
+    expect(await denialOf(pretender.client(SVID).batchNewX509SVID({ params: [] }))).toMatchObject({
+      code: 'PermissionDenied',
+    })
+    expect(await denialOf(pretender.client(Agent).renewAgent({ params: { csr } }))).toMatchObject({
+      code: 'PermissionDenied',
+    })
+  })
+
   it('can be denied by its key: what it signed is believed no more', async () => {
     const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
     await below.client(SVID).newDownstreamX509CA({ csr: makeCsr(keys) })
@@ -160,18 +194,47 @@ describe('keys of others', () => {
     expect((await published()).jwtAuthorities).toEqual(jwtAuthorities)
   })
 
+  it('never take the place of an authority of another kind that has the same id', async () => {
+    const { x509Authorities } = await published()
+    const root = parseCertificate(x509Authorities[0]?.asn1 ?? new Uint8Array())
+    const keyId = keyIdOf(root.publicKey).toString('hex')
+    const key = { keyId, publicKey, expiresAt: 4_000_000_000n }
+    await below.client(Bundle).publishJWTAuthority({ jwtAuthority: key })
+    const { active } = await ca.local.client(LocalAuthority).getX509AuthorityState({})
+    expect(active?.authorityId).toBe(keyId)
+    expect((await published()).x509Authorities).toEqual(x509Authorities)
+    await ca.local.client(LocalAuthority).prepareX509Authority({})
+    expect((await published()).x509Authorities).toHaveLength(2)
+    await expect(
+      below.client(SVID).newDownstreamX509CA({ csr: makeCsr(newKeys()) }),
+    ).resolves.toBeDefined()
+  })
+
+  it('of one authority are sixteen at most, and end before the year 9999', async () => {
+    const publish = (keyId: string, expiresAt: bigint) =>
+      below.client(Bundle).publishWITAuthority({ witAuthority: { keyId, publicKey, expiresAt } })
+    for (const expiresAt of [-1n, 2n ** 62n]) {
+      expect(await denialOf(publish('odd', expiresAt))).toMatchObject({ code: 'InvalidArgument' })
+    }
+    const codes: unknown[] = []
+    for (let i = 0; i < 20; i++) codes.push((await denialOf(publish(`many-${i}`, 0n)))?.code)
+    expect(codes.filter((code) => code === 'FailedPrecondition').length).toBeGreaterThanOrEqual(4)
+    expect((await published()).witAuthorities.length).toBeLessThanOrEqual(17)
+  })
+
   it('are appended by an operator, believed, and tainted and revoked like our own', async () => {
     const now = Date.now()
     const made = { trustDomain, notBefore: now - 1000, notAfter: now + 3_600_000 }
     const { certificate: asn1 } = await createAuthority(made)
     const bundle = await ca.local.client(Bundle).appendBundle({ x509Authorities: [{ asn1 }] })
-    expect(bundle.x509Authorities).toHaveLength(2)
+    expect(bundle.x509Authorities).toHaveLength(3)
     const authorityId = keyIdOf(parseCertificate(asn1).publicKey).toString('hex')
     const operator = ca.local.client(LocalAuthority)
     await operator.taintX509Authority({ authorityId })
-    expect((await published()).x509Authorities.map(({ tainted }) => tainted)).toEqual([false, true])
+    const tainted = (await published()).x509Authorities.map((it) => it.tainted)
+    expect(tainted.filter((it) => it)).toHaveLength(1)
     await operator.revokeX509Authority({ authorityId })
-    expect((await published()).x509Authorities).toHaveLength(1)
+    expect((await published()).x509Authorities).toHaveLength(2)
   })
 
   it('of another trust domain are refused: they are federated bundles', async () => {

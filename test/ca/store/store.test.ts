@@ -156,6 +156,22 @@ describe.each(Object.keys(engines))('on %s', (engine) => {
       expect(await store.agents.list()).toEqual([agent])
     })
 
+    it('that another replica has taken over meanwhile joins nobody', async () => {
+      await use(0x41)
+      await using other = await testStore({ location, replica: 'other' }).catch(() => undefined)
+      // a file has no other replica
+      if (other === undefined) return
+      await store.issuance.release(hash)
+      await other.issuance.reserve(intent(0x42), { hash, now })
+      const agent = testAgent('a', { serial: serial(0x41) })
+      await expect(
+        store.issuance.record(issued(0x41), attested(agent, hash)),
+      ).rejects.toMatchObject(unusable)
+      expect(await store.issuance.find(serial(0x41))).toBeUndefined()
+      await store.issuance.release(hash)
+      await expect(use(0x43)).rejects.toMatchObject(unusable)
+    })
+
     it('is good again when it is released, and after a restart in between', async () => {
       await use(0x41)
       await store.issuance.release(hash)
@@ -216,6 +232,22 @@ describe.each(Object.keys(engines))('on %s', (engine) => {
         }),
       ).rejects.toMatchObject({ code: 'ERR_AGENT_BANNED', message })
       expect(await store.issuance.find(serial(0x44))).toBeUndefined()
+    })
+
+    it('that were banned stay so, whatever attestation was under way', async () => {
+      await store.agents.ban(agent.id)
+      await expect(store.issuance.record(issued(0x45), attested(agent))).rejects.toMatchObject({
+        code: 'ERR_AGENT_BANNED',
+      })
+      expect((await store.agents.get(agent.id))?.banned).toBe(true)
+      expect(await store.issuance.find(serial(0x45))).toBeUndefined()
+    })
+
+    it('are told of to everybody when their renewed certificate is in use', async () => {
+      await renew()
+      const before = store.events.last()
+      await store.agents.promote(agent.id, serial(0x42))
+      expect(await store.events.after(before, 10)).toMatchObject([{ kind: 'agent', key: agent.id }])
     })
 
     it('say their version, are deleted, and are not there twice', async () => {
