@@ -203,7 +203,7 @@ export async function issue(
     steps.stillAllowed?.(recorded.terms.spiffeId)
     return deliver(recorded, steps)
   } catch (error) {
-    // a release that fails is made good by the next start
+    // a release that fails is tried again, or made good by the next start
     if (token !== undefined) await steps.table.release(token.hash).catch(() => {})
     throw error
   }

@@ -91,7 +91,9 @@ export async function openStore(location: StoreLocation, options: StoreOptions):
   const epoch = await fact(db, 'epoch', randomBytes(8).toString('hex'))
   await db.write((tx) => recoverTokens(tx, replica))
   const log = opening.use(await openEventLog(db, { clock, onTrouble }))
-  const session = createSession(db, replica, log)
+  const stop = new AbortController()
+  opening.defer(() => stop.abort())
+  const session = createSession({ db, replica, clock, stopped: stop.signal }, log)
   const opened = opening.move()
   return {
     epoch,

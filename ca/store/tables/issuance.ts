@@ -91,6 +91,27 @@ export async function recoverTokens(tx: Transaction, replica: string): Promise<v
   await tx.run('UPDATE join_tokens SET reserved_by = NULL WHERE reserved_by = ?', replica)
 }
 
+async function free({ db, replica }: Session, hash: Uint8Array): Promise<void> {
+  const sql = 'UPDATE join_tokens SET reserved_by = NULL WHERE hash = ? AND reserved_by = ?'
+  await db.write((tx) => tx.run(sql, hash, replica))
+}
+
+/** milliseconds */
+const betweenTries = 1000
+
+/** Until it succeeds, or this program stops: then the next start does it. */
+async function freeLater(session: Session, hash: Uint8Array): Promise<void> {
+  const { clock, stopped: signal } = session
+  while (!signal.aborted) {
+    try {
+      await clock.sleep(betweenTries, { signal })
+      return await free(session, hash)
+    } catch {
+      // the store itself says what is wrong with it
+    }
+  }
+}
+
 /**
  * Leaves live a day at most, and a clock may have been an hour wrong. CA certificates of authorities below
  * this one live up to a week: here they are missing after a day.
@@ -160,7 +181,8 @@ async function validOnes(
   return rows.map((row) => issuedRow.parse(row))
 }
 
-export function issuanceTable({ db, change, replica }: Session): IssuanceTable {
+export function issuanceTable(session: Session): IssuanceTable {
+  const { db, change, replica } = session
   const reservations = createBatch<Intent>((intents) =>
     db.write((tx) => insertIntents(tx, intents)),
   )
@@ -188,13 +210,13 @@ export function issuanceTable({ db, change, replica }: Session): IssuanceTable {
       })
     },
     async release(hash) {
-      await db.write((tx) =>
-        tx.run(
-          'UPDATE join_tokens SET reserved_by = NULL WHERE hash = ? AND reserved_by = ?',
-          hash,
-          replica,
-        ),
-      )
+      try {
+        await free(session, hash)
+      } catch (error) {
+        // the node tries again, and the database comes back: until then the token looks used
+        void freeLater(session, hash)
+        throw error
+      }
     },
     async find(serial) {
       const sql = 'SELECT * FROM issued WHERE serial = ?'
