@@ -56,6 +56,11 @@ function finalReason(error: unknown): string | undefined {
     .find((remedy) => remedy !== undefined)
 }
 
+/** A ConnectError says itself what its cause says. */
+function textOf(problem: unknown): string {
+  return problem instanceof ConnectError ? problem.message : explain(problem)
+}
+
 export function createSession(options: SessionOptions): Session {
   const { config, addresses, knowledge, state, clock, log } = options
   const topic = createTopic<void>()
@@ -69,7 +74,7 @@ export function createSession(options: SessionOptions): Session {
       log.warn({ err: problem }, 'the connection to the authority is lost; workloads go on')
     else if (trouble !== undefined) log.info({ agentId: svid.id }, 'connected to the authority')
     if (problem !== undefined) addresses.fail()
-    trouble = problem === undefined ? undefined : explain(problem)
+    trouble = problem === undefined ? undefined : textOf(problem)
     topic.publish()
   }
 

@@ -1,7 +1,7 @@
 // From an error to an exit code and a message with the next step (design.md §12).
 import { Code, ConnectError } from '@connectrpc/connect'
 import { BadRequestSchema } from '../proto/gen/google/rpc/error_details_pb.js'
-import { errnoOf } from '../runtime/errno.ts'
+import { errnoOf, peerOfFailure } from '../runtime/errno.ts'
 import { type ErrorCode, explain, IdentityError } from '../spiffe/errors.ts'
 import type { ExitCode } from './context.ts'
 
@@ -55,7 +55,8 @@ const connecting = new Set(['ENOENT', 'ECONNREFUSED', 'EACCES', 'ECONNRESET', 'E
 function ofConnect(error: ConnectError): Failure {
   const errno = errnoOf(error)
   if (connecting.has(errno)) {
-    const message = `nothing answers there (${errno}); is it running? Name another socket with --socket`
+    const where = peerOfFailure(error) ?? 'there'
+    const message = `nothing answers at ${where} (${errno}); is it running? Name another socket with --socket`
     return { exitCode: 3, message }
   }
   const fields = error

@@ -75,7 +75,7 @@ export async function demonstrate(context: Context): Promise<ExitCode> {
         const next = again ? `; start it again: bin/castellan ${args.join(' ')}` : ''
         say(`\n${who} has ended (${how})${next}\n\n`)
       },
-      onProgress: (what) => say(`starting ${what} …\n`),
+      onProgress: (what) => say(`${what} …\n`),
       onEvent(who, event) {
         if (event.msg === 'policies refused; the version in force stays') {
           say(

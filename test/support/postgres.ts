@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
+import { createInterface } from 'node:readline'
 import pg from 'pg'
 import { freePort } from './ports.ts'
 
@@ -41,19 +41,6 @@ function account(): { uid?: number; gid?: number } {
   return {}
 }
 
-async function answers(url: string): Promise<boolean> {
-  const client = new pg.Client({ connectionString: url })
-  client.on('error', () => {})
-  try {
-    await client.connect()
-    return true
-  } catch {
-    return false
-  } finally {
-    await client.end().catch(() => {})
-  }
-}
-
 export interface TestPostgres extends AsyncDisposable {
   /** A new database, empty. */
   database(): Promise<string>
@@ -70,8 +57,11 @@ export async function startPostgres(): Promise<TestPostgres> {
   const owner = account()
   if (owner.uid !== undefined && owner.gid !== undefined) chownSync(folder, owner.uid, owner.gid)
   const data = join(folder, 'data')
-  const options = { ...owner, cwd: folder, stdio: 'ignore' } as const
-  execFileSync(join(bin, 'initdb'), ['-D', data, '-U', 'castellan', '--auth=trust'], options)
+  const options = { ...owner, cwd: folder } as const
+  execFileSync(join(bin, 'initdb'), ['-D', data, '-U', 'castellan', '--auth=trust'], {
+    ...options,
+    stdio: 'ignore',
+  })
   const port = await freePort()
   const urlOf = (name: string) => `postgres://castellan@127.0.0.1:${port}/${name}`
   let server: ChildProcess | undefined
@@ -80,15 +70,23 @@ export async function startPostgres(): Promise<TestPostgres> {
   async function start(): Promise<void> {
     const settings = [`port=${port}`, 'listen_addresses=127.0.0.1', 'unix_socket_directories=']
     const flags = settings.flatMap((it) => ['-c', it])
-    server = spawn(join(bin, 'postgres'), ['-D', data, ...flags], options)
-    const end = performance.now() + 60_000
-    while (!(await answers(urlOf('postgres')))) {
-      if (performance.now() > end)
-        throw new Error(
-          `PostgreSQL (${bin}) does not answer on port ${port} of 127.0.0.1 in a minute`,
-        )
-      await delay(50)
-    }
+    const child = spawn(join(bin, 'postgres'), ['-D', data, ...flags], {
+      ...options,
+      // its words are waited for
+      env: { ...process.env, LC_ALL: 'C' },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    server = child
+    // read to its end, or the server would stop at a full pipe
+    const lines = createInterface({ input: child.stderr })
+    const ready = Promise.withResolvers<void>()
+    let last = ''
+    lines.on('line', (line) => {
+      last = line
+      if (line.includes('ready to accept connections')) ready.resolve()
+    })
+    lines.on('close', () => ready.reject(new Error(`PostgreSQL (${bin}) ended: ${last}`)))
+    await ready.promise
   }
 
   async function stop(signal: NodeJS.Signals): Promise<void> {
