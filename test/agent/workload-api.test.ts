@@ -131,6 +131,28 @@ describe('Workload API', () => {
     await createClient(Entry, node.local).batchDeleteEntry({ ids: [own, other] })
   })
 
+  it('R12 an entry that was deleted and made again under the same id is taken as it is now', async () => {
+    const entry = (path: string) => ({
+      id: 'the-same',
+      spiffeId: { trustDomain, path },
+      parentId: { trustDomain, path: '/node' },
+      selectors: [{ type: 'unix', value: uid.slice('unix:'.length) }],
+    })
+    const entries = createClient(Entry, node.local)
+    await entries.batchCreateEntry({ entries: [entry('/before')] })
+    await using source = startX509Source({ kind: 'unix', path: node.agent.socket })
+    await source.ready(patience())
+    const renamed = Promise.withResolvers<void>()
+    source.subscribe((context) => {
+      if (context?.svids[0].id === `spiffe://${trustDomain}/after`) renamed.resolve()
+    })
+    // in one breath: the agent may hear of both at once
+    await entries.batchDeleteEntry({ ids: ['the-same'] })
+    await entries.batchCreateEntry({ entries: [entry('/after')] })
+    await renamed.promise
+    await entries.batchDeleteEntry({ ids: ['the-same'] })
+  })
+
   it('methods that are not served answer Unimplemented', async () => {
     using local = openTransport(
       { kind: 'unix', path: node.agent.socket },

@@ -278,4 +278,27 @@ describe('the log', () => {
     expect(text).not.toContain(token)
     expect(text).not.toMatch(/BEGIN|PRIVATE|MII[A-Za-z0-9+/]{20}/)
   })
+
+  it('R16 names no value of a selector, neither of an entry that is taken nor of one that is refused', async () => {
+    const secret = 'env:DATABASE_PASSWORD=hunter2'
+    const entries = ca.local.client(Entry)
+    const entry = (path: string) => ({
+      spiffeId: { trustDomain: 'example.org', path },
+      parentId: { trustDomain: 'example.org', path: '/node' },
+      selectors: [{ type: 'docker', value: secret }],
+    })
+    const made = await entries.batchCreateEntry({ entries: [entry('/r16'), entry('/r16')] })
+    expect(made.results.map(({ status }) => status?.code)).toEqual([0, 6])
+    const refused = entries.batchCreateEntry({ entries: [entry('//'), entry('/r16')] })
+    expect((await refused).results.map(({ status }) => status?.code)).toEqual([3, 6])
+    const [id = ''] = made.results.map((it) => it.entry?.id)
+    await entries.batchUpdateEntry({ entries: [{ ...entry('/r16-b'), id }] })
+    await entries.batchDeleteEntry({ ids: [id] })
+    const many = Array(1001).fill(entry('/r16'))
+    expect(await denialOf(entries.batchCreateEntry({ entries: many }))).toMatchObject({
+      code: 'InvalidArgument',
+    })
+    expect(ca.lines.some((line) => line.includes('BatchCreateEntry'))).toBe(true)
+    expect(ca.lines.join('')).not.toContain('hunter2')
+  })
 })

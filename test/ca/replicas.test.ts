@@ -31,6 +31,8 @@ const patience = { timeout: 60_000, interval: 200 }
 interface Replica {
   readonly socket: string
   readonly port: number
+  /** of one that runs in this process */
+  readonly operationsPort?: number
 }
 
 let stack: AsyncDisposableStack
@@ -236,6 +238,29 @@ describe.skipIf(why !== undefined)('a second authority on the same PostgreSQL', 
       () => at(replicas[0], (transport) => createClient(Entry, transport).getEntry({ id })),
       patience,
     )
+  }, 240_000)
+
+  it('says that it cannot store while the database takes no writes, and goes on when it does', async () => {
+    const [name] = new URL(url).pathname.split('/').slice(1)
+    const setReadOnly = async (value: string) => {
+      await postgres.query(`ALTER DATABASE ${name} SET default_transaction_read_only = ${value}`)
+      // those that are open keep what they began with
+      await postgres.query(
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${name}'`,
+      )
+    }
+    const isReady = async () =>
+      (await fetch(`http://127.0.0.1:${replicas[1]?.operationsPort}/readyz`)).status === 200
+    const create = () =>
+      at(replicas[1], (transport) => createClient(Agent, transport).createJoinToken({ ttl: 60 }))
+    await vi.waitFor(async () => expect(await isReady()).toBe(true), patience)
+    await setReadOnly('on')
+    await vi.waitFor(async () => expect(await isReady()).toBe(false), patience)
+    const refusal: unknown = await create().catch((error: unknown) => error)
+    expect(ConnectError.from(refusal).code).toBe(Code.Unavailable)
+    await setReadOnly('off')
+    await vi.waitFor(create, patience)
+    await vi.waitFor(async () => expect(await isReady()).toBe(true), patience)
   }, 240_000)
 
   it('takes the agent over when the first one is killed', async () => {

@@ -15,6 +15,8 @@ export const rsa = {
   publicExponent: new Uint8Array([1, 0, 1]),
   modulusLength: 2048,
 } as const
+/** of a size that no node has */
+export const hugeRsa = { ...rsa, modulusLength: 4104 } as const
 
 export async function nodeIssuer(name: string) {
   const keys = await webcrypto.subtle.generateKey(ec, true, ['sign', 'verify'])
@@ -32,7 +34,7 @@ export async function nodeIssuer(name: string) {
   return {
     certificate,
     async node(
-      algorithm: typeof ec | typeof rsa,
+      algorithm: typeof ec | typeof rsa | typeof hugeRsa,
       life = 3_600_000,
       name = 'node-7',
     ): Promise<NodeCertificate> {

@@ -11,7 +11,7 @@ import type { X509SVID } from '../../../proto/gen/spire/api/types/x509svid_pb.js
 import { testFolder } from '../../support/ca.ts'
 import { type Connection, denialOf, newKeys } from '../../support/ca-client.ts'
 import { makeCsr } from '../../support/csr.ts'
-import { ec, nodeIssuer, rsa } from '../../support/node-certificates.ts'
+import { ec, hugeRsa, nodeIssuer, rsa } from '../../support/node-certificates.ts'
 import { sharedCa } from '../../support/shared-ca.ts'
 
 const folder = testFolder()
@@ -167,6 +167,37 @@ describe('x509pop refuses', () => {
     expect(await denialOf(attest(payload, () => undefined))).toMatchObject({
       code: 'InvalidArgument',
       message: expect.stringMatching(/^x509pop: /),
+    })
+  })
+})
+
+describe('R6 evidence costs no more than it is worth:', () => {
+  it('a key of more than 4096 bits is refused before it verifies anything', async () => {
+    const { certificate } = await known.node(hugeRsa)
+    let asked = 0
+    const respond = () => {
+      asked++
+      return undefined
+    }
+    expect(await denialOf(attest(payloadOf(certificate), respond))).toEqual({
+      code: 'PermissionDenied',
+      message: 'x509pop: the key is neither RSA of 2048 to 4096 bits nor P-256, P-384 or P-521',
+    })
+    expect(asked).toBe(0)
+  })
+
+  it('a chain of more than eight certificates, or one above 16 KiB, is not parsed', async () => {
+    const { certificate } = await known.node(ec)
+    const tooMany = attest(payloadOf(...Array(9).fill(certificate)), () => undefined)
+    expect(await denialOf(tooMany)).toMatchObject({
+      code: 'InvalidArgument',
+      message: 'x509pop: is not the JSON of this attestor',
+    })
+    const large = base64(new Uint8Array(16 * 1024 + 1))
+    const tooLarge = attest(json({ certificates: [large] }), () => undefined)
+    expect(await denialOf(tooLarge)).toMatchObject({
+      code: 'InvalidArgument',
+      message: 'x509pop: has a certificate of more than 16 KiB',
     })
   })
 })
