@@ -16,6 +16,7 @@ import type { Change } from '../registry.ts'
 import type { AgentRow, EntryRow } from '../store/model.ts'
 import { badRequest, bundleToWire, entryToWire } from '../wire.ts'
 import { denyListToWire } from './deny-rules.ts'
+import { type Federated, openFederated } from './federated.ts'
 import { policiesToWire } from './policies.ts'
 
 type Message = MessageInitShape<typeof AuthorityMessageSchema>
@@ -26,9 +27,15 @@ interface Dirty {
   bundle: boolean
   policies: boolean
   revocation: boolean
+  federated: boolean
 }
 
-const clean: Dirty = { entries: false, bundle: false, policies: false, revocation: false }
+const clean: Dirty = {
+  ...{ entries: false, bundle: false, policies: false, revocation: false, federated: false },
+}
+const everything: Dirty = {
+  ...{ entries: true, bundle: true, policies: true, revocation: true, federated: true },
+}
 
 /** Which events the agent missed; a cursor of another store, or one that is too old, is all of them. */
 const mostMissed = 10_000
@@ -62,6 +69,7 @@ async function missedSince(
     bundle: kinds.has('bundle'),
     policies: kinds.has('policies'),
     revocation,
+    federated: kinds.has('federation'),
   }
 }
 
@@ -77,17 +85,34 @@ async function revocationOf({ registry, revocation }: Authority) {
 }
 
 /** Composes messages for one agent and remembers what it was sent. */
-function createFeed(authority: Authority, agent: AgentRow) {
+function createFeed(authority: Authority, agent: AgentRow, federated: Federated) {
   const { registry, clock, store } = authority
   // rows, not revisions: an entry that was deleted and made again starts its revisions anew (R12)
   const sent = new Map<string, EntryRow>()
   const parents = new Set<SpiffeId>()
+  const peers = new Set<string>()
+  let isPeersNew = false
+
+  /** Notes whom the entries federate with. */
+  function federateWith(now: readonly EntryRow[]): void {
+    const names = new Set(now.flatMap(({ federatesWith }) => federatesWith))
+    isPeersNew ||= names.symmetricDifference(peers).size > 0
+    peers.clear()
+    for (const name of names) peers.add(name)
+  }
+
+  async function bundles(isDirty: boolean): Promise<Pick<Message & object, 'federated'>> {
+    if (!isDirty && !isPeersNew) return {}
+    isPeersNew = false
+    return { federated: { bundles: await federated.of(peers) } }
+  }
 
   function entries(): Pick<Message & object, 'entries' | 'deletedEntries'> {
     const now = registry.entries.authorized(agent, clock.now())
     parents.clear()
     parents.add(agent.id)
     for (const { spiffeId } of now) parents.add(spiffeId)
+    federateWith(now)
     const changed = now.filter((entry) => sent.get(entry.id) !== entry)
     const present = new Set(now.map(({ id }) => id))
     const deletedEntries = [...sent.keys()].filter((id) => !present.has(id))
@@ -108,10 +133,16 @@ function createFeed(authority: Authority, agent: AgentRow) {
         ...(dirty.bundle ? bundleOf(authority) : {}),
         ...(dirty.policies ? { policies: policiesToWire(registry.policies()) } : {}),
         ...(dirty.revocation ? { revocation: await revocationOf(authority) } : {}),
+        // after the entries, which say whose
+        ...(await bundles(dirty.federated)),
       }
     },
     /** Without sending: the agent has these already. */
-    assumeKnown: () => void entries(),
+    assumeKnown() {
+      entries()
+      isPeersNew = false
+    },
+    federatesWith: (trustDomain: string) => peers.has(trustDomain),
     concerns(change: Extract<Change, { kind: 'entry' }>): boolean {
       const rows = [change.before, change.after].filter((row) => row !== undefined)
       return rows.some(
@@ -123,6 +154,8 @@ function createFeed(authority: Authority, agent: AgentRow) {
 
 export function controlService(authority: Authority): Service<Peer> {
   const { registry, callers, clock, acknowledgements, revocation } = authority
+  // as long as the process, like the registry that it follows
+  const federated = openFederated(authority)
 
   async function hear(requests: AsyncIterable<AgentMessage>, agent: SpiffeId): Promise<void> {
     for await (const { message } of requests) {
@@ -141,13 +174,13 @@ export function controlService(authority: Authority): Service<Peer> {
       const hello = await helloOf(iterator)
       // heard, and waited for, before it has put anything to use
       acknowledgements.acknowledge(agent.id, 0)
-      const feed = createFeed(authority, agent)
+      const feed = createFeed(authority, agent, federated)
       using wake = createLatest<true>(context.signal)
       let dirty = clean
       let failure: { error: unknown } | undefined
       using _ = registry.subscribe((change) => {
         if (change.kind === 'agent' && change.id !== agent.id) return
-        if (change.kind === 'federation') return
+        if (change.kind === 'federation' && !feed.federatesWith(change.trustDomain)) return
         if (change.kind === 'entry' && !feed.concerns(change)) return
         dirty = mark(dirty, change.kind)
         wake.push(true)
@@ -164,10 +197,7 @@ export function controlService(authority: Authority): Service<Peer> {
       const missed = await missedSince(hello, authority)
       if (missed !== 'everything') feed.assumeKnown()
       yield missed === 'everything'
-        ? await feed.message(
-            { entries: true, bundle: true, policies: true, revocation: true },
-            true,
-          )
+        ? await feed.message(everything, true)
         : await feed.message(missed, false)
       for await (const __ of wake) {
         if (failure !== undefined) throw failure.error
@@ -193,8 +223,9 @@ function mark(dirty: Dirty, kind: Change['kind']): Dirty {
       return { ...dirty, revocation: true }
     case 'policies':
       return { ...dirty, policies: true }
-    case 'agent':
     case 'federation':
+      return { ...dirty, federated: true }
+    case 'agent':
       return dirty
   }
 }
