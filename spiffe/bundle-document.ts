@@ -2,7 +2,7 @@
 import { createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto'
 import { parseCertificate } from './certificate.ts'
 import { explain, IdentityError } from './errors.ts'
-import { duplicateMember } from './json.ts'
+import { duplicateMember, isMembers, type Members } from './json.ts'
 
 /** A public key that signs tokens. */
 export interface TokenKey {
@@ -22,14 +22,8 @@ export interface BundleDocument {
   readonly refreshHint: number | undefined
 }
 
-type Members = Readonly<Record<string, unknown>>
-
 const kinds = ['EC', 'RSA', 'OKP']
 const mostKeys = 256
-
-function isMembers(value: unknown): value is Members {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
 
 /** Whole numbers stay what was written: a sequence may have more digits than a number keeps. */
 function parseJson(text: string): unknown {
@@ -61,10 +55,15 @@ function createReader(source: string) {
       : refuse(name, 'is no whole number of 64 bits')
   }
 
-  function certificate(jwk: Members, place: string): Uint8Array {
-    const [encoded, ...others] = Array.isArray(jwk.x5c) ? jwk.x5c : []
-    if (typeof encoded !== 'string' || others.length > 0)
-      return refuse(`${place}.x5c`, 'is not one certificate')
+  // X509-SVID §6.2: without a certificate the key is skipped, of several the first one counts
+  function certificates(jwk: Members, place: string): Uint8Array[] {
+    const { x5c = [] } = jwk
+    if (!Array.isArray(x5c)) return refuse(`${place}.x5c`, 'is no list')
+    return x5c.slice(0, 1).map((encoded) => certificate(encoded, place))
+  }
+
+  function certificate(encoded: unknown, place: string): Uint8Array {
+    if (typeof encoded !== 'string') return refuse(`${place}.x5c`, 'is no text')
     const der = Buffer.from(encoded, 'base64')
     if (der.toString('base64') !== encoded) refuse(`${place}.x5c`, 'is no base64')
     try {
@@ -90,7 +89,7 @@ function createReader(source: string) {
       return refuse(place, `is no public key: ${explain(cause)}`, cause)
     }
   }
-  return { refuse, whole, certificate, tokenKey }
+  return { refuse, whole, certificates, tokenKey }
 }
 
 /**
@@ -98,7 +97,7 @@ function createReader(source: string) {
  * else that is wrong is an error. Throws ERR_BAD_REQUEST naming `source` and the place.
  */
 export function parseBundleDocument(json: string, source: string): BundleDocument {
-  const { refuse, whole, certificate, tokenKey } = createReader(source)
+  const { refuse, whole, certificates, tokenKey } = createReader(source)
   let document: unknown
   try {
     document = parseJson(json)
@@ -118,7 +117,7 @@ export function parseBundleDocument(json: string, source: string): BundleDocumen
     const place = `keys[${i}]`
     if (!isMembers(jwk)) return refuse(place, 'is no JSON object')
     if (!kinds.includes(String(jwk.kty))) continue
-    if (jwk.use === 'x509-svid') x509.push(certificate(jwk, place))
+    if (jwk.use === 'x509-svid') x509.push(...certificates(jwk, place))
     if (jwk.use === 'jwt-svid') jwt.push(tokenKey(jwk, place))
     if (jwk.use === 'wit-svid') wit.push(tokenKey(jwk, place))
   }

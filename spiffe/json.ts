@@ -1,5 +1,12 @@
 // JSON with what JSON.parse hides: a member that stands twice, of which it would keep the last.
 
+export type Members = Readonly<Record<string, unknown>>
+
+/** Whether a parsed value is an object: neither a list nor null. */
+export function isMembers(value: unknown): value is Members {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
 /** A string token, or what gives an object or list its shape. */
 const token = /"(?:[^"\\]|\\.)*"|[{}[\],:]/gs
 
@@ -15,11 +22,10 @@ export function duplicateMember(text: string): string | undefined {
     else if (found === '[') open.push(undefined)
     else if (found === '}' || found === ']') open.pop()
     else if (found === ':') {
-      const name: unknown = JSON.parse(last)
+      const name = String(JSON.parse(last))
       const members = open.at(-1)
-      if (typeof name !== 'string' || members === undefined) continue
-      if (members.has(name)) return name
-      members.add(name)
+      if (members?.has(name)) return name
+      members?.add(name)
     }
     last = found
   }

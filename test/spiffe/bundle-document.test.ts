@@ -9,6 +9,7 @@ import {
 } from '../../spiffe/bundle-document.ts'
 import { hasCode } from '../../spiffe/errors.ts'
 import { refusalOf } from '../support/refusal.ts'
+import { ca, leaf } from '../support/vectors.ts'
 
 const spki = (key: KeyObject) => new Uint8Array(key.export({ format: 'der', type: 'spki' }))
 const publicKeys = [
@@ -129,12 +130,59 @@ describe('a bundle document', () => {
     expect(parse({ keys: [{ ...first, use }, second] }).x509).toHaveLength(1)
   })
 
+  it('X5-22 a key of use x509-svid without a certificate is left out, the others stay', () => {
+    const [first, second] = keysOf()
+    const { x5c, ...without } = first ?? {}
+    expect(plain(parse({ keys: [without, { ...without, x5c: [] }, second] })).x509).toEqual(
+      certificates.slice(1).map((der) => Buffer.from(der)),
+    )
+    expect(parse({ keys: [without] }).x509).toEqual([])
+  })
+
+  it('a certificate that is no CA is refused', () => {
+    const root = ca('root')
+    const [der] = leaf(root)
+    const x5c = [Buffer.from(der ?? '').toString('base64')]
+    const message = 'b.json: keys[0].x5c is no CA certificate'
+    expect(refused({ keys: [{ ...keysOf()[0], x5c }] })).toEqual({
+      code: 'ERR_BAD_REQUEST',
+      message,
+    })
+  })
+
+  it('X5-23 of several certificates in one key the first one counts', () => {
+    const [first, second] = keysOf()
+    const x5c = [first?.x5c, second?.x5c, 'AA==', 7].flat()
+    expect(plain(parse({ keys: [{ ...first, x5c }] })).x509).toEqual(
+      certificates.slice(0, 1).map((der) => Buffer.from(der)),
+    )
+  })
+
+  it('JW-15 WT-20 each key has one use, whatever else is the same', () => {
+    const key = { keyId: 'same', publicKey: publicKeys[0] ?? new Uint8Array() }
+    const none = { x509: [], sequence: undefined, refreshHint: undefined }
+    const [jwt] = JSON.parse(formatBundleDocument({ ...none, jwt: [key], wit: [] })).keys
+    const uses = (use: string) => {
+      const { x509, jwt: jwts, wit } = parse({ keys: [{ ...jwt, use }] })
+      return [x509, jwts, wit].map((keys) => keys.length)
+    }
+    expect(uses('jwt-svid')).toEqual([0, 1, 0])
+    expect(uses('wit-svid')).toEqual([0, 0, 1])
+    expect(uses('x509-svid')).toEqual([0, 0, 0])
+    expect(uses('JWT-SVID')).toEqual([0, 0, 0])
+  })
+
   const bad: readonly (readonly [string, unknown, RegExp])[] = [
     ['no JSON', 'x', /^b\.json: is no JSON/],
     ['a list', [], /^b\.json: is no JSON object$/],
     ['a key that is text', { keys: ['x'] }, /keys\[0\] is no JSON object$/],
-    ['no certificate', { keys: [{ kty: 'EC', use: 'x509-svid' }] }, /keys\[0\]\.x5c is not one/],
-    ['two', { keys: [{ kty: 'EC', use: 'x509-svid', x5c: ['AA==', 'AA=='] }] }, /is not one/],
+    [
+      'a text',
+      { keys: [{ kty: 'EC', use: 'x509-svid', x5c: 'AA==' }] },
+      /keys\[0\]\.x5c is no list/,
+    ],
+    ['null', { keys: [{ kty: 'EC', use: 'x509-svid', x5c: null }] }, /keys\[0\]\.x5c is no list/],
+    ['a number', { keys: [{ kty: 'EC', use: 'x509-svid', x5c: [7] }] }, /x5c is no text$/],
     ['bad base64', { keys: [{ kty: 'EC', use: 'x509-svid', x5c: ['A'] }] }, /is no base64$/],
     ['bad DER', { keys: [{ kty: 'EC', use: 'x509-svid', x5c: ['AAAA'] }] }, /keys\[0\]\.x5c /],
     ['no kid', { keys: [{ kty: 'EC', use: 'jwt-svid' }] }, /keys\[0\]\.kid is missing/],

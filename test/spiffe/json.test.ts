@@ -1,6 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { duplicateMember } from '../../spiffe/json.ts'
+import { duplicateMember, isMembers } from '../../spiffe/json.ts'
+
+it('members are those of an object, not of a list or null', () => {
+  expect([{}, { a: 1 }].map(isMembers)).toEqual([true, true])
+  expect([[], null, 'a', 7, undefined].some(isMembers)).toBe(false)
+})
 
 describe('a member that stands twice', () => {
   it('is found wherever it is, however its name is written', () => {
