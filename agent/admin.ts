@@ -41,9 +41,9 @@ export function adminService({
       }),
     )
     return {
-      agentId: svid.id,
-      agentSerial: svid.serial,
-      agentNotAfter: BigInt(svid.notAfter),
+      agentId: svid?.id ?? '',
+      agentSerial: svid?.serial ?? '',
+      agentNotAfter: BigInt(svid?.notAfter ?? 0),
       connected: trouble === undefined,
       trouble: trouble ?? '',
       identities,

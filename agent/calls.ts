@@ -1,24 +1,17 @@
 // The calls that an agent makes over one connection to its authority.
 import { generateKeyPairSync } from 'node:crypto'
-import type { MessageInitShape } from '@bufbuild/protobuf'
-import { createClient, type Transport } from '@connectrpc/connect'
-import { type AgentMessageSchema, Control } from '../proto/gen/castellan/control/v1/control_pb.js'
+import { Code, ConnectError, createClient, type Transport } from '@connectrpc/connect'
 import { Agent } from '../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { SVID } from '../proto/gen/spire/api/server/svid/v1/svid_pb.js'
 import type { X509SVID } from '../proto/gen/spire/api/types/x509svid_pb.js'
 import type { Clock } from '../runtime/clock.ts'
-import { createLatest, every } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
-import { bundleSourceOf } from '../spiffe/bundle.ts'
 import { parseCertificate } from '../spiffe/certificate.ts'
 import { bareCsr } from '../spiffe/csr.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { renewalPoint, taintPoint } from '../spiffe/renewal.ts'
-import { verifySvid } from '../spiffe/svid.ts'
 import type { Knowledge } from './knowledge.ts'
 import { type AgentSvid, receivedSvid } from './own-svid.ts'
-
-type Outgoing = MessageInitShape<typeof AgentMessageSchema>
 
 export interface Work {
   readonly transport: Transport
@@ -28,70 +21,6 @@ export interface Work {
 }
 
 const callTimeout = 30_000
-const longestSilence = 60_000
-
-export interface Following {
-  /** a message was taken in */
-  readonly connected: () => void
-  /** Puts the bundle on disk. */
-  readonly persist: () => void
-  readonly log: Log
-}
-
-/** Why a leaf of an authority that is about to sign would not be believed; undefined when all would. */
-function rehearse(canaries: readonly Uint8Array[], knowledge: Knowledge, now: number): unknown {
-  try {
-    const bundles = bundleSourceOf(knowledge.bundle())
-    for (const canary of canaries) verifySvid([canary], bundles, { now })
-    return undefined
-  } catch (error) {
-    return error
-  }
-}
-
-/**
- * Follows the control stream: each message is taken in, a bundle is on disk before it is acknowledged.
- * Never returns; throws when the stream ends, or nothing was heard for three heartbeats.
- */
-export async function followControl(
-  { transport, knowledge, clock, signal }: Work,
-  { connected, persist, log }: Following,
-): Promise<never> {
-  const silent = new AbortController()
-  const either = AbortSignal.any([signal, silent.signal])
-  using acknowledgements = createLatest<bigint>(either)
-  const place = knowledge.place()
-  async function* outgoing(): AsyncGenerator<Outgoing> {
-    yield { message: { case: 'hello', value: { ...place, version: '0.1.0' } } }
-    for await (const cursor of acknowledgements) {
-      yield { message: { case: 'acknowledged', value: { cursor } } }
-    }
-  }
-  let heard = clock.monotonic()
-  let canaries: readonly Uint8Array[] = []
-  await using _ = every(clock, 5000, () => {
-    if (clock.monotonic() - heard > longestSilence)
-      silent.abort(new Error('the authority is silent'))
-  })
-  const client = createClient(Control, transport)
-  for await (const message of client.subscribe(outgoing(), { signal: either })) {
-    heard = clock.monotonic()
-    knowledge.apply(message)
-    if (message.bundle !== undefined) {
-      persist()
-      canaries = message.canaries
-    }
-    // with each heartbeat too: a clock that was behind may be right by now
-    const failure = rehearse(canaries, knowledge, clock.now())
-    knowledge.rehearsed(failure === undefined)
-    if (failure !== undefined) log.error({ err: failure }, 'a new authority cannot be believed')
-    // one that does not pass the rehearsal stays where it was: it holds the rotation up, and the authority
-    // shows it
-    acknowledgements.push(knowledge.place().cursor)
-    connected()
-  }
-  throw new IdentityError('ERR_UNAVAILABLE', 'the authority ended the stream')
-}
 
 /** The renewal point as it is when it is asked for: its authority may be tainted meanwhile. */
 function pointOf({ chain, receivedAt, notAfter }: AgentSvid, knowledge: Knowledge): () => number {
@@ -99,7 +28,7 @@ function pointOf({ chain, receivedAt, notAfter }: AgentSvid, knowledge: Knowledg
   const { issuer } = parseCertificate(leaf)
   const point = renewalPoint(leaf, receivedAt, notAfter)
   return () => {
-    const taintedAt = knowledge.taintedAt(issuer)
+    const taintedAt = knowledge.taints().ofAuthority(issuer)
     return taintedAt === undefined ? point : Math.min(point, taintPoint(leaf, taintedAt, notAfter))
   }
 }
@@ -140,3 +69,56 @@ export async function requestSvids(
     return undefined
   })
 }
+
+/** What an authority answers to one who asks for a token: no is no, everything else may change. */
+function tokenRefusal(error: unknown): IdentityError {
+  const { code, rawMessage } = ConnectError.from(error)
+  const no: readonly Code[] = [Code.PermissionDenied, Code.NotFound, Code.InvalidArgument]
+  return no.includes(code)
+    ? new IdentityError('ERR_DENIED', `the authority gives no token: ${rawMessage}`)
+    : new IdentityError('ERR_UNAVAILABLE', 'no token can be had from the authority now', {
+        cause: error,
+        retryAfter: 1000,
+      })
+}
+
+const milliseconds = (seconds: bigint) => Number(seconds) * 1000
+
+/** A JWT-SVID of that entry. Throws ERR_DENIED, or ERR_UNAVAILABLE with a delay. */
+export async function requestJwt(
+  transport: Transport,
+  { entryId, audience }: { readonly entryId: string; readonly audience: readonly string[] },
+) {
+  try {
+    const { svid } = await createClient(SVID, transport).newJWTSVID(
+      { entryId, audience: [...audience] },
+      { timeoutMs: callTimeout },
+    )
+    return { token: svid?.token ?? '', expiresAt: milliseconds(svid?.expiresAt ?? 0n) }
+  } catch (error) {
+    throw tokenRefusal(error)
+  }
+}
+
+/** A WIT-SVID of that entry for a new key of the workload's. Throws as `requestJwt`. */
+export async function requestWit(transport: Transport, { entryId }: { readonly entryId: string }) {
+  const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
+  const publicKey = new Uint8Array(keys.publicKey.export({ format: 'der', type: 'spki' }))
+  const params = [{ entryId, publicKey, signingAlgorithm: 'ES256' }]
+  const client = createClient(SVID, transport)
+  const asked = client.batchNewWITSVID({ params }, { timeoutMs: callTimeout })
+  const { results } = await asked.catch((error: unknown) => {
+    throw tokenRefusal(error)
+  })
+  const [{ status, svid } = { status: undefined, svid: undefined }] = results
+  if (status?.code !== 0 || svid === undefined)
+    throw tokenRefusal(new ConnectError(status?.message ?? 'no answer', codeOf(status?.code)))
+  return {
+    token: svid.token,
+    expiresAt: milliseconds(svid.expiresAt),
+    holder: new Uint8Array(keys.privateKey.export({ format: 'der', type: 'pkcs8' })),
+  }
+}
+
+/** The code of one item of a batch; what is no code is an internal error. */
+const codeOf = (code = 0): Code => (code in Code ? code : Code.Internal)

@@ -58,6 +58,10 @@ function agentConfig(file: string) {
       adminSocket: path,
       /** addresses of services, by the names that proxy specs use */
       services: z.record(z.string(), z.array(serviceAddress).min(1)).default({}),
+      /** serve what the standards call incubating: the WIT profile */
+      incubating: z.boolean().default(false),
+      /** who has no identity gets the bundles all the same, and may have tokens validated */
+      verifiersWithoutIdentity: z.boolean().default(false),
       logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
     })
     .refine(

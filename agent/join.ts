@@ -50,6 +50,11 @@ async function currentBundle(
   )
 }
 
+/** The bundle as the authority has it now, vouched for by what the configuration says. */
+export async function currentRoots(config: AgentConfig, way: Way): Promise<X509Bundle> {
+  return await currentBundle(await bootstrapBundle(config, way), way)
+}
+
 type Evidence = Pick<NodeAttestor, 'type' | 'payload' | 'respond'>
 
 /** One attestation: what is said first, the answer to a challenge, the certificate. */
@@ -93,7 +98,7 @@ export async function join(config: AgentConfig, state: StateFile, way: Way): Pro
   const attestor = attestorOf(config)
   // read before anything else is done: what is missing is said first
   const payload = attestor.payload()
-  const bundle = await currentBundle(await bootstrapBundle(config, way), way)
+  const bundle = await currentRoots(config, way)
   using link = openLink({ address, bundle, now: clock.now })
   const { keys, isRetry } = state.beginJoin()
   const csr = new Uint8Array(bareCsr(keys))

@@ -1,26 +1,20 @@
 // What the authority has told this agent, as one value that others read and follow.
+import { create } from '@bufbuild/protobuf'
 import { denyListOf } from '../client/deny-list.ts'
-import type { AuthorityMessage, Revocation } from '../proto/gen/castellan/control/v1/control_pb.js'
+import {
+  type AuthorityMessage,
+  AuthorityMessageSchema,
+  type Revocation,
+} from '../proto/gen/castellan/control/v1/control_pb.js'
 import type { DenyList as DenyListMessage } from '../proto/gen/castellan/deny/v1/deny_pb.js'
 import type { PolicySet } from '../proto/gen/castellan/policy/v1/policy_pb.js'
-import type { Bundle } from '../proto/gen/spire/api/types/bundle_pb.js'
-import type { Entry } from '../proto/gen/spire/api/types/entry_pb.js'
 import type { Clock } from '../runtime/clock.ts'
 import { createTopic } from '../runtime/lifecycle.ts'
-import { bundleOf, type X509Bundle } from '../spiffe/bundle.ts'
+import type { X509Bundle } from '../spiffe/bundle.ts'
 import { type DenyList, denyNothing } from '../spiffe/deny-list.ts'
-import { isSpiffeId, type SpiffeId, type TrustDomain } from '../spiffe/id.ts'
-
-export interface AgentEntry {
-  readonly id: string
-  readonly revision: bigint
-  readonly spiffeId: SpiffeId
-  /** `type:value` */
-  readonly selectors: readonly string[]
-  readonly hint: string
-  /** seconds since the epoch */
-  readonly createdAt: bigint
-}
+import type { SpiffeId, TrustDomain } from '../spiffe/id.ts'
+import { type AgentEntry, createKnownEntries } from './entries.ts'
+import { federatedOf, noTaints, type Taints, type Trust, trustOf } from './trust.ts'
 
 /** What is believed no more: to be asked, to be passed on, and as CRLs. */
 export interface KnownRevocation {
@@ -32,113 +26,72 @@ export interface KnownRevocation {
 
 export interface Knowledge {
   readonly entries: ReadonlyMap<string, AgentEntry>
+  /** Entries that apply to who has these selectors and is not on the deny-list, the default identity first. */
+  entriesFor(selectors: ReadonlySet<string>): readonly AgentEntry[]
+  /** which kinds of selectors entries ask for, in one word */
+  selectorKinds(): string
+  /** the roots of this agent's own trust domain; none before it has joined */
   bundle(): X509Bundle
-  /** When this agent heard that the authority of that name is tainted; undefined when it is not. */
-  taintedAt(subject: Uint8Array): number | undefined
+  /** this agent's own trust domain, whole */
+  own(): Trust
+  federated(): ReadonlyMap<TrustDomain, Trust>
+  taints(): Taints
   policies(): PolicySet | undefined
   revocation(): KnownRevocation
   /** Whether that identity is on the deny-list now. */
   isDenied(id: SpiffeId): boolean
   /** the resume cursor, and the store that it is of; none after a rehearsal that failed */
   place(): { readonly cursor: bigint; readonly epoch: string }
-  /** Whether the authority was heard at least once since the start. */
+  /** Whether there is anything to serve: heard from the authority, or from the disk. */
   isComplete(): boolean
   /** Takes a message in, whole, then tells the listeners. */
   apply(message: AuthorityMessage): void
+  /** Believes these roots until the authority says more: what an agent has before it is told anything. */
+  begin(bundle: X509Bundle): void
+  /** Everything, as one message that `apply` takes. */
+  snapshot(): AuthorityMessage
   /** Whether leaves of the authorities that are about to sign would be believed. */
   rehearsed(isGood: boolean): void
   onChange(listener: () => void): Disposable
 }
 
-function entryOf({
-  id,
-  revisionNumber,
-  spiffeId,
-  selectors,
-  hint,
-  createdAt,
-}: Entry): AgentEntry | undefined {
-  const uri = `spiffe://${spiffeId?.trustDomain ?? ''}${spiffeId?.path ?? ''}`
-  if (!isSpiffeId(uri)) return undefined
-  const texts = selectors.map(({ type, value }) => `${type}:${value}`)
-  return { id, revision: revisionNumber, spiffeId: uri, selectors: texts, hint, createdAt }
-}
-
-const nameKey = (subject: Uint8Array) => Buffer.from(subject).toString('base64')
-
-/** The names of the tainted authorities; those that were known keep the time at which they were. */
-function taintsOf(
-  { authorities }: X509Bundle,
-  message: Bundle,
-  { known, now }: { known: ReadonlyMap<string, number>; now: number },
-): ReadonlyMap<string, number> {
-  const names = authorities.flatMap(({ subject }, i) =>
-    message.x509Authorities[i]?.tainted === true ? [nameKey(subject)] : [],
-  )
-  return new Map(names.map((name) => [name, known.get(name) ?? now]))
-}
-
 const nowhere: { readonly cursor: bigint; readonly epoch: string } = { cursor: 0n, epoch: '' }
 
-export function createKnowledge(
-  trustDomain: TrustDomain,
-  first: X509Bundle,
-  clock: Clock,
-): Knowledge {
-  const entries = new Map<string, AgentEntry>()
-  const topic = createTopic<void>()
-  let bundle = first
-  let tainted: ReadonlyMap<string, number> = new Map()
-  let policies: PolicySet | undefined
-  let revocation: KnownRevocation = { denyList: denyNothing, message: undefined, crls: [] }
-  let place = nowhere
-  let isComplete = false
-  let isRehearsed = true
+/** What an agent holds, each part as it came and as it is used. */
+interface Held {
+  readonly own: Trust
+  readonly taints: typeof noTaints
+  readonly federated: ReadonlyMap<TrustDomain, Trust>
+  readonly revocation: KnownRevocation
+  readonly message: Pick<
+    AuthorityMessage,
+    'cursor' | 'epoch' | 'bundle' | 'policies' | 'revocation' | 'federated'
+  >
+}
+
+/** Throws what is wrong with the message: nothing of it is taken in then. */
+function taken(before: Held, message: AuthorityMessage, domain: TrustDomain, now: number): Held {
+  const { bundle, revocation, federated } = message
+  const own = bundle === undefined ? before.own : trustOf(domain, bundle)
   return {
-    entries,
-    bundle: () => bundle,
-    taintedAt: (subject) => tainted.get(nameKey(subject)),
-    policies: () => policies,
-    revocation: () => revocation,
-    isDenied: (id) => revocation.denyList.againstId(id, clock.now()) !== undefined,
-    place: () => (isRehearsed ? place : nowhere),
-    rehearsed(isGood) {
-      isRehearsed = isGood
+    own,
+    taints: bundle === undefined ? before.taints : before.taints.next(own, bundle, now),
+    federated: federated === undefined ? before.federated : federatedOf(federated.bundles),
+    revocation: revocation === undefined ? before.revocation : revocationOf(revocation),
+    message: {
+      cursor: message.cursor,
+      epoch: message.epoch,
+      bundle: bundle ?? before.message.bundle,
+      policies: message.policies ?? before.message.policies,
+      revocation: revocation ?? before.message.revocation,
+      federated: federated ?? before.message.federated,
     },
-    isComplete: () => isComplete,
-    apply(message) {
-      // parsed first: a message that cannot be read changes nothing
-      const next =
-        message.bundle &&
-        bundleOf(
-          trustDomain,
-          message.bundle.x509Authorities.map(({ asn1 }) => asn1),
-        )
-      const nextRevocation = message.revocation && revocationOf(message.revocation)
-      if (message.snapshot) entries.clear()
-      for (const id of message.deletedEntries) entries.delete(id)
-      for (const wire of message.entries) {
-        const entry = entryOf(wire)
-        if (entry !== undefined) entries.set(entry.id, entry)
-      }
-      if (next !== undefined && message.bundle !== undefined) {
-        tainted = taintsOf(next, message.bundle, { known: tainted, now: clock.now() })
-        bundle = next
-      }
-      policies = message.policies ?? policies
-      revocation = nextRevocation ?? revocation
-      place = { cursor: message.cursor, epoch: message.epoch }
-      const isNews = !isComplete || message.snapshot || hasContent(message)
-      isComplete = true
-      if (isNews) topic.publish()
-    },
-    onChange: (listener) => topic.subscribe(listener),
   }
 }
 
 /** Whether a message says anything; one that does not is a heartbeat. */
 function hasContent({ entries, deletedEntries, ...rest }: AuthorityMessage): boolean {
-  const whole = [rest.bundle, rest.policies, rest.revocation]
+  const whole = [rest.bundle, rest.policies, rest.revocation, rest.federated]
   return entries.length + deletedEntries.length > 0 || whole.some((it) => it !== undefined)
 }
 
@@ -146,13 +99,60 @@ function revocationOf({ denyList: message, crls }: Revocation): KnownRevocation 
   return { denyList: denyListOf(message), message, crls }
 }
 
-/**
- * Entries whose selectors the caller has all of, oldest first: the first is the default identity. Who is
- * on the deny-list has none.
- */
-export function entriesFor(knowledge: Knowledge, selectors: ReadonlySet<string>): AgentEntry[] {
-  return [...knowledge.entries.values()]
-    .filter((entry) => entry.selectors.every((selector) => selectors.has(selector)))
-    .filter(({ spiffeId }) => !knowledge.isDenied(spiffeId))
-    .sort((a, b) => Number(a.createdAt - b.createdAt) || (a.id < b.id ? -1 : 1))
+export function createKnowledge(trustDomain: TrustDomain, clock: Clock): Knowledge {
+  const topic = createTopic<void>()
+  let held: Held = {
+    own: { x509: { trustDomain, authorities: [] }, jwt: [], wit: [] },
+    taints: noTaints,
+    federated: new Map(),
+    revocation: { denyList: denyNothing, message: undefined, crls: [] },
+    message: create(AuthorityMessageSchema),
+  }
+  let isComplete = false
+  let isRehearsed = true
+
+  const isDenied = (id: SpiffeId) =>
+    held.revocation.denyList.againstId(id, clock.now()) !== undefined
+
+  const entries = createKnownEntries((id) => !isDenied(id), clock)
+
+  return {
+    entries: entries.all,
+    entriesFor: (selectors) => entries.matcher().matching(selectors),
+    selectorKinds: () => entries.matcher().kinds,
+    bundle: () => held.own.x509,
+    own: () => held.own,
+    federated: () => held.federated,
+    taints: () => held.taints,
+    policies: () => held.message.policies,
+    revocation: () => held.revocation,
+    isDenied,
+    place() {
+      const { cursor, epoch } = held.message
+      return isRehearsed && isComplete ? { cursor, epoch } : nowhere
+    },
+    rehearsed(isGood) {
+      isRehearsed = isGood
+    },
+    isComplete: () => isComplete,
+    apply(message) {
+      held = taken(held, message, trustDomain, clock.now())
+      entries.take(message)
+      const isNews = !isComplete || message.snapshot || hasContent(message)
+      isComplete = true
+      if (!isNews) return
+      entries.changed()
+      topic.publish()
+    },
+    begin(x509) {
+      held = { ...held, own: { ...held.own, x509 } }
+    },
+    snapshot: () =>
+      create(AuthorityMessageSchema, {
+        ...held.message,
+        snapshot: true,
+        entries: entries.wire(),
+      }),
+    onChange: (listener) => topic.subscribe(listener),
+  }
 }

@@ -10,7 +10,7 @@ import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { privateFolder, writeDurably } from '../runtime/durable.ts'
-import { readSecret, type SealingSecret, seal, unseal } from '../runtime/sealed.ts'
+import { drawnSecret, readSecret, type SealingSecret, seal, unseal } from '../runtime/sealed.ts'
 import { bundleOf, type X509Bundle } from '../spiffe/bundle.ts'
 import { parseCertificate } from '../spiffe/certificate.ts'
 import type { KeyPair } from '../spiffe/csr.ts'
@@ -47,7 +47,8 @@ const purpose = 'agent identity'
 const joiningPurpose = 'agent key before its join'
 
 /** The key file lies beside what it opens: it keeps copies of the one file useless, not of the folder. */
-function secretIn(folder: string): SealingSecret {
+export function secretIn(folder: string): SealingSecret {
+  privateFolder(folder)
   const path = join(folder, 'agent.key')
   if (!existsSync(path))
     writeDurably(path, `${randomBytes(32).toString('base64url')}\n`, { mode: 0o600 })
@@ -72,15 +73,17 @@ function svidOf(
   }
 }
 
-export function openState(folder: string, trustDomain: TrustDomain): StateFile {
-  privateFolder(folder)
+export function openState(
+  folder: string,
+  trustDomain: TrustDomain,
+  secret: SealingSecret,
+): StateFile {
   const path = join(folder, 'identity.sealed')
   const joining = join(folder, 'joining.sealed')
-  const secret = secretIn(folder)
   return {
     load() {
       if (!existsSync(path)) return undefined
-      const text = unseal(readFileSync(path), secret, purpose).toString('utf8')
+      const text = unseal(readFileSync(path), secret, purpose, drawnSecret).toString('utf8')
       const { chain, key, receivedAt, bundle } = stored.parse(JSON.parse(text))
       const svid = svidOf(chain, privateKeyOf(key), receivedAt)
       return svid && { svid, bundle: bundleOf(trustDomain, bundle) }
@@ -92,16 +95,17 @@ export function openState(folder: string, trustDomain: TrustDomain): StateFile {
         receivedAt: svid.receivedAt,
         bundle: bundle.authorities.map(({ der }) => encoded(der)),
       })
-      writeDurably(path, seal(Buffer.from(text), secret, purpose), { mode: 0o600 })
+      writeDurably(path, seal(Buffer.from(text), secret, purpose, drawnSecret), { mode: 0o600 })
       rmSync(joining, { force: true })
     },
     beginJoin() {
       if (existsSync(joining)) {
-        const privateKey = privateKeyOf(unseal(readFileSync(joining), secret, joiningPurpose))
+        const opened = unseal(readFileSync(joining), secret, joiningPurpose, drawnSecret)
+        const privateKey = privateKeyOf(opened)
         return { keys: { privateKey, publicKey: createPublicKey(privateKey) }, isRetry: true }
       }
       const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
-      const sealed = seal(bytesOf(keys.privateKey), secret, joiningPurpose)
+      const sealed = seal(bytesOf(keys.privateKey), secret, joiningPurpose, drawnSecret)
       writeDurably(joining, sealed, { mode: 0o600 })
       return { keys, isRetry: false }
     },

@@ -10,7 +10,9 @@ import type { SpiffeId } from '../spiffe/id.ts'
 import { matchId } from '../spiffe/match.ts'
 import { renewalPoint, taintPoint } from '../spiffe/renewal.ts'
 import { verifySvid } from '../spiffe/svid.ts'
-import type { AgentEntry, Knowledge } from './knowledge.ts'
+import type { KeptSvid } from './disk-cache.ts'
+import type { AgentEntry } from './entries.ts'
+import type { Knowledge } from './knowledge.ts'
 
 export interface WorkloadSvid {
   readonly entryId: string
@@ -23,6 +25,7 @@ export interface WorkloadSvid {
   readonly key: Uint8Array
   /** milliseconds since the epoch */
   readonly notAfter: number
+  readonly receivedAt: number
   readonly renewAt: number
   readonly hint: string
   /** how many came before it in this process */
@@ -41,6 +44,12 @@ export interface SvidCache {
   due(): AgentEntry[]
   /** Verifies and keeps an answer of the authority. Throws ERR_UNTRUSTED. */
   take(entry: AgentEntry, message: X509SVID, key: Uint8Array): void
+  /** Somebody asks for the SVID of an entry whose SVID is not made before. */
+  want(entry: AgentEntry): void
+  onWanted(listener: () => void): Disposable
+  kept(): KeptSvid[]
+  /** Takes back what was kept, as far as it is still good for an entry as it is now. */
+  restore(kept: readonly KeptSvid[]): void
   /** Drops what has expired, lost its entry or is denied. */
   sweep(): void
   /** Tells the listeners that something was taken or dropped. */
@@ -59,6 +68,14 @@ export interface SvidCacheOptions {
   readonly log: Log
 }
 
+interface Received {
+  /** DER, leaf first */
+  readonly chain: readonly Uint8Array[]
+  /** PKCS#8 DER */
+  readonly key: Uint8Array
+  readonly receivedAt: number
+}
+
 /** Whether an SVID verifies against the bundle as it is now; asked again only for another bundle. */
 function createTrust(knowledge: Knowledge, now: () => number): (svid: WorkloadSvid) => boolean {
   const known = new WeakMap<WorkloadSvid, X509Bundle>()
@@ -75,50 +92,95 @@ function createTrust(knowledge: Knowledge, now: () => number): (svid: WorkloadSv
   }
 }
 
+/** Throws ERR_UNTRUSTED when the chain is not that of the entry, or not believed. */
+function svidOf(
+  entry: AgentEntry,
+  { chain, key, receivedAt }: Received,
+  { bundle, now }: { readonly bundle: X509Bundle; readonly now: number },
+): WorkloadSvid {
+  const match = matchId(entry.spiffeId)
+  const verified = verifySvid(chain, bundleSourceOf(bundle), { now, match })
+  const { leaf } = verified
+  return {
+    entryId: entry.id,
+    revision: entry.revision,
+    id: entry.spiffeId,
+    serial: leaf.serial,
+    chain: Buffer.concat(chain),
+    key,
+    notAfter: leaf.notAfter,
+    receivedAt,
+    renewAt: renewalPoint(leaf.der, receivedAt, leaf.notAfter),
+    hint: entry.hint,
+    rotations: 0,
+    issuer: leaf.issuer,
+    presented: presentedOf(verified),
+    certificates: chain,
+  }
+}
+
+function keptOf({ entryId, revision, certificates, key, receivedAt }: WorkloadSvid): KeptSvid {
+  return { entryId, revision, key, receivedAt, chain: [...certificates] }
+}
+
+/** Entries whose SVID is made once somebody asks for it. */
+function createWanted() {
+  const wanted = new Set<string>()
+  const topic = createTopic<void>()
+  return {
+    has: (id: string) => wanted.has(id),
+    delete: (id: string) => wanted.delete(id),
+    add(id: string) {
+      if (wanted.has(id)) return
+      wanted.add(id)
+      topic.publish()
+    },
+    onChange: (listener: () => void) => topic.subscribe(listener),
+  }
+}
+
 export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): SvidCache {
   const svids = new Map<string, WorkloadSvid>()
   const topic = createTopic<void>()
+  const wanted = createWanted()
   const isTrusted = createTrust(knowledge, clock.now)
 
   /** Its own point, or earlier when its authority was tainted. */
   function dueAt({ renewAt, issuer, notAfter, certificates: [leaf] }: WorkloadSvid): number {
-    const taintedAt = knowledge.taintedAt(issuer)
+    const taintedAt = knowledge.taints().ofAuthority(issuer)
     if (taintedAt === undefined || leaf === undefined) return renewAt
     return Math.min(renewAt, taintPoint(leaf, taintedAt, notAfter))
   }
 
-  function isDue({ id, revision }: AgentEntry): boolean {
+  function isDue({ id, revision, isLazy }: AgentEntry): boolean {
     const svid = svids.get(id)
+    if (isLazy && svid === undefined && !wanted.has(id)) return false
     if (svid === undefined || svid.revision !== revision) return true
     const now = clock.now()
     const rule = knowledge.revocation().denyList.against(svid.presented, now)
     return now >= dueAt(svid) || rule !== undefined || !isTrusted(svid)
   }
 
+  const believed = () => ({ bundle: knowledge.bundle(), now: clock.now() })
+
   function take(entry: AgentEntry, { certChain }: X509SVID, key: Uint8Array): void {
-    const now = clock.now()
-    const match = matchId(entry.spiffeId)
-    const verified = verifySvid(certChain, bundleSourceOf(knowledge.bundle()), { now, match })
-    const { leaf } = verified
+    const received = { chain: certChain, key, receivedAt: clock.now() }
+    const svid = svidOf(entry, received, believed())
     const before = svids.get(entry.id)
-    svids.set(entry.id, {
-      entryId: entry.id,
-      revision: entry.revision,
-      id: entry.spiffeId,
-      serial: leaf.serial,
-      chain: Buffer.concat(certChain),
-      key,
-      notAfter: leaf.notAfter,
-      renewAt: renewalPoint(leaf.der, now, leaf.notAfter),
-      hint: entry.hint,
-      rotations: before === undefined ? 0 : before.rotations + 1,
-      issuer: leaf.issuer,
-      presented: presentedOf(verified),
-      certificates: certChain,
-    })
-    const notAfter = new Date(leaf.notAfter).toISOString()
+    svids.set(entry.id, { ...svid, rotations: before === undefined ? 0 : before.rotations + 1 })
+    const notAfter = new Date(svid.notAfter).toISOString()
     const what = before === undefined ? 'SVID received' : 'SVID renewed'
-    log.info({ spiffeId: entry.spiffeId, serial: leaf.serial, notAfter }, what)
+    log.info({ spiffeId: entry.spiffeId, serial: svid.serial, notAfter }, what)
+  }
+
+  function restore({ entryId, revision, ...received }: KeptSvid): void {
+    const entry = knowledge.entries.get(entryId)
+    if (entry === undefined || entry.revision !== revision) return
+    try {
+      svids.set(entryId, svidOf(entry, received, believed()))
+    } catch (error) {
+      log.debug({ err: error, entryId }, 'an SVID that was kept is not good any more')
+    }
   }
 
   function sweep(): void {
@@ -126,6 +188,7 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
       const isExpired = notAfter <= clock.now()
       if (!isExpired && knowledge.entries.has(entryId) && !knowledge.isDenied(id)) continue
       svids.delete(entryId)
+      wanted.delete(entryId)
       if (isExpired)
         log.error({ spiffeId: id, entryId }, 'an SVID expired before it could be renewed')
       topic.publish()
@@ -135,6 +198,10 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
   return {
     svids,
     take,
+    restore: (kept) => kept.forEach(restore),
+    kept: () => [...svids.values()].map(keptOf),
+    want: ({ id }) => wanted.add(id),
+    onWanted: wanted.onChange,
     sweep,
     due: () =>
       [...knowledge.entries.values()].filter(

@@ -7,7 +7,8 @@ import type { Clock } from '../runtime/clock.ts'
 import { type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { bareCsr } from '../spiffe/csr.ts'
-import type { AgentEntry, Knowledge } from './knowledge.ts'
+import type { AgentEntry } from './entries.ts'
+import type { Knowledge } from './knowledge.ts'
 import type { SvidCache } from './svid-cache.ts'
 
 /** Asks the authority; the answers are in the order of `params`. A missing one was refused. */
@@ -79,6 +80,7 @@ export function renewSvids(options: RenewalOptions): Running {
   return run(async (signal) => {
     let wake = Promise.withResolvers<void>()
     using _ = knowledge.onChange(() => wake.resolve())
+    using __ = cache.onWanted(() => wake.resolve())
     const backoff = createBackoff({ first: 200, cap: 30_000 })
     while (!signal.aborted) {
       wake = Promise.withResolvers()

@@ -1,5 +1,5 @@
 // Secrets at rest: AES-256-GCM under a key that scrypt derives from a passphrase or a key file.
-import { createCipheriv, createDecipheriv, randomBytes, scryptSync } from 'node:crypto'
+import { createCipheriv, createDecipheriv, hkdfSync, randomBytes, scryptSync } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
 import { IdentityError } from '../spiffe/errors.ts'
 import { errnoOf } from './errno.ts'
@@ -10,7 +10,6 @@ export interface SealingSecret {
   toJSON(): string
 }
 
-const magic = Buffer.from('castellan-sealed-v1\n')
 const cost = { N: 2 ** 15, r: 8, p: 1, maxmem: 64 * 1024 * 1024 } as const
 const saltLength = 16
 const nonceLength = 12
@@ -48,18 +47,46 @@ export function readSecret(path: string): SealingSecret {
   return sealingSecret(text)
 }
 
+/** How a key is made of a secret: passphrases are stretched, which takes a tenth of a second. */
+export interface Derivation {
+  readonly magic: Buffer
+  keyOf(secret: SealingSecret, salt: Uint8Array): Uint8Array
+}
+
+const stretched: Derivation = {
+  magic: Buffer.from('castellan-sealed-v1\n'),
+  keyOf: ({ bytes }, salt) => scryptSync(bytes, salt, 32, cost),
+}
+
+/** For secrets that a program has drawn itself: there is nothing to guess, so nothing to stretch. */
+export const drawnSecret: Derivation = {
+  magic: Buffer.from('castellan-sealed-k1\n'),
+  keyOf: ({ bytes }, salt) =>
+    new Uint8Array(hkdfSync('sha256', bytes, salt, 'castellan sealed file', 32)),
+}
+
 /** `purpose` is bound to the result: a file sealed for one purpose does not open for another. */
-export function seal(content: Uint8Array, secret: SealingSecret, purpose: string): Buffer {
+export function seal(
+  content: Uint8Array,
+  secret: SealingSecret,
+  purpose: string,
+  { magic, keyOf }: Derivation = stretched,
+): Buffer {
   const salt = randomBytes(saltLength)
   const nonce = randomBytes(nonceLength)
-  const cipher = createCipheriv('aes-256-gcm', scryptSync(secret.bytes, salt, 32, cost), nonce)
+  const cipher = createCipheriv('aes-256-gcm', keyOf(secret, salt), nonce)
   cipher.setAAD(Buffer.concat([magic, Buffer.from(purpose)]))
   const sealed = Buffer.concat([cipher.update(content), cipher.final()])
   return Buffer.concat([magic, salt, nonce, cipher.getAuthTag(), sealed])
 }
 
 /** Throws ERR_SEALED for a wrong secret, a wrong purpose and a damaged file alike. */
-export function unseal(bytes: Uint8Array, secret: SealingSecret, purpose: string): Buffer {
+export function unseal(
+  bytes: Uint8Array,
+  secret: SealingSecret,
+  purpose: string,
+  { magic, keyOf }: Derivation = stretched,
+): Buffer {
   const file = Buffer.from(bytes)
   const fixed = magic.length + saltLength + nonceLength + tagLength
   if (file.length < fixed || !file.subarray(0, magic.length).equals(magic)) {
@@ -67,7 +94,7 @@ export function unseal(bytes: Uint8Array, secret: SealingSecret, purpose: string
   }
   const salt = file.subarray(magic.length, magic.length + saltLength)
   const nonce = file.subarray(magic.length + saltLength, fixed - tagLength)
-  const key = scryptSync(secret.bytes, salt, 32, cost)
+  const key = keyOf(secret, salt)
   const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: tagLength })
   decipher.setAAD(Buffer.concat([magic, Buffer.from(purpose)]))
   decipher.setAuthTag(file.subarray(fixed - tagLength, fixed))

@@ -9,6 +9,8 @@ export interface Caller extends Disposable {
   readonly process: PeerProcess
   /** Selectors as they are now. Throws ERR_DENIED once the process has ended. */
   attest(): Promise<Attestation>
+  /** Called when its process has ended, or is not what it was when it was attested. */
+  onChange(listener: () => void): Disposable
 }
 
 export interface CallersOptions {
@@ -44,6 +46,7 @@ export function createCallers(options: CallersOptions): (socket: Socket) => Call
         }
         return result
       },
+      onChange: () => ({ [Symbol.dispose]: () => {} }),
       [Symbol.dispose]: () => process[Symbol.dispose](),
     }
   }

@@ -10,7 +10,7 @@ import { IdentityError } from '../../spiffe/errors.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
 import type { Caller } from '../attest/caller.ts'
 import type { AgentConfig } from '../config.ts'
-import { entriesFor, type Knowledge } from '../knowledge.ts'
+import type { Knowledge } from '../knowledge.ts'
 import type { Ledger, SidecarRecord } from './ledger.ts'
 
 export interface SidecarOptions {
@@ -74,7 +74,7 @@ export function sidecarService(options: SidecarOptions): Service<Caller> {
 
   async function identitiesOf(caller: Caller): Promise<readonly [SpiffeId, ...SpiffeId[]]> {
     const { selectors } = await caller.attest()
-    const [first, ...rest] = entriesFor(knowledge, selectors).map(({ spiffeId }) => spiffeId)
+    const [first, ...rest] = knowledge.entriesFor(selectors).map(({ spiffeId }) => spiffeId)
     if (first === undefined) throw new IdentityError('ERR_NO_IDENTITY', 'no identity issued')
     return [first, ...rest]
   }

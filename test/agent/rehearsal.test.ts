@@ -1,7 +1,7 @@
 // What an agent does with the leaf of an authority that is about to sign.
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { followControl } from '../../agent/calls.ts'
+import { followControl } from '../../agent/control.ts'
 import { createKnowledge } from '../../agent/knowledge.ts'
 import { leafTbs, wrapSigned } from '../../ca/profile.ts'
 import { openTransport } from '../../client/transport.ts'
@@ -73,7 +73,8 @@ describe('a rehearsal', () => {
     const canary = signedLeaf(leafFields(next, now), next)
     const roots = [signer.material, next.material]
     const { log, says } = memoryLog()
-    const knowledge = createKnowledge(trustDomain, bundleOf(trustDomain, roots), systemClock)
+    const knowledge = createKnowledge(trustDomain, systemClock)
+    knowledge.begin(bundleOf(trustDomain, roots))
     using link = openTransport({ kind: 'unix', path: join(folder.path, 'ca.sock') })
     const end = new AbortController()
     const work = { transport: link.transport, knowledge, clock: systemClock, signal: end.signal }

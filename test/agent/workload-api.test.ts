@@ -153,12 +153,13 @@ describe('Workload API', () => {
     await entries.batchDeleteEntry({ ids: ['the-same'] })
   })
 
-  it('methods that are not served answer Unimplemented', async () => {
+  it('WA-2 the WIT profile answers Unimplemented unless it is switched on', async () => {
     using local = openTransport(
       { kind: 'unix', path: node.agent.socket },
       { interceptors: [securityHeader] },
     )
     const client = createClient(SpiffeWorkloadAPI, local.transport)
-    expect((await codeOf(client.fetchJWTSVID({ audience: ['a'] }))).code).toBe(Code.Unimplemented)
+    expect((await codeOf(first(client.fetchWITSVID({})))).code).toBe(Code.Unimplemented)
+    expect((await codeOf(first(client.fetchWITBundles({})))).code).toBe(Code.Unimplemented)
   })
 })

@@ -42,8 +42,17 @@ async function heard({ adminSocket }: RunningAgent): Promise<void> {
   throw new Error('the agent ended before it was connected')
 }
 
+export interface NodeOptions {
+  readonly svidLifetime?: string
+  /** further keys of agent.yaml */
+  readonly agent?: Readonly<Record<string, unknown>>
+}
+
 /** Everything on loopback and in a temporary folder; leaves live `svidLifetime`. */
-export async function startNode({ svidLifetime = '1h' } = {}): Promise<TestNode> {
+export async function startNode({
+  svidLifetime = '1h',
+  agent: moreOfAgent = {},
+}: NodeOptions = {}): Promise<TestNode> {
   await using starting = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'castellan-node-'))
   starting.defer(() => rmSync(folder, { recursive: true, force: true }))
@@ -82,6 +91,7 @@ export async function startNode({ svidLifetime = '1h' } = {}): Promise<TestNode>
       state: 'agent',
       socket: 'run/agent.sock',
       adminSocket: 'admin/agent-admin.sock',
+      ...moreOfAgent,
     }),
   )
   const config = loadAgentConfig(join(folder, 'agent.yaml'))

@@ -1,0 +1,101 @@
+// What an agent is apart from its sockets: what it knows, what it holds for workloads, how it stands with its
+// authority, and what of that is on the disk.
+import type { Clock } from '../runtime/clock.ts'
+import type { Running } from '../runtime/lifecycle.ts'
+import type { Log } from '../runtime/log.ts'
+import { createAddresses } from './authority.ts'
+import type { AgentConfig } from './config.ts'
+import { followControl } from './control.ts'
+import { type DiskCache, openDiskCache, type Part } from './disk-cache.ts'
+import { createKnowledge, type Knowledge } from './knowledge.ts'
+import type { AgentSvid } from './own-svid.ts'
+import { createSession, type Session } from './session.ts'
+import { createLedger, type Ledger } from './sidecar/ledger.ts'
+import { openState, type StateFile, secretIn } from './state.ts'
+import { createSvidCache, type SvidCache } from './svid-cache.ts'
+import { renewSvids } from './svid-renewal.ts'
+import { createTokenCache, type TokenCache } from './token-svids.ts'
+
+export interface Core extends AsyncDisposable {
+  readonly config: AgentConfig
+  readonly knowledge: Knowledge
+  readonly cache: SvidCache
+  readonly tokens: TokenCache
+  readonly session: Session
+  readonly ledger: Ledger
+  readonly disk: Pick<DiskCache, 'trouble'>
+  readonly clock: Clock
+  readonly log: Log
+  /** Joins and follows the authority, keeps SVIDs fresh. `done` rejects when this agent is not wanted. */
+  start(): Running
+}
+
+export interface CoreOptions {
+  readonly config: AgentConfig
+  readonly clock: Clock
+  readonly log: Log
+  /** Where a crash harness may stop: before and after the agent's own SVID is on the disk. */
+  readonly between?: ((step: 'unsaved' | 'saved', svid: AgentSvid) => void) | undefined
+}
+
+function stoppable(file: StateFile, between: CoreOptions['between']): StateFile {
+  if (between === undefined) return file
+  return {
+    ...file,
+    save(next) {
+      between('unsaved', next.svid)
+      file.save(next)
+      between('saved', next.svid)
+    },
+  }
+}
+
+export function openCore(options: CoreOptions): Core {
+  const { config, clock, log, between } = options
+  const secret = secretIn(config.state)
+  const state = stoppable(openState(config.state, config.trustDomain, secret), between)
+  const disk = openDiskCache({ folder: config.state, secret, clock, log })
+  const knowledge = createKnowledge(config.trustDomain, clock)
+  const cache = createSvidCache({ knowledge, clock, log })
+  const tokens = createTokenCache({ clock, taints: knowledge.taints })
+  const known = state.load()
+  if (known === undefined) disk.clear()
+  else {
+    const told = disk.knowledge()
+    if (told !== undefined) knowledge.apply(told)
+    // newer than what was told: on the disk before it was acknowledged
+    knowledge.begin(known.bundle)
+    const identities = disk.identities()
+    cache.restore(identities.svids)
+    tokens.restore(identities.tokens)
+  }
+  const session = createSession({
+    ...{ config, knowledge, state, clock, log },
+    addresses: createAddresses(config.authority.address),
+    svid: known?.svid,
+    follow: followControl,
+    forget: disk.clear,
+  })
+  const running = new AsyncDisposableStack()
+  return {
+    ...{ config, knowledge, cache, tokens, session, disk, clock, log },
+    ledger: createLedger(),
+    start() {
+      const kept = {
+        knowledge: knowledge.snapshot,
+        identities: () => ({ svids: cache.kept(), tokens: tokens.kept() }),
+      }
+      const onChange = (part: Part, changed: () => void): Disposable => {
+        const stack = new DisposableStack()
+        const topics = part === 'knowledge' ? [knowledge] : [cache, tokens]
+        for (const topic of topics) stack.use(topic.onChange(changed))
+        return stack
+      }
+      running.use(disk.follow(kept, onChange))
+      running.use(renewSvids({ cache, knowledge, request: session.request, clock, log }))
+      const loop = running.use(session.loop())
+      return { done: loop.done, [Symbol.asyncDispose]: () => running.disposeAsync() }
+    },
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  }
+}

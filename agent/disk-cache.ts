@@ -1,0 +1,158 @@
+// What the agent keeps so that it can serve without its authority: what it was told, and what it holds for
+// workloads. Two sealed files, each replaced as a whole. What cannot be read is thrown away, never fatal.
+import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { fromBinary, toBinary } from '@bufbuild/protobuf'
+import { z } from 'zod'
+import {
+  type AuthorityMessage,
+  AuthorityMessageSchema,
+} from '../proto/gen/castellan/control/v1/control_pb.js'
+import type { Clock } from '../runtime/clock.ts'
+import { writeStreamDurably } from '../runtime/durable.ts'
+import { createLatest, type Running, run } from '../runtime/lifecycle.ts'
+import type { Log } from '../runtime/log.ts'
+import { drawnSecret, type SealingSecret, seal, unseal } from '../runtime/sealed.ts'
+import { explain } from '../spiffe/errors.ts'
+
+const base64 = z.string().transform((text): Uint8Array => Buffer.from(text, 'base64'))
+const keptSvid = z.strictObject({
+  entryId: z.string(),
+  revision: z.string().transform(BigInt),
+  chain: z.array(base64).min(1),
+  key: base64,
+  receivedAt: z.number(),
+})
+const keptToken = z.strictObject({
+  /** what it was asked for */
+  key: z.string(),
+  token: z.string(),
+  /** PKCS#8 of a WIT-SVID's holder */
+  holder: base64.optional(),
+  receivedAt: z.number(),
+  expiresAt: z.number(),
+})
+const keptIdentities = z.strictObject({ svids: z.array(keptSvid), tokens: z.array(keptToken) })
+
+export type KeptSvid = z.infer<typeof keptSvid>
+export type KeptToken = z.infer<typeof keptToken>
+export type KeptIdentities = z.infer<typeof keptIdentities>
+
+/** One of the two files: what is to be in it now. */
+export interface Kept {
+  readonly knowledge: () => AuthorityMessage
+  readonly identities: () => KeptIdentities
+}
+
+export interface DiskCache {
+  knowledge(): AuthorityMessage | undefined
+  identities(): KeptIdentities
+  /** Writes what changes, until it is disposed; the last change too. */
+  follow(kept: Kept, onChange: (part: Part, changed: () => void) => Disposable): Running
+  /** why the newest state is not on the disk; undefined when it is */
+  trouble(): string | undefined
+  clear(): void
+}
+
+export type Part = 'knowledge' | 'identities'
+
+export interface DiskCacheOptions {
+  readonly folder: string
+  readonly secret: SealingSecret
+  readonly clock: Clock
+  readonly log: Log
+}
+
+const parts = ['knowledge', 'identities'] as const
+/** milliseconds between two writes of one file: a busy node does not write all the time */
+const betweenWrites = 200
+const afterFailure = 5000
+
+const encoded = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
+const plain = (_: string, value: unknown) => {
+  if (value instanceof Uint8Array) return encoded(value)
+  return typeof value === 'bigint' ? String(value) : value
+}
+
+function contentOf(part: Part, kept: Kept): Uint8Array {
+  return part === 'knowledge'
+    ? toBinary(AuthorityMessageSchema, kept.knowledge())
+    : Buffer.from(JSON.stringify(kept.identities(), plain))
+}
+
+export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions): DiskCache {
+  const troubles = new Map<Part, string>()
+  const pathOf = (part: Part) => join(folder, `${part}.sealed`)
+  const purposeOf = (part: Part) => `agent cache of ${part}`
+
+  function load<T>(part: Part, parse: (bytes: Buffer) => T): T | undefined {
+    const path = pathOf(part)
+    if (!existsSync(path)) return undefined
+    try {
+      return parse(unseal(readFileSync(path), secret, purposeOf(part), drawnSecret))
+    } catch (error) {
+      log.error({ err: error, path }, 'what this agent had kept cannot be read, and is thrown away')
+      rmSync(path, { force: true })
+      return undefined
+    }
+  }
+
+  /** Whether it is on the disk now. */
+  async function write(part: Part, kept: Kept): Promise<boolean> {
+    const sealed = seal(contentOf(part, kept), secret, purposeOf(part), drawnSecret)
+    try {
+      await writeStreamDurably(pathOf(part), oneOf(sealed), { mode: 0o600 })
+      if (troubles.delete(part)) log.info({ part }, 'what this agent keeps is on the disk again')
+      return true
+    } catch (error) {
+      if (!troubles.has(part))
+        log.error({ err: error, part }, 'what this agent keeps is in memory only')
+      troubles.set(part, explain(error))
+      return false
+    }
+  }
+
+  async function followPart(
+    part: Part,
+    kept: Kept,
+    onChange: (part: Part, changed: () => void) => Disposable,
+    signal: AbortSignal,
+  ): Promise<void> {
+    using wake = createLatest<true>(signal)
+    let isDirty = false
+    using _ = onChange(part, () => {
+      isDirty = true
+      wake.push(true)
+    })
+    for await (const __ of wake) {
+      isDirty = false
+      const isWritten = await write(part, kept)
+      await clock.sleep(isWritten ? betweenWrites : afterFailure, { signal }).catch(() => {})
+      if (isWritten) continue
+      isDirty = true
+      wake.push(true)
+    }
+    if (isDirty) await write(part, kept)
+  }
+
+  return {
+    knowledge: () => load('knowledge', (bytes) => fromBinary(AuthorityMessageSchema, bytes)),
+    identities: () =>
+      load('identities', (bytes) => keptIdentities.parse(JSON.parse(bytes.toString('utf8')))) ?? {
+        svids: [],
+        tokens: [],
+      },
+    follow: (kept, onChange) =>
+      run(async (signal) => {
+        await Promise.all(parts.map((part) => followPart(part, kept, onChange, signal)))
+      }),
+    trouble: () => [...troubles.values()][0],
+    clear() {
+      for (const part of parts) rmSync(pathOf(part), { force: true })
+    },
+  }
+}
+
+async function* oneOf(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
+}

@@ -1,0 +1,192 @@
+// What a caller may have, and how a stream follows it: at once, after each change, until it may have nothing.
+
+import type { Clock } from '../../runtime/clock.ts'
+import type { CallContext } from '../../runtime/grpc/service.ts'
+import { type Prepared, prepared } from '../../runtime/grpc/service.ts'
+import { createLatest } from '../../runtime/lifecycle.ts'
+import { hasCode, IdentityError } from '../../spiffe/errors.ts'
+import type { TrustDomain } from '../../spiffe/id.ts'
+import type { Caller } from '../attest/caller.ts'
+import type { AgentEntry } from '../entries.ts'
+import type { Knowledge } from '../knowledge.ts'
+import type { Trust } from '../trust.ts'
+
+/** What a stream is told: unchanged state is recognised by its version and not sent again. */
+export interface Answer {
+  readonly version: string
+  readonly encode: () => Uint8Array
+  /** milliseconds since the epoch at which to look again without a change */
+  readonly until?: number
+}
+
+export interface EntitledOptions {
+  readonly knowledge: Knowledge
+  readonly clock: Clock
+  /** a listener for what else changes answers, such as renewed SVIDs */
+  readonly onChange: (listener: () => void) => Disposable
+}
+
+export type Call = CallContext<Caller>
+
+export interface Entitled {
+  /**
+   * The caller's entries, the default identity first; never none. Throws ERR_UNAVAILABLE while nothing is
+   * known, ERR_NO_IDENTITY, ERR_DENIED when its process has ended.
+   */
+  entries(call: Call): Promise<readonly AgentEntry[]>
+  /** The same, or none where others would be refused: for what needs no identity. */
+  entriesOrNone(call: Call): Promise<readonly AgentEntry[]>
+  /**
+   * Complete state at once and after each change, never the same twice in a row. Ends with the reason when
+   * the identity is gone.
+   */
+  follow(call: Call, which: Which, answer: Answering): AsyncGenerator<Prepared>
+}
+
+type Which = 'identified' | 'anyone'
+type Answering = (
+  entries: readonly AgentEntry[],
+) => Answer | undefined | Promise<Answer | undefined>
+
+function notYet(): never {
+  throw new IdentityError('ERR_UNAVAILABLE', 'the agent has not heard from its authority yet', {
+    retryAfter: 1000,
+  })
+}
+
+/** Answers that were encoded, shared by all streams that are told the same. */
+function createEncoded(): (answer: Answer) => Prepared {
+  const known = new Map<string, Prepared>()
+  return ({ version, encode }) => {
+    const cached = known.get(version)
+    if (cached !== undefined) return cached
+    const made = prepared(encode())
+    if (known.size >= 1024) known.clear()
+    known.set(version, made)
+    return made
+  }
+}
+
+/** Attests a caller when it has to: at first, when its process changed, when entries ask for more of it. */
+function createSelectors({ peer }: Call, knowledge: Knowledge) {
+  let known: { readonly kinds: string; readonly selectors: ReadonlySet<string> } | undefined
+  return {
+    forget: () => {
+      known = undefined
+    },
+    async now(): Promise<ReadonlySet<string>> {
+      const kinds = knowledge.selectorKinds()
+      if (known?.kinds === kinds && peer.process.isAlive()) return known.selectors
+      const { selectors } = await peer.attest()
+      known = { kinds, selectors }
+      return selectors
+    },
+  }
+}
+
+export function createEntitled({ knowledge, clock, onChange }: EntitledOptions): Entitled {
+  const encodedOnce = createEncoded()
+
+  function entitled(selectors: ReadonlySet<string>): readonly AgentEntry[] {
+    if (!knowledge.isComplete()) notYet()
+    const entries = knowledge.entriesFor(selectors)
+    if (entries.length === 0) throw new IdentityError('ERR_NO_IDENTITY', 'no identity issued')
+    return entries
+  }
+
+  async function entries({ peer }: Call): Promise<readonly AgentEntry[]> {
+    if (!knowledge.isComplete()) notYet()
+    return entitled((await peer.attest()).selectors)
+  }
+
+  /** Wakes at `until` as well. */
+  function alarm(until: number, signal: AbortSignal, ring: () => void): Disposable {
+    const over = new AbortController()
+    const either = AbortSignal.any([signal, over.signal])
+    clock.sleep(Math.max(until - clock.now(), 10), { signal: either }).then(ring, () => {})
+    return { [Symbol.dispose]: () => over.abort() }
+  }
+
+  async function* follow(call: Call, which: Which, answer: Answering): AsyncGenerator<Prepared> {
+    using wake = createLatest<true>(call.signal)
+    const ring = () => wake.push(true)
+    const caller = createSelectors(call, knowledge)
+    using _knowledge = knowledge.onChange(ring)
+    using _more = onChange(ring)
+    using _process = call.peer.onChange(() => {
+      caller.forget()
+      ring()
+    })
+    let told = ''
+    let next: Answer | undefined
+    let alarmed: Disposable | undefined
+    ring()
+    try {
+      for await (const __ of wake) {
+        alarmed?.[Symbol.dispose]()
+        const selectors = await caller.now()
+        next = await answer(which === 'identified' ? entitled(selectors) : orNone(selectors))
+        // undefined while an SVID of a new entry is still being made: its arrival wakes us again
+        if (next === undefined && told !== '') expired()
+        if (next?.until !== undefined) alarmed = alarm(next.until, call.signal, ring)
+        if (next === undefined || next.version === told) continue
+        told = next.version
+        yield encodedOnce(next)
+      }
+    } finally {
+      alarmed?.[Symbol.dispose]()
+    }
+    call.signal.throwIfAborted()
+  }
+
+  function orNone(selectors: ReadonlySet<string>): readonly AgentEntry[] {
+    if (!knowledge.isComplete()) notYet()
+    return knowledge.entriesFor(selectors)
+  }
+
+  return {
+    entries,
+    follow,
+    async entriesOrNone(call) {
+      try {
+        return await entries(call)
+      } catch (error) {
+        if (hasCode(error, 'ERR_NO_IDENTITY')) return []
+        throw error
+      }
+    },
+  }
+}
+
+function expired(): never {
+  throw new IdentityError('ERR_UNAVAILABLE', 'the SVID expired while the authority was away', {
+    retryAfter: 1000,
+  })
+}
+
+/** The trust domains that these entries see beside their own, as far as they are known, in one order. */
+export function federatedWith(
+  entries: readonly AgentEntry[],
+  knowledge: Knowledge,
+): readonly (readonly [TrustDomain, Trust])[] {
+  const known = knowledge.federated()
+  const names = new Set(entries.flatMap(({ federatesWith }) => federatesWith))
+  return [...names].sort().flatMap((name) => {
+    const trust = known.get(name)
+    return trust === undefined ? [] : [[name, trust] as const]
+  })
+}
+
+/**
+ * The hint of each entry in one response: no two are the same (Workload API §5.2.1). Of two entries with one
+ * hint the older keeps it; the other keeps its identity.
+ */
+export function hintsOf(entries: readonly AgentEntry[]): ReadonlyMap<string, string> {
+  const used = new Set<string>()
+  const hints = entries.map(({ id, hint }) => {
+    const isFree = !used.has(hint)
+    used.add(hint)
+    return [id, isFree ? hint : ''] as const
+  })
+  return new Map(hints)
+}
