@@ -20,6 +20,7 @@ const groups: Readonly<Record<string, () => Promise<Group>>> = {
   federation: async () => (await import('./commands/federation.ts')).federationCommands,
   deny: async () => (await import('./commands/deny.ts')).denyCommands,
   issued: async () => (await import('./commands/issued.ts')).issuedCommands,
+  svid: async () => (await import('./commands/svid.ts')).svidCommands,
   policy: async () => (await import('./commands/policy.ts')).policyCommands,
   config: async () => (await import('./commands/config.ts')).configCommands,
 }
@@ -46,6 +47,9 @@ function createProgram({ stdout, stderr }: CliProcess): Command {
     .showHelpAfterError('(add --help for what is possible)')
 }
 
+/** What an option that may stand several times collects. */
+const andMore = (value: string, before: readonly string[]) => [...before, value]
+
 /** Adds commands to `program`; `done` is told the exit code of the one that ran. */
 function registerOn(
   program: Command,
@@ -70,8 +74,10 @@ function registerOn(
     const command = parent.command(verb).description(about).exitOverride()
     command.option('-o, --output <format>', 'text or json', 'text')
     for (const name of positional) command.argument(name)
-    for (const [flags, description, fallback] of options)
-      command.option(flags, description, fallback)
+    for (const [flags, description, fallback] of options) {
+      if (Array.isArray(fallback)) command.option(flags, description, andMore, fallback)
+      else command.option(flags, description, fallback)
+    }
     command.action(async (...given: unknown[]) => {
       const values: Record<string, unknown> = command.opts()
       const { output } = values
@@ -123,6 +129,7 @@ const descriptions: Readonly<Record<string, string>> = {
   federation: 'other trust domains: where their bundles come from',
   deny: 'what is believed no more: identities, certificates, authorities',
   issued: 'the certificates that were issued',
+  svid: 'certificates and tokens that prove an identity: verify them',
   policy: 'authorization policies and the denials they led to',
   config: 'configuration files',
 }

@@ -16,7 +16,7 @@ export interface CommandSpec {
   readonly verb: string
   readonly about: string
   readonly positional?: readonly string[]
-  /** flags, description, default */
+  /** flags, description, default; with a list as its default an option may stand several times */
   readonly options?: readonly (readonly [string, string, (string | boolean | string[])?])[]
   readonly run: (context: Context, given: Given) => Promise<ExitCode>
 }
@@ -43,4 +43,10 @@ export const whole = z
   .string()
   .regex(/^\d{1,9}$/, 'is not a whole number')
   .transform(Number)
+  .optional()
+
+/** A point in time, in milliseconds since the epoch. */
+export const moment = z.iso
+  .datetime({ offset: true, error: 'is not a time such as 2031-05-17T12:00:00Z' })
+  .transform((at) => Date.parse(at))
   .optional()

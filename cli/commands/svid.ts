@@ -1,0 +1,7 @@
+// castellan svid: each verb in its own file.
+import type { Register } from '../register.ts'
+import { svidVerifyCommand } from './svid-verify.ts'
+
+export function svidCommands(register: Register): void {
+  svidVerifyCommand(register)
+}

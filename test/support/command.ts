@@ -1,0 +1,54 @@
+// The command line: the real program, and the same in this process, where a start costs nothing.
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { Readable, Writable } from 'node:stream'
+import type { CliProcess } from '../../cli/context.ts'
+import { runProgram } from '../../cli/program.ts'
+
+export interface CommandResult {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+const launcher = join(import.meta.dirname, '../../bin/castellan')
+
+/** `bin/castellan` as people start it. */
+export function startCastellan(args: readonly string[], cwd: string): Promise<CommandResult> {
+  const { promise, resolve } = Promise.withResolvers<CommandResult>()
+  execFile(launcher, args, { cwd }, (error, stdout, stderr) => {
+    resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
+  })
+  return promise
+}
+
+function collect() {
+  const chunks: string[] = []
+  const stream = new Writable({
+    write(chunk, _, done) {
+      chunks.push(String(chunk))
+      done()
+    },
+  })
+  return { stream, text: () => chunks.join('') }
+}
+
+/** One command in this process, with `stdin` on its standard input. */
+export async function castellan(
+  args: readonly string[],
+  stdin: string | Uint8Array = '',
+): Promise<CommandResult> {
+  const [stdout, stderr] = [collect(), collect()]
+  const process: CliProcess = {
+    argv: ['node', 'castellan', ...args],
+    env: {},
+    stdout: stdout.stream,
+    stderr: stderr.stream,
+    stdin: Readable.from([Buffer.from(stdin)]) as CliProcess['stdin'],
+    pid: 1,
+    execPath: 'node',
+    once: () => undefined,
+  }
+  const code = await runProgram(process)
+  return { code, stdout: stdout.text(), stderr: stderr.text() }
+}
