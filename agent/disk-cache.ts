@@ -69,15 +69,23 @@ const betweenWrites = 200
 const afterFailure = 5000
 
 const encoded = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
-const plain = (_: string, value: unknown) => {
-  if (value instanceof Uint8Array) return encoded(value)
-  return typeof value === 'bigint' ? String(value) : value
+
+function identitiesText({ svids, tokens }: KeptIdentities): string {
+  return JSON.stringify({
+    svids: svids.map(({ revision, chain, key, ...rest }) => ({
+      ...rest,
+      revision: String(revision),
+      chain: chain.map(encoded),
+      key: encoded(key),
+    })),
+    tokens: tokens.map(({ holder, ...rest }) => ({ ...rest, holder: holder && encoded(holder) })),
+  })
 }
 
 function contentOf(part: Part, kept: Kept): Uint8Array {
   return part === 'knowledge'
     ? toBinary(AuthorityMessageSchema, kept.knowledge())
-    : Buffer.from(JSON.stringify(kept.identities(), plain))
+    : Buffer.from(identitiesText(kept.identities()))
 }
 
 export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions): DiskCache {

@@ -79,6 +79,17 @@ function textOf(problem: unknown): string {
 /** after so many failed attempts the configured roots are tried: the authority may have new ones */
 const attemptsBeforeRoots = 3
 
+/** Who waits for the first identity waits no longer than the loop runs. */
+async function settling(loop: Promise<void>, joined: PromiseWithResolvers<void>): Promise<void> {
+  try {
+    await loop
+    joined.reject(new Error('the agent has stopped'))
+  } catch (error) {
+    joined.reject(error)
+    throw error
+  }
+}
+
 function withLink<W, T>(
   current: () => AuthorityLink | undefined,
   call: (link: AuthorityLink, wanted: W) => Promise<T>,
@@ -162,10 +173,7 @@ export function createSession(options: SessionOptions): Session {
     status: () => ({ svid: own.svid(), trouble: standing.trouble() }),
     onChange: standing.onChange,
     joined: joined.promise,
-    loop: () =>
-      run((signal) =>
-        follow(signal).finally(() => joined.reject(new Error('the agent has stopped'))),
-      ),
+    loop: () => run((signal) => settling(follow(signal), joined)),
   }
 }
 

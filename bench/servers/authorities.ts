@@ -29,7 +29,7 @@ export interface Prepared {
 }
 
 /** milliseconds that a start with a million entries may take */
-const patience = 120_000
+const patience = 300_000
 const lookEvery = 20
 
 async function answers(to: { path: string } | { port: number }): Promise<boolean> {
