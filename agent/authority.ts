@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs'
 import type { PeerCertificate } from 'node:tls'
 import type { Transport } from '@connectrpc/connect'
-import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node'
+import { createGrpcTransport } from '@connectrpc/connect-node'
+import { createHttp2Sessions } from '../client/http2-sessions.ts'
 import type { Address } from '../runtime/config.ts'
 import { addressText } from '../runtime/config.ts'
 import { fetchPinnedRoot } from '../runtime/tls-server.ts'
@@ -73,20 +74,16 @@ export function openLink({ address, bundle, svid, now }: LinkOptions): Authority
           key: svid.key.export({ format: 'pem', type: 'pkcs8' }),
         }
   const baseUrl = `https://${addressText(address)}`
-  const sessionManager = new Http2SessionManager(
-    baseUrl,
-    {},
-    {
-      ca: bundleToPem(bundle),
-      minVersion: 'TLSv1.2',
-      servername: '',
-      checkServerIdentity,
-      ...own,
-    },
-  )
+  const sessionManager = createHttp2Sessions(baseUrl, {
+    ca: bundleToPem(bundle),
+    minVersion: 'TLSv1.2',
+    servername: '',
+    checkServerIdentity,
+    ...own,
+  })
   return {
     transport: createGrpcTransport({ baseUrl, sessionManager }),
-    [Symbol.dispose]: () => sessionManager.abort(),
+    [Symbol.dispose]: () => sessionManager[Symbol.dispose](),
   }
 }
 

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { address, loadConfig, pathRelativeTo } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseTrustDomain } from '../spiffe/id.ts'
+import { attestorsConfig } from './attest/config.ts'
 
 const trustDomain = z.string().transform((text, context) => {
   try {
@@ -35,6 +36,8 @@ function agentConfig(file: string) {
       trustDomain,
       authority: z
         .strictObject({
+          /** a castellan authority, or a stock spire-server: that one is asked every five seconds */
+          kind: z.enum(['castellan', 'spire']).default('castellan'),
           /** host:port of the authority's gRPC listener; a list where several share a store */
           address: z.union([address.transform((one) => [one]), z.array(address).min(1)]),
           /** PEM file of the trust bundle to believe at the first start */
@@ -58,6 +61,8 @@ function agentConfig(file: string) {
       adminSocket: path,
       /** addresses of services, by the names that proxy specs use */
       services: z.record(z.string(), z.array(serviceAddress).min(1)).default({}),
+      /** how processes are told apart; by user, groups and program when left out */
+      attestors: attestorsConfig(path),
       /** serve what the standards call incubating: the WIT profile */
       incubating: z.boolean().default(false),
       /** who has no identity gets the bundles all the same, and may have tokens validated */

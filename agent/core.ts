@@ -11,6 +11,7 @@ import { createKnowledge, type Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
 import { createSession, type Session } from './session.ts'
 import { createLedger, type Ledger } from './sidecar/ledger.ts'
+import { followSpire } from './spire-sync.ts'
 import { openState, type StateFile, secretIn } from './state.ts'
 import { createSvidCache, type SvidCache } from './svid-cache.ts'
 import { renewSvids } from './svid-renewal.ts'
@@ -37,6 +38,8 @@ export interface CoreOptions {
   /** Where a crash harness may stop: before and after the agent's own SVID is on the disk. */
   readonly between?: ((step: 'unsaved' | 'saved', svid: AgentSvid) => void) | undefined
 }
+
+const follows = { castellan: () => followControl, spire: () => followSpire() } as const
 
 function stoppable(file: StateFile, between: CoreOptions['between']): StateFile {
   if (between === undefined) return file
@@ -73,7 +76,7 @@ export function openCore(options: CoreOptions): Core {
     ...{ config, knowledge, state, clock, log },
     addresses: createAddresses(config.authority.address),
     svid: known?.svid,
-    follow: followControl,
+    follow: follows[config.authority.kind](),
     forget: disk.clear,
   })
   const running = new AsyncDisposableStack()

@@ -1,8 +1,9 @@
 // gRPC to a socket on this machine, without TLS: the agent's and the authority's unix sockets.
 import { connect as connectSocket } from 'node:net'
 import type { Interceptor, Transport } from '@connectrpc/connect'
-import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node'
+import { createGrpcTransport } from '@connectrpc/connect-node'
 import type { Endpoint } from './endpoint.ts'
+import { createHttp2Sessions } from './http2-sessions.ts'
 
 export interface LocalTransport extends Disposable {
   readonly transport: Transport
@@ -14,19 +15,15 @@ export function openTransport(
   { interceptors = [] }: { readonly interceptors?: Interceptor[] } = {},
 ): LocalTransport {
   const baseUrl = 'http://localhost'
-  const sessionManager = new Http2SessionManager(
-    baseUrl,
-    {},
-    {
-      createConnection: () =>
-        endpoint.kind === 'unix'
-          ? connectSocket(endpoint.path)
-          : connectSocket({ host: endpoint.host, port: endpoint.port }),
-    },
-  )
+  const sessionManager = createHttp2Sessions(baseUrl, {
+    createConnection: () =>
+      endpoint.kind === 'unix'
+        ? connectSocket(endpoint.path)
+        : connectSocket({ host: endpoint.host, port: endpoint.port }),
+  })
   return {
     transport: createGrpcTransport({ baseUrl, sessionManager, interceptors }),
-    [Symbol.dispose]: () => sessionManager.abort(),
+    [Symbol.dispose]: () => sessionManager[Symbol.dispose](),
   }
 }
 

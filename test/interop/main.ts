@@ -9,6 +9,7 @@ const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   { name: 'spire-cli', load: async () => (await import('./spire-cli.ts')).spireCli },
   { name: 'istio-csr', load: async () => (await import('./istio-csr.ts')).istioCsr },
   { name: 'spire-agent', load: async () => (await import('./spire-agent.ts')).spireAgent },
+  { name: 'spire-server', load: async () => (await import('./spire-server.ts')).spireServer },
 ]
 
 const ci = process.env.CI === 'true'

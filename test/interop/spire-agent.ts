@@ -9,33 +9,15 @@ import { ConnectError } from '@connectrpc/connect'
 import { loadCaConfig } from '../../ca/config.ts'
 import { type RunningAuthority, runAuthority } from '../../ca/main.ts'
 import { prepareState } from '../../ca/state-folder.ts'
-import { makeDevelopmentCertificates } from '../../certs-dev/development.ts'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { LocalAuthority } from '../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
-import { systemClock } from '../../runtime/clock.ts'
-import { parseTrustDomain } from '../../spiffe/id.ts'
-import { toPem } from '../../spiffe/pem.ts'
 import { memoryLog } from '../support/ca.ts'
 import { connectLocally, rootsOf } from '../support/ca-client.ts'
+import { eventually } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
+import { writeNodeCertificate } from './node-certificate.ts'
 import { buildStock } from './stock.ts'
-
-const patience = 150_000
-
-/** Tries again until it succeeds; the last failure when it does not. */
-async function eventually<T>(what: string, attempt: () => Promise<T>): Promise<T> {
-  const end = systemClock.monotonic() + patience
-  const signal = AbortSignal.timeout(2 * patience)
-  for (;;) {
-    try {
-      return await attempt()
-    } catch (error) {
-      if (systemClock.monotonic() > end) throw new Error(`${what}: ${String(error)}`)
-      await systemClock.sleep(200, { signal })
-    }
-  }
-}
 
 function call(program: string, ...args: string[]): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>()
@@ -76,21 +58,6 @@ attestors: { x509pop: { bundle: nodes.pem } }
     },
     [Symbol.asyncDispose]: () => running[Symbol.asyncDispose](),
   }
-}
-
-/** A certificate of the node, and the authority of such certificates where ca.yaml looks for it. */
-function writeNodeCertificate(folder: string): void {
-  const domain = parseTrustDomain('nodes.test')
-  const all = makeDevelopmentCertificates({ trustDomain: domain, now: systemClock.now() })
-  const pem = (name: string) =>
-    all
-      .filter((it) => it.name === name)
-      .flatMap(({ chain }) => chain.map((der) => toPem(der, 'CERTIFICATE')))
-      .join('')
-  const key = all.find(({ name }) => name === 'good')?.privateKey
-  writeFileSync(join(folder, 'nodes.pem'), pem('root'))
-  writeFileSync(join(folder, 'node.pem'), pem('good'))
-  writeFileSync(join(folder, 'node.key'), key?.export({ format: 'pem', type: 'pkcs8' }) ?? '')
 }
 
 interface StockConfig {

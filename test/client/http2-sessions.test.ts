@@ -1,0 +1,85 @@
+import { once } from 'node:events'
+import http2, { type ServerHttp2Session } from 'node:http2'
+import { type AddressInfo, createServer } from 'node:net'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createHttp2Sessions, type Http2Sessions } from '../../client/http2-sessions.ts'
+
+const portOf = (address: AddressInfo | string | null) =>
+  typeof address === 'object' && address !== null ? address.port : 0
+
+let server: http2.Http2Server
+let seen: ServerHttp2Session[]
+let sessions: Http2Sessions
+
+beforeEach(async () => {
+  seen = []
+  server = http2.createServer()
+  server.on('session', (session) => seen.push(session))
+  server.on('stream', (stream) => {
+    stream.respond({ ':status': 200 })
+    stream.end('done')
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  sessions = createHttp2Sessions(`http://127.0.0.1:${portOf(server.address())}`, {})
+})
+afterEach(() => {
+  sessions[Symbol.dispose]()
+  for (const session of seen) session.destroy()
+  server.close()
+})
+
+async function ask(): Promise<string> {
+  const stream = await sessions.request('GET', '/', {}, {})
+  stream.end()
+  let text = ''
+  for await (const chunk of stream.setEncoding('utf8')) text += chunk
+  return text
+}
+
+describe('a session', () => {
+  it('is shared by requests, and opened again after it was closed', async () => {
+    expect(await Promise.all([ask(), ask()])).toEqual(['done', 'done'])
+    expect(seen).toHaveLength(1)
+    const [first] = seen
+    if (first === undefined) throw new Error('no session')
+    const gone = once(first, 'close')
+    first.close()
+    await gone
+    expect(await ask()).toBe('done')
+    expect(seen).toHaveLength(2)
+  })
+
+  it('survives a server that says goodbye twice while nothing is asked', async () => {
+    await ask()
+    const [first] = seen
+    if (first === undefined) throw new Error('no session')
+    const gone = once(first, 'close')
+    first.goaway(http2.constants.NGHTTP2_NO_ERROR, 2 ** 31 - 1)
+    first.goaway(http2.constants.NGHTTP2_NO_ERROR)
+    await gone
+    expect(await ask()).toBe('done')
+  })
+
+  it('that was cut off is another one next time', async () => {
+    await ask()
+    const [first] = seen
+    if (first === undefined) throw new Error('no session')
+    const gone = once(first, 'close')
+    first.destroy()
+    await gone
+    expect(await ask()).toBe('done')
+  })
+
+  it('to where nobody listens says so, each time', async () => {
+    const nobody = createServer()
+    nobody.listen(0, '127.0.0.1')
+    await once(nobody, 'listening')
+    const port = portOf(nobody.address())
+    nobody.close()
+    using none = createHttp2Sessions(`http://127.0.0.1:${port}`, {})
+    for (let i = 0; i < 2; i++) {
+      await expect(none.request('GET', '/', {}, {})).rejects.toThrow('ECONNREFUSED')
+    }
+  })
+})
