@@ -1,10 +1,12 @@
-// Generates proto/gen from the .proto texts beside this file. Idempotent and safe to run from two
-// processes at once: the output is written aside and renamed, and a stamp says which texts it is of.
+// Generates proto/gen from the .proto texts beside this file, and from Envoy's, which come with a package.
+// Idempotent and safe to run from two processes at once: the output is written aside and renamed, and a
+// stamp says which texts it is of.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
   existsSync,
   globSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   renameSync,
@@ -12,15 +14,42 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 
 const here = import.meta.dirname
 const root = join(here, '..')
 const gen = join(here, 'gen')
+const envoy = join(root, 'node_modules/@grpc/grpc-js-xds')
+
+/** What of Envoy's API is generated: these, and whatever they import. */
+const envoyRoots = [
+  'envoy/extensions/transport_sockets/tls/v3/secret.proto',
+  'envoy/extensions/transport_sockets/tls/v3/tls_spiffe_validator_config.proto',
+  'envoy/service/secret/v3/sds.proto',
+]
+
+/** Where an import is looked for: what we have ourselves is not taken from elsewhere. */
+const folders = [
+  here,
+  ...['envoy-api', 'xds', 'googleapis', 'protoc-gen-validate'].map((it) => join(envoy, 'deps', it)),
+]
+
+/** Texts that need mending: the package's validate.proto is older than those that use it. */
+const mended: Readonly<Record<string, readonly [string, string]>> = {
+  'validate/validate.proto': [
+    'optional bool strict = 25 [default = true];',
+    'optional bool strict = 25 [default = true];\n  optional bool ignore_empty = 26;',
+  ],
+}
+
+const ownTexts = () => globSync('**/*.proto', { cwd: here }).sort()
 
 function fingerprint(): string {
   const hash = createHash('sha256').update(readFileSync(import.meta.filename))
-  for (const file of globSync('**/*.proto', { cwd: here }).sort()) {
+  // a version of the package never changes its texts
+  hash.update(readFileSync(join(envoy, 'package.json')))
+  for (const file of ownTexts()) {
     hash
       .update(file)
       .update('\0')
@@ -34,35 +63,76 @@ function isFresh(stamp: string): boolean {
   return existsSync(file) && readFileSync(file, 'utf8') === stamp
 }
 
-function template(out: string): string {
+/** Undefined for google/protobuf/*, which buf has built in. */
+function textOf(file: string): string | undefined {
+  const folder = folders.find((it) => existsSync(join(it, file)))
+  if (folder === undefined) return undefined
+  const text = readFileSync(join(folder, file), 'utf8').replaceAll('\r\n', '\n')
+  const [before, after] = mended[file] ?? ['', '']
+  if (!text.includes(before)) throw new Error(`${file} is not what is mended here: ${before}`)
+  return text.replace(before, after)
+}
+
+/** `files` and all that they import, by name. */
+function closure(files: readonly string[]): ReadonlyMap<string, string> {
+  const texts = new Map<string, string>()
+  const open = [...files]
+  for (let file = open.pop(); file !== undefined; file = open.pop()) {
+    if (texts.has(file)) continue
+    const text = textOf(file)
+    if (text === undefined) continue
+    texts.set(file, text)
+    for (const [, name = ''] of text.matchAll(/^import +(?:public +)?"([^"]+)"/gm)) open.push(name)
+  }
+  return texts
+}
+
+function template(texts: string, out: string): string {
   const plugin = join(root, 'node_modules/.bin/protoc-gen-es')
   const opt = ['target=js+dts', 'import_extension=js']
-  const plugins = [{ local: [process.execPath, plugin], out, opt }]
-  return JSON.stringify({ version: 'v2', inputs: [{ directory: here }], plugins })
+  // one run of the plugin for all folders: Node starts once
+  const plugins = [{ local: [process.execPath, plugin], out, opt, strategy: 'all' }]
+  return JSON.stringify({ version: 'v2', inputs: [{ directory: texts }], plugins })
+}
+
+/** A folder that is gone when its user is done. */
+function temporaryFolder(prefix: string): Disposable & { readonly path: string } {
+  const path = mkdtempSync(prefix)
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
+}
+
+function generateInto(out: string): void {
+  // not beside our texts: whoever looks for those would find these too
+  using texts = temporaryFolder(join(tmpdir(), 'castellan-proto-'))
+  for (const [file, text] of closure([...ownTexts(), ...envoyRoots])) {
+    mkdirSync(dirname(join(texts.path, file)), { recursive: true })
+    writeFileSync(join(texts.path, file), text)
+  }
+  const done = spawnSync(
+    process.execPath,
+    [join(root, 'node_modules/.bin/buf'), 'generate', '--template', template(texts.path, out)],
+    { cwd: here, encoding: 'utf8' },
+  )
+  if (done.status === 0) return
+  throw new Error(`generating proto/gen failed: ${done.stderr || done.error?.message}`)
+}
+
+function replace(made: string, old: string): void {
+  if (existsSync(gen)) renameSync(gen, old)
+  try {
+    renameSync(made, gen)
+  } catch (error) {
+    // another process was faster; its output is of the same texts or the next run notices
+    if (!existsSync(gen)) throw error
+  }
 }
 
 function generate(stamp: string): void {
-  const aside = mkdtempSync(join(here, '.gen-'))
-  const done = spawnSync(
-    process.execPath,
-    [join(root, 'node_modules/.bin/buf'), 'generate', '--template', template(aside)],
-    { cwd: here, encoding: 'utf8' },
-  )
-  if (done.status !== 0) {
-    rmSync(aside, { recursive: true, force: true })
-    throw new Error(`generating proto/gen failed: ${done.stderr || done.error?.message}`)
-  }
-  writeFileSync(join(aside, 'stamp'), stamp)
-  const old = `${aside}.old`
-  if (existsSync(gen)) renameSync(gen, old)
-  try {
-    renameSync(aside, gen)
-  } catch (error) {
-    // another process was faster; its output is of the same texts or the next run notices
-    rmSync(aside, { recursive: true, force: true })
-    if (!existsSync(gen)) throw error
-  }
-  rmSync(old, { recursive: true, force: true })
+  using aside = temporaryFolder(join(here, '.gen-'))
+  const made = join(aside.path, 'gen')
+  generateInto(made)
+  writeFileSync(join(made, 'stamp'), stamp)
+  replace(made, join(aside.path, 'old'))
 }
 
 const stamp = fingerprint()
