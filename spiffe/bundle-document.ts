@@ -2,7 +2,7 @@
 import { createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto'
 import { parseCertificate } from './certificate.ts'
 import { explain, IdentityError } from './errors.ts'
-import { duplicateMember, isMembers, type Members } from './json.ts'
+import { duplicateMember, isMembers, type Members, parseExactJson } from './json.ts'
 
 /** A public key that signs tokens. */
 export interface TokenKey {
@@ -24,14 +24,6 @@ export interface BundleDocument {
 
 const kinds = ['EC', 'RSA', 'OKP']
 const mostKeys = 256
-
-/** Whole numbers stay what was written: a sequence may have more digits than a number keeps. */
-function parseJson(text: string): unknown {
-  return JSON.parse(text, (_, value: unknown, context?: { readonly source?: string }) => {
-    const isWhole = typeof value === 'number' && /^-?\d+$/.test(context?.source ?? '')
-    return isWhole ? BigInt(context?.source ?? '') : value
-  })
-}
 
 /** Reads one document; every refusal names `source` and the place in it. */
 function createReader(source: string) {
@@ -100,7 +92,7 @@ export function parseBundleDocument(json: string, source: string): BundleDocumen
   const { refuse, whole, certificates, tokenKey } = createReader(source)
   let document: unknown
   try {
-    document = parseJson(json)
+    document = parseExactJson(json)
   } catch (cause) {
     return refuse('', `is no JSON: ${explain(cause)}`, cause)
   }

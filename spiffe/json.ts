@@ -31,3 +31,11 @@ export function duplicateMember(text: string): string | undefined {
   }
   return undefined
 }
+
+/** JSON.parse with whole numbers as what was written: a sequence may have more digits than a number keeps. */
+export function parseExactJson(text: string): unknown {
+  return JSON.parse(text, (_, value: unknown, context?: { readonly source?: string }) => {
+    const source = String(context?.source)
+    return typeof value === 'number' && /^-?\d+$/.test(source) ? BigInt(source) : value
+  })
+}
