@@ -158,6 +158,14 @@ describe('a bundle document', () => {
     )
   })
 
+  it('members of a key that are no text say nothing about it', () => {
+    const key = { keyId: 'one', publicKey: publicKeys[0] ?? new Uint8Array() }
+    const none = { x509: [], wit: [], sequence: undefined, refreshHint: undefined }
+    const [jwk] = JSON.parse(formatBundleDocument({ ...none, jwt: [key] })).keys
+    expect(parse({ keys: [{ ...jwk, key_ops: ['verify'], x: jwk.x }] }).jwt).toHaveLength(1)
+    expect(refused({ keys: [{ ...jwk, x: [jwk.x] }] })?.message).toMatch(/is no public key/)
+  })
+
   it('JW-15 WT-20 each key has one use, whatever else is the same', () => {
     const key = { keyId: 'same', publicKey: publicKeys[0] ?? new Uint8Array() }
     const none = { x509: [], sequence: undefined, refreshHint: undefined }
