@@ -10,8 +10,7 @@ import type { Log } from '../runtime/log.ts'
 import { selfTest } from '../runtime/self-test.ts'
 import { adminService } from './admin.ts'
 import { type Caller, createCallers } from './attest/caller.ts'
-import { createIdentify } from './attest/peer-credentials.ts'
-import { createUnixAttestor } from './attest/unix.ts'
+import { openAttestation } from './attest/workload-attestor.ts'
 import type { AgentConfig } from './config.ts'
 import { type Core, type CoreOptions, openCore } from './core.ts'
 import { sidecarService } from './sidecar/service.ts'
@@ -37,12 +36,8 @@ const publicLimits = { messageBytes: 1024 * 1024, connections: 4096 } as const
 
 function startPublic(core: Core): Promise<GrpcServer<Caller>> {
   const { config, knowledge, cache, tokens, ledger, session, clock, log } = core
-  const callers = createCallers({
-    identify: createIdentify(),
-    attestor: createUnixAttestor(),
-    knowledge,
-    log,
-  })
+  const attestation = openAttestation(config.attestors, clock)
+  const callers = createCallers({ ...attestation, knowledge, clock, log })
   const services = [
     workloadApiService({ knowledge, cache, tokens, session, config, clock }),
     sidecarService({ knowledge, ledger, services: config.services, log }),

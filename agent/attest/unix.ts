@@ -1,84 +1,97 @@
-// Selectors of a local process: unix:uid, unix:gid, unix:path, unix:sha256. What this agent may not read
-// of another uid is absent, and said to be so.
-import { createHash } from 'node:crypto'
-import { type BigIntStats, createReadStream } from 'node:fs'
-import { readlink, stat } from 'node:fs/promises'
+// Selectors of a local process: its user, its groups, its program. What this agent may not read of another
+// user is absent, and said to be so.
 import { errnoOf } from '../../runtime/errno.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
+import type { Attestor } from './attestor.ts'
+import type { Names } from './names.ts'
 import type { PeerProcess } from './peer-credentials.ts'
+import type { Proc } from './proc.ts'
+import type { ProgramHash } from './program-hash.ts'
 
-export interface Attestation {
-  /** `type:value` */
-  readonly selectors: ReadonlySet<string>
-  /** what is absent, and why; for people */
-  readonly missing: readonly string[]
+export interface UnixOptions {
+  readonly proc: Proc
+  readonly names: Names
+  /** undefined: programs are never read */
+  readonly programHash: ProgramHash | undefined
 }
 
-export interface UnixAttestor {
-  /** Reads between two checks of the process. Throws ERR_DENIED when it ended meanwhile. */
-  attest(peer: PeerProcess, options: { readonly withHash: boolean }): Promise<Attestation>
+/** milliseconds for the program to be read */
+const hashTimeout = 10_000
+const deleted = ' (deleted)'
+
+/** Selectors as they are found, and what was not found. */
+interface Findings {
+  readonly selectors: Set<string>
+  readonly missing: string[]
+  /** Notes what `read` finds as selectors, or why there are none of `kind`. */
+  add(kind: string, read: () => Promise<string[]> | string[]): Promise<void>
 }
 
-const largestProgram = 512n * 1024n * 1024n
-const mostHashes = 256
-
-function hashOf(path: string): Promise<string> {
-  const { promise, resolve, reject } = Promise.withResolvers<string>()
-  const hash = createHash('sha256')
-  createReadStream(path)
-    .on('data', (chunk) => hash.update(chunk))
-    .on('end', () => resolve(hash.digest('hex')))
-    .on('error', reject)
-  return promise
+function createFindings(): Findings {
+  const selectors = new Set<string>()
+  const missing: string[] = []
+  return {
+    selectors,
+    missing,
+    async add(kind, read) {
+      try {
+        for (const value of await read()) selectors.add(`${kind}:${value}`)
+      } catch (error) {
+        const why = error instanceof IdentityError ? error.message : errnoOf(error)
+        missing.push(`${kind} (${why})`)
+      }
+    },
+  }
 }
 
-/** A file that was not touched since is not read again. */
-function versionOf({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
-  return [dev, ino, size, mtimeNs, ctimeNs].join(':')
-}
+const listOf = (name: string | undefined) => (name === undefined ? [] : [name])
 
-export function createUnixAttestor(): UnixAttestor {
-  const hashes = new Map<string, Promise<string>>()
-
-  async function sha256(exe: string): Promise<string> {
-    const facts = await stat(exe, { bigint: true })
-    if (facts.size > largestProgram)
-      throw new IdentityError('ERR_TOO_LARGE', 'the program is larger than 512 MiB')
-    const version = versionOf(facts)
-    const known = hashes.get(version)
-    if (known !== undefined) return known
-    if (hashes.size >= mostHashes) hashes.clear()
-    const made = hashOf(exe)
-    hashes.set(version, made)
-    made.catch(() => hashes.delete(version))
-    return made
+export function createUnixAttestor({ proc, names, programHash }: UnixOptions): Attestor {
+  /** The path at which the program was when it was started: it stays what it is when its file is replaced. */
+  function pathOf(pid: number): string {
+    const path = proc.link(pid, 'exe')
+    const isGone = path.endsWith(deleted) && proc.facts(proc.programFile(pid)).links === 0
+    return isGone ? path.slice(0, -deleted.length) : path
   }
 
-  /** Adds `type:value`, or says why it is absent. */
-  async function add(
-    into: Set<string>,
-    missing: string[],
-    type: string,
-    read: () => Promise<string>,
-  ): Promise<void> {
+  async function addGroups({ add }: Findings, { pid }: PeerProcess): Promise<void> {
+    let groups: readonly number[] = []
+    await add('unix:supplementary_gid', () => {
+      groups = proc.credentials(pid).groups
+      return groups.map(String)
+    })
+    await add('unix:supplementary_group', () => groups.flatMap((gid) => listOf(names.group(gid))))
+  }
+
+  async function hashOf({ pid }: PeerProcess, signal: AbortSignal): Promise<string[]> {
+    if (programHash === undefined)
+      throw new IdentityError('ERR_CONFIG', 'hashLimit is 0: programs are not read')
+    const soon = AbortSignal.any([signal, AbortSignal.timeout(hashTimeout)])
+    return [await programHash(proc.programFile(pid), { signal: soon })]
+  }
+
+  /** Those of now; those with which it connected where /proc hides them. */
+  function ids({ pid, uid, gid }: PeerProcess): { readonly uid: number; readonly gid: number } {
     try {
-      into.add(`${type}:${await read()}`)
-    } catch (error) {
-      const why = error instanceof IdentityError ? error.message : errnoOf(error)
-      missing.push(`${type} (${why})`)
+      return proc.credentials(pid)
+    } catch {
+      return { uid, gid }
     }
   }
 
   return {
-    async attest(peer, { withHash }) {
-      const exe = `/proc/${peer.pid}/exe`
-      const selectors = new Set([`unix:uid:${peer.uid}`, `unix:gid:${peer.gid}`])
-      const missing: string[] = []
-      await add(selectors, missing, 'unix:path', () => readlink(exe))
-      if (withHash) await add(selectors, missing, 'unix:sha256', () => sha256(exe))
-      if (!peer.isAlive()) {
-        throw new IdentityError('ERR_DENIED', `process ${peer.pid} ended while it was looked at`)
-      }
+    type: 'unix',
+    async attest(peer, demand, { signal }) {
+      const findings = createFindings()
+      const { add, selectors, missing } = findings
+      const { uid, gid } = ids(peer)
+      await add('unix:uid', () => [String(uid)])
+      await add('unix:gid', () => [String(gid)])
+      await add('unix:user', () => listOf(names.user(uid)))
+      await add('unix:group', () => listOf(names.group(gid)))
+      await addGroups(findings, peer)
+      await add('unix:path', () => [pathOf(peer.pid)])
+      if (demand.kind('unix:sha256')) await add('unix:sha256', () => hashOf(peer, signal))
       return { selectors, missing }
     },
   }
