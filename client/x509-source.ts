@@ -1,13 +1,6 @@
 // A live view of the caller's X509-SVIDs and bundles, fed by the Workload API.
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
-import { Code, ConnectError, createClient } from '@connectrpc/connect'
-import {
-  SpiffeWorkloadAPI,
-  type X509SVIDResponse,
-} from '../proto/gen/spiffe/workload/workloadapi_pb.js'
-import { createBackoff } from '../runtime/backoff.ts'
-import { type Clock, systemClock } from '../runtime/clock.ts'
-import { createTopic, run } from '../runtime/lifecycle.ts'
+import type { X509SVIDResponse } from '../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { type BundleSource, bundleOfDer, type X509Bundle } from '../spiffe/bundle.ts'
 import { parseCertificate, type Serial, splitDer } from '../spiffe/certificate.ts'
 import { IdentityError } from '../spiffe/errors.ts'
@@ -20,7 +13,7 @@ import {
 } from '../spiffe/id.ts'
 import { leafIdOf } from '../spiffe/svid.ts'
 import type { Endpoint } from './endpoint.ts'
-import { openTransport, securityHeader } from './transport.ts'
+import { type Followed, followStream, type SourceOptions } from './stream.ts'
 
 /** What TLS presents: never printed, its key is a KeyObject. */
 export interface OwnSvid {
@@ -41,13 +34,28 @@ export interface X509Context {
   readonly bundles: BundleSource
 }
 
-export interface X509Source extends AsyncDisposable {
-  /** The newest context. Once the identity is gone it is `lost`, and nothing is presented any more. */
-  current(): X509Context | undefined
-  /** Resolves with the first context; rejects when the signal is aborted first. */
-  ready(signal: AbortSignal): Promise<X509Context>
-  /** Called after each change; undefined when the identity was withdrawn. */
-  subscribe(listener: (context: X509Context | undefined) => void): Disposable
+/** Chooses one of several identities; undefined when none of them fits. */
+export type SvidPicker = (svids: X509Context['svids']) => OwnSvid | undefined
+
+/** The one that an operator has marked with `hint`. */
+export const pickByHint =
+  (hint: string): SvidPicker =>
+  (svids) =>
+    svids.find((svid) => svid.hint === hint)
+
+export const pickById =
+  (id: SpiffeId): SvidPicker =>
+  (svids) =>
+    svids.find((svid) => svid.id === id)
+
+/** The newest context is `current()`; once the identity is gone, nothing is presented any more. */
+export interface X509Source extends Followed<X509Context> {
+  /** The default identity, or the one that `pick` chooses; undefined when there is none at present. */
+  svid(pick?: SvidPicker): OwnSvid | undefined
+  /** Of the own trust domain first, then of the federated ones: all that peers may come from. */
+  bundles(): readonly X509Bundle[]
+  /** CRLs, DER, of the authorities in the bundles; as they came, not verified */
+  crls(): readonly Uint8Array[]
 }
 
 function keyOf(id: SpiffeId, bytes: Uint8Array): KeyObject {
@@ -75,95 +83,52 @@ function svidOf(message: X509SVIDResponse['svids'][number]): OwnSvid {
   return { id, chain, key, serial: leaf.serial, notAfter: leaf.notAfter, hint: message.hint }
 }
 
+/** What one response says. `bundles` can be counted, unlike those of its context. */
+interface Answer {
+  readonly context: X509Context
+  readonly bundles: readonly X509Bundle[]
+  readonly crls: readonly Uint8Array[]
+}
+
 /** Reads one response whole; of several SVIDs with one hint the first counts (Workload API §5.2.1). */
-export function contextOf(response: X509SVIDResponse): X509Context {
+function answerOf(response: X509SVIDResponse): Answer {
   const messages = response.svids.filter(
     ({ hint }, i, all) => hint === '' || all.findIndex((other) => other.hint === hint) === i,
   )
   const [first, ...rest] = messages.map(svidOf)
   if (first === undefined) throw new IdentityError('ERR_NO_IDENTITY', 'an answer without SVID')
   const bundles = new Map<TrustDomain, X509Bundle>()
-  for (const [name, der] of Object.entries(response.federatedBundles)) {
-    const trustDomain = parseTrustDomain(name)
-    bundles.set(trustDomain, bundleOfDer(trustDomain, der))
+  const put = (trustDomain: TrustDomain, der: Uint8Array) => {
+    if (!bundles.has(trustDomain)) bundles.set(trustDomain, bundleOfDer(trustDomain, der))
   }
-  for (const message of messages) {
-    const trustDomain = trustDomainOf(parseSpiffeId(message.spiffeId))
-    bundles.set(trustDomain, bundleOfDer(trustDomain, message.bundle))
-  }
-  return { svids: [first, ...rest], bundles: (trustDomain) => bundles.get(trustDomain) }
-}
-
-export interface SourceOptions {
-  readonly clock?: Clock
-  /** told of each failed attempt; the source goes on trying */
-  readonly onTrouble?: (error: unknown) => void
-}
-
-const final: ReadonlySet<Code> = new Set([Code.InvalidArgument, Code.Unimplemented])
-
-/**
- * Follows FetchX509SVID for as long as it lives, with backoff between attempts. The last good context is
- * kept while the endpoint is away and dropped when it answers PermissionDenied (Workload API §5.2.1).
- */
-export function startX509Source(endpoint: Endpoint, options: SourceOptions = {}): X509Source {
-  const { clock = systemClock, onTrouble = () => {} } = options
-  const topic = createTopic<X509Context | undefined>()
-  const first = Promise.withResolvers<X509Context>()
-  first.promise.catch(() => {})
-  let current: X509Context | undefined
-
-  function publish(context: X509Context | undefined): void {
-    current = context
-    if (context !== undefined) first.resolve(context)
-    topic.publish(context)
-  }
-
-  async function follow(signal: AbortSignal, backoff: { reset(): void }): Promise<void> {
-    using local = openTransport(endpoint, { interceptors: [securityHeader] })
-    const client = createClient(SpiffeWorkloadAPI, local.transport)
-    for await (const response of client.fetchX509SVID({}, { signal })) {
-      publish(contextOf(response))
-      backoff.reset()
-    }
-  }
-
-  const loop = run(async (signal) => {
-    const backoff = createBackoff({ first: 50, cap: 2000 })
-    while (!signal.aborted) {
-      try {
-        await follow(signal, backoff)
-      } catch (error) {
-        if (signal.aborted) return
-        const code = error instanceof ConnectError ? error.code : undefined
-        if (code === Code.PermissionDenied && current !== undefined) publish(undefined)
-        onTrouble(error)
-        if (code !== undefined && final.has(code)) {
-          first.reject(error)
-          return
-        }
-      }
-      await clock.sleep(backoff.next(), { signal })
-    }
-  })
-
+  // those of the own SVIDs first: a federated bundle never stands in for them
+  for (const { spiffeId, bundle } of messages) put(trustDomainOf(parseSpiffeId(spiffeId)), bundle)
+  for (const [name, der] of Object.entries(response.federatedBundles))
+    put(parseTrustDomain(name), der)
   return {
-    current: () => current,
-    ready: (signal) => untilAborted(first.promise, signal),
-    subscribe: (listener) => topic.subscribe(listener),
-    [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose](),
+    context: { svids: [first, ...rest], bundles: (trustDomain) => bundles.get(trustDomain) },
+    bundles: [...bundles.values()],
+    crls: response.crl,
   }
 }
 
-/** `promise`, unless the signal is aborted first. */
-async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  const aborted = Promise.withResolvers<never>()
-  const abort = () => aborted.reject(signal.reason)
-  signal.throwIfAborted()
-  signal.addEventListener('abort', abort, { once: true })
-  try {
-    return await Promise.race([promise, aborted.promise])
-  } finally {
-    signal.removeEventListener('abort', abort)
+/** Follows FetchX509SVID for as long as it lives; see `followStream` for what becomes of failures. */
+export function startX509Source(endpoint: Endpoint, options: SourceOptions = {}): X509Source {
+  const answers = followStream(
+    endpoint,
+    { open: (client, signal) => client.fetchX509SVID({}, signal), read: answerOf },
+    options,
+  )
+  return {
+    current: () => answers.current()?.context,
+    ready: async (signal) => (await answers.ready(signal)).context,
+    subscribe: (listener) => answers.subscribe((answer) => listener(answer?.context)),
+    svid: (pick = ([first]) => first) => {
+      const context = answers.current()?.context
+      return context && pick(context.svids)
+    },
+    bundles: () => answers.current()?.bundles ?? [],
+    crls: () => answers.current()?.crls ?? [],
+    [Symbol.asyncDispose]: () => answers[Symbol.asyncDispose](),
   }
 }

@@ -1,27 +1,21 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import { afterAll, describe, expect, it } from 'vitest'
-import { startX509Source, type X509Context } from '../../client/x509-source.ts'
+import { describe, expect, it } from 'vitest'
 import {
-  SpiffeWorkloadAPI,
-  type X509SVIDResponseSchema,
-} from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
-import { startGrpcServer } from '../../runtime/grpc/server.ts'
-import { service } from '../../runtime/grpc/service.ts'
-import { createLatest } from '../../runtime/lifecycle.ts'
+  pickByHint,
+  pickById,
+  startX509Source,
+  type X509Context,
+  type X509Source,
+} from '../../client/x509-source.ts'
+import type { X509SVIDResponseSchema } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { bundleToDer, type X509Bundle } from '../../spiffe/bundle.ts'
 import { fingerprintOf } from '../../spiffe/certificate.ts'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
-import { parseTrustDomain } from '../../spiffe/id.ts'
-import { createFakeClock, type FakeClock } from '../support/fake-clock.ts'
+import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
 import { makeTestAuthority } from '../support/mesh.ts'
+import { watch } from './workload-api.ts'
 
 type Answer = MessageInitShape<typeof X509SVIDResponseSchema>
-
-const folder = mkdtempSync(join(tmpdir(), 'castellan-source-'))
-afterAll(() => rmSync(folder, { recursive: true }))
 
 const authority = makeTestAuthority('td')
 const other = makeTestAuthority('other')
@@ -42,94 +36,11 @@ function svidOf(
 }
 const answer = (id: string): Answer => ({ svids: [svidOf(id)] })
 
-/** A Workload API that says what the test pushes, an error by ending the stream, and a source on it. */
-async function start(name: string) {
-  const path = join(folder, `${name}.sock`)
-  const fake = createFakeClock()
-  let waits = 0
-  const clock: FakeClock = {
-    ...fake,
-    sleep(ms, options) {
-      waits++
-      return fake.sleep(ms, options)
-    },
-  }
-  const headers: (readonly string[] | undefined)[] = []
-  let feed: ((next: Answer | IdentityError) => void) | undefined
-  let pending: Answer | IdentityError | undefined
-  const server = await startGrpcServer({
-    listen: { path, mode: 0o600 },
-    peer: () => undefined,
-    drainTimeout: 100,
-    services: [
-      service(SpiffeWorkloadAPI, {
-        async *fetchX509SVID(_, { metadata, signal }) {
-          headers.push(metadata.get('workload.spiffe.io'))
-          const mine = createLatest<Answer | IdentityError>(signal)
-          feed = mine.push
-          if (pending !== undefined) mine.push(pending)
-          pending = undefined
-          for await (const next of mine) {
-            if (next instanceof IdentityError) throw next
-            yield next
-          }
-        },
-      }),
-    ],
+const start = () =>
+  watch<Answer, X509Context, X509Source>({
+    handlers: (fetchX509SVID) => ({ fetchX509SVID }),
+    start: startX509Source,
   })
-  const troubles: unknown[] = []
-  let troubled = Promise.withResolvers<void>()
-  const source = startX509Source(
-    { kind: 'unix', path },
-    {
-      clock,
-      onTrouble: (error) => {
-        troubles.push(error)
-        feed = undefined
-        troubled.resolve()
-      },
-    },
-  )
-  return {
-    server,
-    source,
-    clock,
-    headers,
-    troubles,
-    /** to the stream that is open, or to the next one */
-    say(next: Answer | IdentityError) {
-      if (feed === undefined) pending = next
-      else feed(next)
-    },
-    /** Resolves with the change that `say` made. */
-    change(next: Answer | IdentityError): Promise<X509Context | undefined> {
-      const changed = Promise.withResolvers<X509Context | undefined>()
-      const subscription = source.subscribe((context) => {
-        subscription[Symbol.dispose]()
-        changed.resolve(context)
-      })
-      this.say(next)
-      return changed.promise
-    },
-    async trouble(next: Answer | IdentityError): Promise<unknown> {
-      troubled = Promise.withResolvers<void>()
-      this.say(next)
-      await troubled.promise
-      return troubles.at(-1)
-    },
-    /** how often the source began to wait for its next attempt */
-    waits: () => waits,
-    /** Lets the source try again. */
-    async retry() {
-      await clock.asleep()
-      clock.advance(60_000)
-    },
-    async [Symbol.asyncDispose]() {
-      await source[Symbol.asyncDispose]()
-      await server[Symbol.asyncDispose]()
-    },
-  }
-}
 
 const fingerprintsOf = (bundle: X509Bundle | undefined) =>
   bundle?.authorities.map(({ der }) => fingerprintOf(der))
@@ -138,28 +49,88 @@ const idOf = (context: X509Context | undefined) => context?.svids[0].id
 
 describe('an X509 source', () => {
   it('has the first context whole, and asks with the security header', async () => {
-    await using api = await start('first')
+    await using api = await start()
     expect(api.source.current()).toBeUndefined()
-    const spare = svidOf('spiffe://td/spare', { hint: 'spare' })
-    const again = svidOf('spiffe://td/again', { hint: 'spare' })
+    expect(api.source.svid()).toBeUndefined()
+    expect(api.source.bundles()).toEqual([])
+    const crl = [Buffer.from('a list'), Buffer.from('another')]
     api.say({
-      svids: [svidOf('spiffe://td/a'), spare, again, svidOf('spiffe://td/b')],
+      svids: [svidOf('spiffe://td/a'), svidOf('spiffe://td/b')],
       federatedBundles: { 'spiffe://other': bundleToDer(other.bundle) },
+      crl,
     })
     const context = await api.source.ready(patience())
-    // WA-13: of two with one hint the first
-    const wanted = ['spiffe://td/a', 'spiffe://td/spare', 'spiffe://td/b']
-    expect(context.svids.map(({ id }) => id)).toEqual(wanted)
+    expect(context.svids.map(({ id }) => id)).toEqual(['spiffe://td/a', 'spiffe://td/b'])
     expect(api.source.current()).toBe(context)
     const rootOf = (name: string) => fingerprintsOf(context.bundles(parseTrustDomain(name)))
     expect(rootOf('td')).toEqual(fingerprintsOf(authority.bundle))
     expect(rootOf('other')).toEqual(fingerprintsOf(other.bundle))
     expect(rootOf('third')).toBeUndefined()
+    expect(api.source.bundles().map(({ trustDomain }) => trustDomain)).toEqual(['td', 'other'])
+    expect(api.source.crls().map((it) => Buffer.from(it))).toEqual(crl)
     expect(api.headers).toEqual([['true']])
   })
 
+  it('WA-27 takes the first SVID when nothing is picked, or the one with an ID or a hint', async () => {
+    await using api = await start()
+    api.say({ svids: [svidOf('spiffe://td/a'), svidOf('spiffe://td/b', { hint: 'admin' })] })
+    await api.source.ready(patience())
+    expect(api.source.svid()?.id).toBe('spiffe://td/a')
+    expect(api.source.svid(pickByHint('admin'))?.id).toBe('spiffe://td/b')
+    expect(api.source.svid(pickById(parseSpiffeId('spiffe://td/b')))?.hint).toBe('admin')
+    expect(api.source.svid(pickByHint('none'))).toBeUndefined()
+    expect(api.source.svid(pickById(parseSpiffeId('spiffe://td/c')))).toBeUndefined()
+  })
+
+  it('WA-13 takes the first of several SVIDs with one hint', async () => {
+    await using api = await start()
+    const hinted = ['a', 'b'].map((it) => svidOf(`spiffe://td/${it}`, { hint: 'same' }))
+    api.say({ svids: [...hinted, svidOf('spiffe://td/c'), svidOf('spiffe://td/d')] })
+    const { svids } = await api.source.ready(patience())
+    expect(svids.map(({ id }) => id)).toEqual(['spiffe://td/a', 'spiffe://td/c', 'spiffe://td/d'])
+  })
+
+  it('WA-8 keeps nothing of earlier messages', async () => {
+    await using api = await start()
+    api.say({
+      svids: [svidOf('spiffe://td/a'), svidOf('spiffe://td/b')],
+      federatedBundles: { 'spiffe://other': bundleToDer(other.bundle) },
+      crl: [Buffer.from('a list')],
+    })
+    await api.source.ready(patience())
+    const context = await api.change(answer('spiffe://td/a'))
+    expect(context?.svids).toHaveLength(1)
+    expect(context?.bundles(parseTrustDomain('other'))).toBeUndefined()
+    expect(api.source.bundles()).toHaveLength(1)
+    expect(api.source.crls()).toEqual([])
+    expect(api.source.svid(pickById(parseSpiffeId('spiffe://td/b')))).toBeUndefined()
+  })
+
+  it('WA-16 takes no federated bundle for that of its own trust domain', async () => {
+    await using api = await start()
+    const federatedBundles = { 'spiffe://td': bundleToDer(other.bundle) }
+    api.say({ svids: [svidOf('spiffe://td/a')], federatedBundles })
+    const { bundles } = await api.source.ready(patience())
+    expect(fingerprintsOf(bundles(parseTrustDomain('td')))).toEqual(
+      fingerprintsOf(authority.bundle),
+    )
+  })
+
+  it('WA-4 asks again when the stream has ended, and keeps what it has meanwhile', async () => {
+    await using api = await start()
+    api.say(answer('spiffe://td/a'))
+    const context = await api.source.ready(patience())
+    api.end()
+    await api.clock.asleep()
+    expect(api.source.current()).toBe(context)
+    // no backoff to speak of: the stream was good
+    await api.clock.advance(50)
+    expect(idOf(await api.change(answer('spiffe://td/b')))).toBe('spiffe://td/b')
+    expect(api.troubles).toEqual([])
+  })
+
   it('follows updates', async () => {
-    await using api = await start('update')
+    await using api = await start()
     api.say(answer('spiffe://td/a'))
     await api.source.ready(patience())
     const context = await api.change(answer('spiffe://td/b'))
@@ -169,7 +140,7 @@ describe('an X509 source', () => {
   })
 
   it('WA-15 withdraws the identity on PermissionDenied, and takes it up again', async () => {
-    await using api = await start('denied')
+    await using api = await start()
     api.say(answer('spiffe://td/a'))
     await api.source.ready(patience())
     expect(await api.change(new IdentityError('ERR_NO_IDENTITY', 'gone'))).toBeUndefined()
@@ -179,7 +150,7 @@ describe('an X509 source', () => {
   })
 
   it('keeps the last good context on Unavailable', async () => {
-    await using api = await start('unavailable')
+    await using api = await start()
     api.say(answer('spiffe://td/a'))
     const context = await api.source.ready(patience())
     const error = await api.trouble(new IdentityError('ERR_UNAVAILABLE', 'later'))
@@ -191,13 +162,31 @@ describe('an X509 source', () => {
     expect(idOf(await api.change(answer('spiffe://td/b')))).toBe('spiffe://td/b')
   })
 
-  it('WE-10 does not try again after InvalidArgument', async () => {
-    await using api = await start('invalid')
-    api.say(new IdentityError('ERR_BAD_REQUEST', 'never'))
-    await expect(api.source.ready(patience())).rejects.toMatchObject({ code: 3 })
+  it.each([
+    ['InvalidArgument', 'ERR_BAD_REQUEST', 3],
+    ['Unimplemented', 'ERR_UNIMPLEMENTED', 12],
+  ] as const)('WE-10 does not try again after %s', async (_, code, number) => {
+    await using api = await start()
+    api.say(new IdentityError(code, 'never'))
+    await expect(api.source.ready(patience())).rejects.toMatchObject({ code: number })
     await api.source[Symbol.asyncDispose]()
     expect(api.waits()).toBe(0)
     expect(api.troubles).toHaveLength(1)
+  })
+
+  it.each([
+    ['Unavailable', 'ERR_UNAVAILABLE'],
+    ['PermissionDenied', 'ERR_NO_IDENTITY'],
+  ] as const)('WE-10 tries again after %s, with backoff', async (_, code) => {
+    await using api = await start()
+    for (let attempt = 1; attempt <= 3; attempt++) {
+      await api.trouble(new IdentityError(code, 'later'))
+      await api.clock.asleep()
+      expect(api.waits()).toBe(attempt)
+      await api.retry()
+    }
+    api.say(answer('spiffe://td/a'))
+    expect(idOf(await api.source.ready(patience()))).toBe('spiffe://td/a')
   })
 
   const stranger = authority.issue('spiffe://td/a').key.export({ format: 'der', type: 'pkcs8' })
@@ -217,24 +206,29 @@ describe('an X509 source', () => {
       svidOf('spiffe://td/a', { x509SvidKey: new Uint8Array(3) }),
       'the key of spiffe://td/a is no PKCS#8',
     ],
-  ])('refuses a certificate that %s, and keeps the context before', async (name, svid, message) => {
-    await using api = await start(name.replaceAll(' ', '-'))
-    api.say(answer('spiffe://td/a'))
-    const context = await api.source.ready(patience())
-    const error = await api.trouble({ svids: [svid] })
-    expect(error).toMatchObject({ code: 'ERR_CERTIFICATE' })
-    expect(explain(error)).toContain(message)
-    expect(api.source.current()).toBe(context)
-  })
+  ])(
+    'WA-9 refuses a certificate that %s, and keeps the context before',
+    async (_, svid, message) => {
+      await using api = await start()
+      api.say(answer('spiffe://td/a'))
+      const context = await api.source.ready(patience())
+      const error = await api.trouble({ svids: [svid] })
+      expect(error).toMatchObject({ code: 'ERR_CERTIFICATE' })
+      expect(explain(error)).toContain(message)
+      expect(api.source.current()).toBe(context)
+      await api.retry()
+      expect(idOf(await api.change(answer('spiffe://td/b')))).toBe('spiffe://td/b')
+    },
+  )
 
-  it('refuses an answer without SVID', async () => {
-    await using api = await start('empty')
+  it('WA-9 refuses an answer without SVID', async () => {
+    await using api = await start()
     expect(await api.trouble({ svids: [] })).toMatchObject({ code: 'ERR_NO_IDENTITY' })
     expect(api.source.current()).toBeUndefined()
   })
 
   it('ready gives up with its signal', async () => {
-    await using api = await start('signal')
+    await using api = await start()
     const reason = new Error('enough')
     await expect(api.source.ready(AbortSignal.abort(reason))).rejects.toBe(reason)
     const stop = new AbortController()
@@ -244,7 +238,7 @@ describe('an X509 source', () => {
   })
 
   it('ends its stream when it is disposed', async () => {
-    await using api = await start('dispose')
+    await using api = await start()
     api.say(answer('spiffe://td/a'))
     await api.source.ready(patience())
     expect(api.server.openStreams).toBe(1)
