@@ -4,9 +4,8 @@ import type { Socket } from 'node:net'
 import type { Clock } from '../../runtime/clock.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
 import type { Log } from '../../runtime/log.ts'
-import type { Knowledge } from '../knowledge.ts'
 import type { WorkloadAttestation } from './attestor.ts'
-import { createDemand, type Demand } from './demand.ts'
+import { createDemand, type Demand, type Entries } from './demand.ts'
 import type { PeerProcess } from './peer-credentials.ts'
 import { createWatch, type Watch } from './watch.ts'
 import type { NodeAttestation } from './workload-attestor.ts'
@@ -20,7 +19,7 @@ export interface Caller extends Disposable {
 }
 
 export interface CallersOptions extends NodeAttestation {
-  readonly knowledge: Pick<Knowledge, 'entries' | 'onChange'>
+  readonly knowledge: Entries
   readonly clock: Clock
   readonly log: Log
 }

@@ -1,11 +1,16 @@
 // Which kinds of selectors the entries of this node ask for: nothing expensive is found out for nobody.
-import type { Knowledge } from '../knowledge.ts'
 
 export interface Demand {
   /** whether selectors of that type are asked for, such as `docker` */
   type(type: string): boolean
   /** the same, closer: `unix:sha256` */
   kind(kind: string): boolean
+}
+
+/** The entries of this node, as far as they matter here. */
+export interface Entries {
+  readonly entries: ReadonlyMap<string, { readonly selectors: readonly string[] }>
+  onChange(listener: () => void): Disposable
 }
 
 /** `unix:sha256:0f…` asks for `unix:sha256`. */
@@ -28,7 +33,7 @@ export function everythingAnd(demand: Demand): Demand {
 }
 
 /** The demand of what is known now; the same object until something else is known. */
-export function createDemand(knowledge: Pick<Knowledge, 'entries' | 'onChange'>): () => Demand {
+export function createDemand(knowledge: Entries): () => Demand {
   let known: Demand | undefined
   // for as long as there is knowledge
   knowledge.onChange(() => {

@@ -1,7 +1,6 @@
 // What can be told of any process of this node, for administrators.
-import type { Knowledge } from '../knowledge.ts'
 import type { WorkloadAttestation } from './attestor.ts'
-import { createDemand, everythingAnd } from './demand.ts'
+import { createDemand, type Entries, everythingAnd } from './demand.ts'
 import type { NodeAttestation } from './workload-attestor.ts'
 
 export interface ProcessExplanation extends WorkloadAttestation {
@@ -11,7 +10,7 @@ export interface ProcessExplanation extends WorkloadAttestation {
 }
 
 export interface ExplainOptions extends NodeAttestation {
-  readonly knowledge: Pick<Knowledge, 'entries' | 'onChange'>
+  readonly knowledge: Entries
 }
 
 /**

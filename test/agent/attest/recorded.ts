@@ -3,12 +3,13 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { createServer, type RequestListener } from 'node:http'
+import { createServer, type RequestListener, type Server } from 'node:http'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { Demand } from '../../../agent/attest/demand.ts'
 import type { PeerProcess } from '../../../agent/attest/peer-credentials.ts'
 import { createProc, type Proc } from '../../../agent/attest/proc.ts'
+import type { Clock } from '../../../runtime/clock.ts'
 
 export const everything: Demand = { type: () => true, kind: () => true }
 
@@ -86,15 +87,36 @@ export const peer = (pid: number, more: Partial<PeerProcess> = {}): PeerProcess 
   ...more,
 })
 
+/** Time that passes when somebody waits: what takes seconds takes none. */
+export function hastyClock(): Clock & { readonly waited: number } {
+  let now = 1_800_000_000_000
+  const start = now
+  return {
+    now: () => now,
+    monotonic: () => now - start,
+    async sleep(ms, { signal }) {
+      signal.throwIfAborted()
+      now += ms
+    },
+    get waited() {
+      return now - start
+    },
+  }
+}
+
 /** A real HTTP server, on a unix socket or on a loopback port. */
 export async function serving(answer: RequestListener, path?: string) {
-  const server = createServer(answer)
+  return listening(createServer(answer), path)
+}
+
+export async function listening(server: Server, path?: string) {
   server.listen(path ?? { host: '127.0.0.1', port: 0 })
   await once(server, 'listening')
   const address = server.address()
   const port = typeof address === 'object' && address !== null ? address.port : 0
   return {
     url: `http://127.0.0.1:${port}`,
+    port,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections()
       server.close()
