@@ -4,6 +4,7 @@ import { address, loadConfig, pathRelativeTo } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseTrustDomain } from '../spiffe/id.ts'
 import { attestorsConfig } from './attest/config.ts'
+import { sdsConfig } from './xds/config.ts'
 
 const trustDomain = z.string().transform((text, context) => {
   try {
@@ -63,6 +64,8 @@ function agentConfig(file: string) {
       services: z.record(z.string(), z.array(serviceAddress).min(1)).default({}),
       /** how processes are told apart; by user, groups and program when left out */
       attestors: attestorsConfig(path),
+      /** Envoy's secrets */
+      sds: sdsConfig.prefault({}),
       /** serve what the standards call incubating: the WIT profile */
       incubating: z.boolean().default(false),
       /** who has no identity gets the bundles all the same, and may have tokens validated */

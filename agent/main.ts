@@ -15,6 +15,7 @@ import type { AgentConfig } from './config.ts'
 import { type Core, type CoreOptions, openCore } from './core.ts'
 import { sidecarService } from './sidecar/service.ts'
 import { demandSecurityHeader, workloadApiService } from './workload-api/service.ts'
+import { secretService } from './xds/service.ts'
 
 export interface RunningAgent extends AsyncDisposable {
   readonly socket: string
@@ -41,6 +42,7 @@ function startPublic(core: Core): Promise<GrpcServer<Caller>> {
   const services = [
     workloadApiService({ knowledge, cache, tokens, session, config, clock }),
     sidecarService({ knowledge, ledger, services: config.services, log }),
+    secretService(core),
   ]
   mkdirSync(dirname(config.socket), { recursive: true })
   return startGrpcServer<Caller>({

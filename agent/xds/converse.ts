@@ -1,0 +1,98 @@
+// One xDS stream: requests come in, entries and SVIDs change, and the client is told what is news to it.
+import type { Status } from '../../proto/gen/google/rpc/status_pb.js'
+import type { Clock } from '../../runtime/clock.ts'
+import { createLatest } from '../../runtime/lifecycle.ts'
+import type { AgentEntry } from '../entries.ts'
+import type { Call, Entitled } from '../workload-api/entitled.ts'
+import type { Offer, Wanted } from './resource.ts'
+
+/** What one variant of xDS remembers of a stream. */
+export interface Protocol<Request, Response> {
+  /** Takes a request in; gives why the last response was refused, if it was. */
+  hear(request: Request): Status | undefined
+  /** undefined before the first request */
+  wanted(): Wanted | undefined
+  /** What is news to the client, if anything; it counts as told. */
+  tell(offer: Offer): Response | undefined
+}
+
+export interface Conversation<Request, Response> {
+  readonly protocol: Protocol<Request, Response>
+  readonly offer: (wanted: Wanted, entries: readonly AgentEntry[]) => Offer
+  /** looks at a request before it counts */
+  readonly inspect: (request: Request) => void
+  readonly refused: (reason: Status) => void
+  readonly follow: Entitled['follow']
+  readonly clock: Clock
+}
+
+/**
+ * Calls `heard` with the caller's entries, at once and after each change; rejects when it has none any
+ * more. Any change of an SVID counts.
+ */
+export async function watchEntries(
+  follow: Entitled['follow'],
+  call: Call,
+  heard: (entries: readonly AgentEntry[]) => void,
+): Promise<void> {
+  const answers = follow(call, 'identified', (entries) => {
+    heard(entries)
+    return undefined
+  })
+  await answers.next()
+}
+
+/** Follows the caller until the call is over; rejects with the reason when its identity is gone. */
+export async function* converse<Request, Response>(
+  requests: AsyncIterable<Request>,
+  call: Call,
+  { protocol, offer, inspect, refused, follow, clock }: Conversation<Request, Response>,
+): AsyncGenerator<Response> {
+  const stop = new AbortController()
+  const signal = AbortSignal.any([call.signal, stop.signal])
+  using wake = createLatest<true>(signal)
+  const ring = () => wake.push(true)
+  let entries: readonly AgentEntry[] | undefined
+  let failure: { readonly error: unknown } | undefined
+  const fail = (error: unknown) => {
+    failure ??= { error }
+    ring()
+  }
+  const listen = async () => {
+    for await (const request of requests) {
+      inspect(request)
+      const reason = protocol.hear(request)
+      if (reason !== undefined) refused(reason)
+      ring()
+    }
+  }
+  // neither is waited for: a client may keep its side open for as long as it likes
+  listen().catch(fail)
+  watchEntries(follow, { ...call, signal }, (mine) => {
+    entries = mine
+    ring()
+  }).catch(fail)
+  let alarm: Disposable | undefined
+  try {
+    for await (const _ of wake) {
+      if (failure !== undefined) throw failure.error
+      const wanted = protocol.wanted()
+      if (entries === undefined || wanted === undefined) continue
+      alarm?.[Symbol.dispose]()
+      const now = offer(wanted, entries)
+      alarm = now.until === undefined ? undefined : ringAt(clock, now.until, ring)
+      const response = protocol.tell(now)
+      if (response !== undefined) yield response
+    }
+    call.signal.throwIfAborted()
+  } finally {
+    alarm?.[Symbol.dispose]()
+    stop.abort()
+  }
+}
+
+function ringAt(clock: Clock, at: number, ring: () => void): Disposable {
+  const over = new AbortController()
+  clock.sleep(Math.max(at - clock.now(), 10), { signal: over.signal }).then(ring, () => {})
+  return { [Symbol.dispose]: () => over.abort() }
+}

@@ -1,0 +1,67 @@
+// The state-of-the-world variant of xDS for one type on one stream: what was asked, what was told.
+import { randomUUID } from 'node:crypto'
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import type {
+  DiscoveryRequest,
+  DiscoveryResponseSchema,
+} from '../../proto/gen/envoy/service/discovery/v3/discovery_pb.js'
+import type { Protocol } from './converse.ts'
+import { type Offer, versionOf, type Wanted } from './resource.ts'
+
+export type StateOfTheWorld = Protocol<
+  DiscoveryRequest,
+  MessageInitShape<typeof DiscoveryResponseSchema>
+>
+
+export function stateOfTheWorld(typeUrl: string): StateOfTheWorld {
+  let wanted: Wanted | undefined
+  /** names and versions that the client has from here, or has refused */
+  const sent = new Map<string, string>()
+  let nonce = ''
+  /** whether all requests so far were without names */
+  let isNameless = true
+
+  /** No names are everything; but once there was a name, they are nothing. */
+  function wantedBy({ resourceNames }: DiscoveryRequest): Wanted {
+    const names = new Set(resourceNames)
+    names.delete('')
+    isNameless &&= names.size === 0
+    const isWildcard = names.delete('*')
+    return { names, everything: isWildcard || isNameless }
+  }
+
+  /** What is newly named is sent again, though it is what it was. */
+  function want(next: Wanted): void {
+    const before = wanted
+    wanted = next
+    if (before?.everything !== next.everything) sent.clear()
+    for (const name of next.names.symmetricDifference(before?.names ?? new Set<string>()))
+      sent.delete(name)
+  }
+
+  function isNews({ resources }: Offer): boolean {
+    const isGone = (name: string) => !resources.has(name)
+    // what has gone from a list of names is no news: absence does not delete here
+    if (wanted?.everything === true && [...sent.keys()].some(isGone)) return true
+    return [...resources.values()].some(({ name, version }) => sent.get(name) !== version)
+  }
+
+  return {
+    hear(request) {
+      const { responseNonce, errorDetail } = request
+      // said before the last response was read: what it says is said again with the answer to that
+      if (nonce !== '' && responseNonce !== '' && responseNonce !== nonce) return undefined
+      want(wantedBy(request))
+      return errorDetail
+    },
+    wanted: () => wanted,
+    tell(offer) {
+      if (!isNews(offer)) return undefined
+      sent.clear()
+      for (const { name, version } of offer.resources.values()) sent.set(name, version)
+      nonce = randomUUID()
+      const resources = [...offer.resources.values()].map(({ pack }) => pack())
+      return { versionInfo: versionOf(offer), resources, typeUrl, nonce }
+    },
+  }
+}
