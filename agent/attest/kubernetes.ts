@@ -14,6 +14,8 @@ export interface KubernetesOptions {
 }
 
 const interval = 500
+/** milliseconds for one question alone */
+const leastWait = 3000
 /** milliseconds for which nobody waits again for a container that was never listed */
 const giveUp = 30_000
 const mostUnknown = 1024
@@ -78,7 +80,12 @@ export function createKubernetesAttestor(options: KubernetesOptions): Attestor {
       if (place.claimedBy !== undefined)
         return absent(`its cgroup is below ${place.claimedBy}, which could give it any name`)
       const patience = { wait: patienceFor(place), interval, clock, signal }
-      const found = await askUntilAnswered(() => pods.podOf(place, { signal }), patience)
+      // whatever the kubelet does, who asked is answered by then
+      const soon = AbortSignal.any([
+        signal,
+        AbortSignal.timeout(Math.max(patience.wait, leastWait)),
+      ])
+      const found = await askUntilAnswered(() => pods.podOf(place, { signal: soon }), patience)
       if (found === undefined) {
         if (patience.wait > 0) giveUpOn(place)
         return absent(`the kubelet lists no container ${place.id}`)
