@@ -3,16 +3,41 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AgentAdmin, type AgentStatusSchema } from '../proto/gen/castellan/workload/v1/admin_pb.js'
 import { type Service, service } from '../runtime/grpc/service.ts'
 import { createLatest } from '../runtime/lifecycle.ts'
+import type { Caller } from './attest/caller.ts'
+import type { ExplainProcess } from './attest/explain.ts'
+import type { Core } from './core.ts'
+import type { AgentEntry } from './entries.ts'
 import type { Knowledge } from './knowledge.ts'
-import type { Session } from './session.ts'
-import type { Ledger } from './sidecar/ledger.ts'
-import type { SvidCache } from './svid-cache.ts'
 
-export interface AdminOptions {
-  readonly knowledge: Knowledge
-  readonly cache: SvidCache
-  readonly ledger: Ledger
-  readonly session: Session
+export interface AdminOptions
+  extends Pick<Core, 'knowledge' | 'cache' | 'ledger' | 'session' | 'disk'> {
+  readonly explain: ExplainProcess
+}
+
+const mostNear = 10
+
+/** How far entries are from a process with these selectors: those that apply, and the nearest that do not. */
+function matchesOf(selectors: ReadonlySet<string>, knowledge: Knowledge) {
+  const lacking = ({ selectors: wanted }: AgentEntry) => wanted.filter((it) => !selectors.has(it))
+  const matched = knowledge.entriesFor(selectors)
+  const ids = new Set(matched.map(({ id }) => id))
+  const near = [...knowledge.entries.values()]
+    .filter(({ id }) => !ids.has(id))
+    .map((entry) => ({ entry, missing: lacking(entry) }))
+    // who has nothing of it is not near; so it is with the aliases of this node
+    .filter(({ entry, missing }) => missing.length < entry.selectors.length)
+    .sort((a, b) => a.missing.length - b.missing.length)
+    .slice(0, mostNear)
+  const message = (entry: AgentEntry, missing: string[]) => ({
+    entryId: entry.id,
+    spiffeId: entry.spiffeId,
+    missing,
+    denied: knowledge.isDenied(entry.spiffeId),
+  })
+  return {
+    matched: matched.map((entry) => message(entry, [])),
+    near: near.map(({ entry, missing }) => message(entry, missing)),
+  }
 }
 
 export function adminService({
@@ -20,7 +45,9 @@ export function adminService({
   cache,
   ledger,
   session,
-}: AdminOptions): Service<undefined> {
+  disk,
+  explain,
+}: AdminOptions): Service<Caller> {
   function status(): MessageInitShape<typeof AgentStatusSchema> {
     const { svid, trouble } = session.status()
     const identities = [...cache.svids.values()].map((it) => ({
@@ -49,10 +76,11 @@ export function adminService({
       identities,
       sidecars,
       policyVersion: knowledge.policies()?.version ?? 0n,
+      diskTrouble: disk.trouble() ?? '',
     }
   }
 
-  return service<typeof AgentAdmin, undefined>(AgentAdmin, {
+  return service<typeof AgentAdmin, Caller>(AgentAdmin, {
     getStatus: () => status(),
     async *watchStatus(_, { signal }) {
       using wake = createLatest<true>(signal)
@@ -63,6 +91,17 @@ export function adminService({
       wake.push(true)
       for await (const __ of wake) yield status()
       signal.throwIfAborted()
+    },
+    async explainProcess({ pid }, { signal }) {
+      const { uid, gid, selectors, missing } = await explain(pid, { signal })
+      const sorted = [...selectors].sort()
+      return {
+        uid,
+        gid,
+        selectors: sorted,
+        absent: [...missing],
+        ...matchesOf(selectors, knowledge),
+      }
     },
     listDenials({ limit, source, destination }) {
       const found = ledger

@@ -2,13 +2,22 @@
 import { z } from 'zod'
 import { address, loadConfig, pathRelativeTo } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
-import { parseTrustDomain } from '../spiffe/id.ts'
+import { parseSpiffeId, parseTrustDomain } from '../spiffe/id.ts'
 import { attestorsConfig } from './attest/config.ts'
 import { sdsConfig } from './xds/config.ts'
 
 const trustDomain = z.string().transform((text, context) => {
   try {
     return parseTrustDomain(text)
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: explain(error) })
+    return z.NEVER
+  }
+})
+
+const spiffeId = z.string().transform((text, context) => {
+  try {
+    return parseSpiffeId(text)
   } catch (error) {
     context.addIssue({ code: 'custom', message: explain(error) })
     return z.NEVER
@@ -70,12 +79,33 @@ function agentConfig(file: string) {
       incubating: z.boolean().default(false),
       /** who has no identity gets the bundles all the same, and may have tokens validated */
       verifiersWithoutIdentity: z.boolean().default(false),
+      /** SPIFFE IDs that may ask for the identities of others, at the administration socket */
+      delegates: z.array(spiffeId).default([]),
+      /** the SPIFFE Broker API, by mutual TLS; needs `incubating: true` */
+      broker: z
+        .strictObject({
+          /** a unix socket, mode 0600 */
+          socket: path.optional(),
+          /** or host:port; there no process can be referred to */
+          listen: address.optional(),
+          /** SPIFFE IDs that may ask */
+          brokers: z.array(spiffeId).min(1),
+        })
+        .refine(
+          (it) => (it.socket === undefined) !== (it.listen === undefined),
+          'give either socket or listen',
+        )
+        .optional(),
       logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
     })
     .refine(
       ({ joinTokenFile, x509pop }) => joinTokenFile === undefined || x509pop === undefined,
       'give either joinTokenFile or x509pop',
     )
+    .refine(({ broker, incubating }) => broker === undefined || incubating, {
+      path: ['broker'],
+      message: 'the Broker API is incubating: say incubating: true as well',
+    })
     .superRefine(({ socket, adminSocket }, context) => {
       const folder = (of: string) => of.slice(0, of.lastIndexOf('/'))
       if (`${folder(adminSocket)}/`.startsWith(`${folder(socket)}/`)) {

@@ -9,10 +9,12 @@ import { type GrpcServer, startGrpcServer } from '../runtime/grpc/server.ts'
 import type { Log } from '../runtime/log.ts'
 import { selfTest } from '../runtime/self-test.ts'
 import { adminService } from './admin.ts'
-import { type Caller, createCallers } from './attest/caller.ts'
-import { openAttestation } from './attest/workload-attestor.ts'
+import type { Caller } from './attest/caller.ts'
+import { startBroker } from './broker/listener.ts'
 import type { AgentConfig } from './config.ts'
 import { type Core, type CoreOptions, openCore } from './core.ts'
+import { delegatedIdentityService } from './delegated-identity/service.ts'
+import { openServing, type Serving } from './serving.ts'
 import { sidecarService } from './sidecar/service.ts'
 import { demandSecurityHeader, workloadApiService } from './workload-api/service.ts'
 import { secretService } from './xds/service.ts'
@@ -35,12 +37,10 @@ export interface RunOptions {
 // everyone on the node may connect, and asks for little
 const publicLimits = { messageBytes: 1024 * 1024, connections: 4096 } as const
 
-function startPublic(core: Core): Promise<GrpcServer<Caller>> {
-  const { config, knowledge, cache, tokens, ledger, session, clock, log } = core
-  const attestation = openAttestation(config.attestors, clock)
-  const callers = createCallers({ ...attestation, knowledge, clock, log })
+function startPublic(core: Core, serving: Serving): Promise<GrpcServer<Caller>> {
+  const { config, knowledge, ledger, clock, log } = core
   const services = [
-    workloadApiService({ knowledge, cache, tokens, session, config, clock }),
+    workloadApiService({ ...serving, config }),
     sidecarService({ knowledge, ledger, services: config.services, log }),
     secretService(core),
   ]
@@ -52,7 +52,7 @@ function startPublic(core: Core): Promise<GrpcServer<Caller>> {
       healthService<Caller>(() => (knowledge.isComplete() ? 'serving' : 'not serving')),
       ...reflectionServices<Caller>(services.map(({ descriptor }) => descriptor)),
     ],
-    peer: callers,
+    peer: serving.callers,
     disconnected: (caller) => caller[Symbol.dispose](),
     authorize: demandSecurityHeader,
     limits: publicLimits,
@@ -62,12 +62,19 @@ function startPublic(core: Core): Promise<GrpcServer<Caller>> {
   })
 }
 
-function startAdmin({ config, clock, ...core }: Core): Promise<GrpcServer<undefined>> {
+function startAdmin(core: Core, serving: Serving): Promise<GrpcServer<Caller>> {
+  const { config, knowledge, cache, clock } = core
+  const { entitled, jwt, references, explain } = serving
+  const delegates = new Set(config.delegates)
   privateFolder(dirname(config.adminSocket))
-  return startGrpcServer<undefined>({
+  return startGrpcServer<Caller>({
     listen: { path: config.adminSocket, mode: 0o600 },
-    services: [adminService(core)],
-    peer: () => undefined,
+    services: [
+      adminService({ ...core, explain }),
+      delegatedIdentityService({ knowledge, cache, entitled, jwt, references, delegates }),
+    ],
+    peer: serving.callers,
+    disconnected: (caller) => caller[Symbol.dispose](),
     clock,
   })
 }
@@ -91,13 +98,15 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   await selfTest()
   await using starting = new AsyncDisposableStack()
   const core = starting.use(openCore({ config, clock, log, between }))
-  starting.use(await startPublic(core))
-  starting.use(await startAdmin(core))
+  const serving = openServing(core)
+  starting.use(await startPublic(core, serving))
+  starting.use(await startAdmin(core, serving))
   const loop = starting.use(core.start())
   {
     using stopped = aborted(signal)
     await Promise.race([core.session.joined, loop.done, stopped.promise])
   }
+  starting.use(await startBroker(core, serving))
   log.info({ agentId: core.session.status().svid?.id, socket: config.socket }, 'ready')
   const running = starting.move()
   return {

@@ -28,6 +28,26 @@ export interface EntitledOptions {
 
 export type Call = CallContext<Caller>
 
+/** Who an answer is for. */
+export interface Subject {
+  /** What it is now, and which attestors could not tell. Throws when it has ended. */
+  attest(): Promise<Attested>
+  isAlive(): boolean
+  /** Called when it has ended, or is not what it was when it was attested. */
+  onChange(listener: () => void): Disposable
+}
+
+export interface Attested {
+  readonly selectors: ReadonlySet<string>
+  readonly failed: ReadonlySet<string>
+}
+
+const subjectOf = ({ peer }: Call): Subject => ({
+  attest: () => peer.attest(),
+  isAlive: () => peer.process.isAlive(),
+  onChange: (listener) => peer.onChange(listener),
+})
+
 export interface Entitled {
   /**
    * The caller's entries, the default identity first; never none. Throws ERR_UNAVAILABLE while nothing is
@@ -41,9 +61,16 @@ export interface Entitled {
    * the identity is gone.
    */
   follow(call: Call, which: Which, answer: Answering): AsyncGenerator<Prepared>
+  /** The same for another one than who asks. */
+  followSubject(
+    subject: Subject,
+    options: { readonly which: Which; readonly signal: AbortSignal },
+    answer: Answering,
+  ): AsyncGenerator<Prepared>
+  entriesOf(subject: Subject): Promise<readonly AgentEntry[]>
 }
 
-type Which = 'identified' | 'anyone'
+export type Which = 'identified' | 'anyone'
 type Answering = (
   entries: readonly AgentEntry[],
 ) => Answer | undefined | Promise<Answer | undefined>
@@ -68,18 +95,19 @@ function createEncoded(): (answer: Answer) => Prepared {
 }
 
 /** Attests a caller when it has to: at first, when its process changed, when entries ask for more of it. */
-function createSelectors({ peer }: Call, knowledge: Knowledge) {
-  let known: { readonly kinds: string; readonly selectors: ReadonlySet<string> } | undefined
+function createLook(subject: Subject, knowledge: Knowledge) {
+  let known: { readonly kinds: string; readonly attested: Attested } | undefined
   return {
     forget: () => {
       known = undefined
     },
-    async now(): Promise<ReadonlySet<string>> {
+    async now(): Promise<Attested> {
       const kinds = knowledge.selectorKinds()
-      if (known?.kinds === kinds && peer.process.isAlive()) return known.selectors
-      const { selectors } = await peer.attest()
-      known = { kinds, selectors }
-      return selectors
+      if (known?.kinds === kinds && subject.isAlive()) return known.attested
+      const attested = await subject.attest()
+      // what could not be told now may be told next time
+      known = attested.failed.size === 0 ? { kinds, attested } : undefined
+      return attested
     },
   }
 }
@@ -87,16 +115,22 @@ function createSelectors({ peer }: Call, knowledge: Knowledge) {
 export function createEntitled({ knowledge, clock, onChange }: EntitledOptions): Entitled {
   const encodedOnce = createEncoded()
 
-  function entitled(selectors: ReadonlySet<string>): readonly AgentEntry[] {
+  function applying({ selectors }: Attested): readonly AgentEntry[] {
     if (!knowledge.isComplete()) notYet()
-    const entries = knowledge.entriesFor(selectors)
-    if (entries.length === 0) throw new IdentityError('ERR_NO_IDENTITY', 'no identity issued')
-    return entries
+    return knowledge.entriesFor(selectors)
   }
 
-  async function entries({ peer }: Call): Promise<readonly AgentEntry[]> {
+  function entitled(attested: Attested): readonly AgentEntry[] {
+    const entries = applying(attested)
+    if (entries.length > 0) return entries
+    // nobody is told that it has no identity by an agent that could not look (R17)
+    if (attested.failed.size > 0) cannotTell(attested.failed)
+    throw new IdentityError('ERR_NO_IDENTITY', 'no identity issued')
+  }
+
+  async function entriesOf(subject: Subject): Promise<readonly AgentEntry[]> {
     if (!knowledge.isComplete()) notYet()
-    return entitled((await peer.attest()).selectors)
+    return entitled(await subject.attest())
   }
 
   /** Wakes at `until` as well. */
@@ -107,14 +141,18 @@ export function createEntitled({ knowledge, clock, onChange }: EntitledOptions):
     return { [Symbol.dispose]: () => over.abort() }
   }
 
-  async function* follow(call: Call, which: Which, answer: Answering): AsyncGenerator<Prepared> {
-    using wake = createLatest<true>(call.signal)
+  async function* followSubject(
+    subject: Subject,
+    { which, signal }: { readonly which: Which; readonly signal: AbortSignal },
+    answer: Answering,
+  ): AsyncGenerator<Prepared> {
+    using wake = createLatest<true>(signal)
     const ring = () => wake.push(true)
-    const caller = createSelectors(call, knowledge)
+    const look = createLook(subject, knowledge)
     using _knowledge = knowledge.onChange(ring)
     using _more = onChange(ring)
-    using _process = call.peer.onChange(() => {
-      caller.forget()
+    using _process = subject.onChange(() => {
+      look.forget()
       ring()
     })
     let told = ''
@@ -124,11 +162,12 @@ export function createEntitled({ knowledge, clock, onChange }: EntitledOptions):
     try {
       for await (const __ of wake) {
         alarmed?.[Symbol.dispose]()
-        const selectors = await caller.now()
-        next = await answer(which === 'identified' ? entitled(selectors) : orNone(selectors))
+        if (!knowledge.isComplete()) notYet()
+        const attested = await look.now()
+        next = await answer(which === 'identified' ? entitled(attested) : applying(attested))
         // undefined while an SVID of a new entry is still being made: its arrival wakes us again
         if (next === undefined && told !== '') expired()
-        if (next?.until !== undefined) alarmed = alarm(next.until, call.signal, ring)
+        if (next?.until !== undefined) alarmed = alarm(next.until, signal, ring)
         if (next === undefined || next.version === told) continue
         told = next.version
         yield encodedOnce(next)
@@ -136,17 +175,16 @@ export function createEntitled({ knowledge, clock, onChange }: EntitledOptions):
     } finally {
       alarmed?.[Symbol.dispose]()
     }
-    call.signal.throwIfAborted()
+    signal.throwIfAborted()
   }
 
-  function orNone(selectors: ReadonlySet<string>): readonly AgentEntry[] {
-    if (!knowledge.isComplete()) notYet()
-    return knowledge.entriesFor(selectors)
-  }
-
+  const entries = (call: Call) => entriesOf(subjectOf(call))
   return {
     entries,
-    follow,
+    entriesOf,
+    followSubject,
+    follow: (call, which, answer) =>
+      followSubject(subjectOf(call), { which, signal: call.signal }, answer),
     async entriesOrNone(call) {
       try {
         return await entries(call)
@@ -156,6 +194,11 @@ export function createEntitled({ knowledge, clock, onChange }: EntitledOptions):
       }
     },
   }
+}
+
+function cannotTell(failed: ReadonlySet<string>): never {
+  const message = `what the caller is cannot be told now (${[...failed].join(', ')})`
+  throw new IdentityError('ERR_UNAVAILABLE', message, { retryAfter: 1000 })
 }
 
 function expired(): never {

@@ -17,6 +17,17 @@ import type { Session } from '../session.ts'
 import { type HeldToken, type TokenCache, tokenKey } from '../token-svids.ts'
 import { type Answer, federatedWith, hintsOf } from './entitled.ts'
 
+/** Of which identity, or of all when it is empty, and for whom. */
+export type WantedTokens = Pick<JWTSVIDRequest, 'spiffeId'> & {
+  readonly audience: readonly string[]
+}
+
+export interface EntryToken {
+  readonly entry: AgentEntry
+  readonly token: HeldToken
+  readonly hint: string
+}
+
 const limits = { audiences: 64, audience: 1024, token: 16 * 1024 } as const
 /** milliseconds by which the clocks of two nodes may differ */
 const leeway = 10_000
@@ -29,7 +40,8 @@ export function badField(field: string, problem: string): never {
   })
 }
 
-function audienceOf({ audience }: JWTSVIDRequest): readonly string[] {
+/** Throws ERR_BAD_REQUEST. */
+function audienceOf({ audience }: WantedTokens): readonly string[] {
   if (audience.length === 0) badField('audience', 'is missing')
   if (audience.length > limits.audiences) badField('audience', `more than ${limits.audiences}`)
   for (const [i, one] of audience.entries()) {
@@ -62,6 +74,8 @@ function claimsOf({ claims, id }: JwtSvid, own: TrustDomain): JsonObject {
   return JSON.parse(JSON.stringify(Object.fromEntries(kept)))
 }
 
+export type JwtProfile = ReturnType<typeof jwtProfile>
+
 export function jwtProfile({ knowledge, tokens, request, clock }: JwtOptions) {
   const trustDomain = () => knowledge.bundle().trustDomain
 
@@ -72,16 +86,28 @@ export function jwtProfile({ knowledge, tokens, request, clock }: JwtOptions) {
       : tokens.get(tokenKey('jwt', entry, audience), mint)
   }
 
+  async function tokensFor(
+    wanted: WantedTokens,
+    entries: readonly AgentEntry[],
+  ): Promise<readonly EntryToken[]> {
+    const audience = audienceOf(wanted)
+    const hints = hintsOf(entries)
+    const held = entriesOf(wanted.spiffeId, entries).map(async (entry) => {
+      const token = await tokenOf(entry, audience)
+      return { entry, token, hint: hints.get(entry.id) ?? '' }
+    })
+    return await Promise.all(held)
+  }
+
   return {
-    async svids(message: JWTSVIDRequest, entries: readonly AgentEntry[]) {
-      const audience = audienceOf(message)
-      const wanted = entriesOf(message.spiffeId, entries)
-      const hints = hintsOf(entries)
-      const svids = wanted.map(async (entry) => {
-        const { token: svid } = await tokenOf(entry, audience)
-        return { spiffeId: entry.spiffeId, svid, hint: hints.get(entry.id) ?? '' }
-      })
-      return { svids: await Promise.all(svids) }
+    tokens: tokensFor,
+    async svids(wanted: WantedTokens, entries: readonly AgentEntry[]) {
+      const held = await tokensFor(wanted, entries)
+      return {
+        svids: held.map(({ entry, token, hint }) => ({
+          ...{ spiffeId: entry.spiffeId, svid: token.token, hint },
+        })),
+      }
     },
     bundles(entries: readonly AgentEntry[]): Answer {
       const all = [[trustDomain(), knowledge.own()] as const, ...federatedWith(entries, knowledge)]

@@ -1,27 +1,15 @@
 // SpiffeWorkloadAPI: who asks is attested, what it gets follows from its entries.
 import { SpiffeWorkloadAPI } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
-import type { Clock } from '../../runtime/clock.ts'
 import type { CallContext, Implementation, Service } from '../../runtime/grpc/service.ts'
 import { service } from '../../runtime/grpc/service.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { Caller } from '../attest/caller.ts'
 import type { AgentConfig } from '../config.ts'
-import type { Knowledge } from '../knowledge.ts'
-import type { Session } from '../session.ts'
-import type { SvidCache } from '../svid-cache.ts'
-import type { TokenCache } from '../token-svids.ts'
-import { type Call, createEntitled } from './entitled.ts'
-import { jwtProfile } from './jwt.ts'
-import { witProfile } from './wit.ts'
-import { x509Answers } from './x509.ts'
+import type { Serving } from '../serving.ts'
+import type { Call } from './entitled.ts'
 
-export interface WorkloadApiOptions {
-  readonly knowledge: Knowledge
-  readonly cache: SvidCache
-  readonly tokens: TokenCache
-  readonly session: Pick<Session, 'requestJwt' | 'requestWit'>
+export interface WorkloadApiOptions extends Pick<Serving, 'entitled' | 'x509' | 'jwt' | 'wit'> {
   readonly config: Pick<AgentConfig, 'incubating' | 'verifiersWithoutIdentity'>
-  readonly clock: Clock
 }
 
 /** Missing, doubled, or anything but `true` is refused (Workload Endpoint §6). */
@@ -37,14 +25,8 @@ export function demandSecurityHeader({ method, metadata }: CallContext<Caller>):
 }
 
 export function workloadApiService(options: WorkloadApiOptions): Service<Caller> {
-  const { knowledge, cache, tokens, session, config, clock } = options
-  const { entries, entriesOrNone, follow } = createEntitled({
-    ...{ knowledge, clock },
-    onChange: cache.onChange,
-  })
-  const x509 = x509Answers(knowledge, cache)
-  const jwt = jwtProfile({ knowledge, tokens, clock, request: session.requestJwt })
-  const wit = witProfile({ knowledge, tokens, request: session.requestWit })
+  const { entitled, x509, jwt, wit, config } = options
+  const { entries, entriesOrNone, follow } = entitled
   const verifiers = config.verifiersWithoutIdentity ? 'anyone' : 'identified'
   const ofVerifier = (call: Call) => (verifiers === 'anyone' ? entriesOrNone(call) : entries(call))
   const incubating: Implementation<typeof SpiffeWorkloadAPI, Caller> = {

@@ -28,6 +28,8 @@ function holderJwk({ holder }: HeldToken): string {
   return JSON.stringify({ ...key.export({ format: 'jwk' }), alg: 'ES256' })
 }
 
+export type WitProfile = ReturnType<typeof witProfile>
+
 export function witProfile({ knowledge, tokens, request }: WitOptions) {
   return {
     async svids(id: string, entries: readonly AgentEntry[]): Promise<Answer> {
