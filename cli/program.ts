@@ -23,6 +23,7 @@ const groups: Readonly<Record<string, () => Promise<Group>>> = {
   inspect: async () => (await import('./commands/inspect.ts')).inspectCommands,
   svid: async () => (await import('./commands/svid.ts')).svidCommands,
   policy: async () => (await import('./commands/policy.ts')).policyCommands,
+  doctor: async () => (await import('./commands/doctor.ts')).doctorCommands,
   config: async () => (await import('./commands/config.ts')).configCommands,
 }
 
@@ -121,7 +122,7 @@ const descriptions: Readonly<Record<string, string>> = {
   dev: 'everything on this machine, with a live view; --check for the tour',
   call: 'a request between two services of the running demonstration',
   ca: 'the authority: prepare it, run it',
-  agent: 'the node agent: run it; at the authority: list, show, ban, delete agents',
+  agent: 'the node agent: run it, ask it; at the authority: list, show, ban, delete agents',
   proxy: 'the embedded mTLS sidecar',
   token: 'join tokens for agents',
   entry: 'registration entries: which workloads get which identity',
@@ -130,6 +131,7 @@ const descriptions: Readonly<Record<string, string>> = {
   federation: 'other trust domains: where their bundles come from',
   deny: 'what is believed no more: identities, certificates, authorities',
   issued: 'the certificates that were issued',
+  doctor: 'what is wrong on a node or at an authority, and what to do about it',
   inspect: 'what a SPIFFE ID, certificate, bundle, token or request is, and which rules it breaks',
   svid: 'certificates and tokens that prove an identity: verify them',
   policy: 'authorization policies and the denials they led to',

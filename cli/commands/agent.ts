@@ -1,4 +1,4 @@
-// castellan agent run; list, show, ban, delete at the authority
+// castellan agent run; list, show, ban, delete at the authority; what is asked at the node is beside this
 import { type Client, createClient } from '@connectrpc/connect'
 import { z } from 'zod'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
@@ -9,6 +9,7 @@ import { allPages, idText, idToMessage, timeText } from '../messages.ts'
 import { flag, type Given, optionsOf, type Register, text } from '../register.ts'
 import { lifeOption, logFor, untilStopped } from '../run.ts'
 import { atAuthority, socketOption, withAuthority } from '../sockets.ts'
+import { agentNodeCommands } from './agent-node.ts'
 
 function plain(agent: AgentMessage) {
   return {
@@ -64,6 +65,7 @@ function runVerb(register: Register): void {
 
 export function agentCommands(register: Register): void {
   runVerb(register)
+  agentNodeCommands(register)
   writeVerbs(register)
   register({
     noun: 'agent',

@@ -18,8 +18,7 @@ import {
   WorkloadPIDReferenceSchema,
 } from '../../proto/gen/spiffe/broker/api_pb.js'
 import { bundleToPem } from '../../spiffe/bundle.ts'
-import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
-import { matchId } from '../../spiffe/match.ts'
+import { parseTrustDomain } from '../../spiffe/id.ts'
 import { toPem } from '../../spiffe/pem.ts'
 import { verifySvid } from '../../spiffe/svid.ts'
 import { startNode, type TestNode, trustDomain } from '../support/node.ts'
@@ -74,7 +73,7 @@ function open(path: string | undefined, interceptors: Interceptor[] = [header]) 
           cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
           key: svid.key.export({ format: 'pem', type: 'pkcs8' }),
         }
-  const match = matchId(parseSpiffeId(idOf('/node')))
+  const match = (id: string) => (id.startsWith(idOf('/spire/agent/')) ? undefined : 'no agent')
   const sessionManager = createHttp2Sessions('https://broker.test', {
     createConnection: () =>
       connectTls({
