@@ -4,8 +4,6 @@ import { parseBundleDocument, type TokenKey } from '../spiffe/bundle-document.ts
 import { parseTrustDomain, type TrustDomain } from '../spiffe/id.ts'
 import { isMembers } from '../spiffe/json.ts'
 
-export type JwtBundles = ReadonlyMap<TrustDomain, readonly TokenKey[]>
-
 /** SPIRE leaves `use` out here, where there is one use only (Workload API §6.2.2); any other is not taken. */
 function withUse(_: string, value: unknown): unknown {
   const isKey = isMembers(value) && 'kty' in value
@@ -21,7 +19,9 @@ function keysOf(json: string, source: string): readonly TokenKey[] {
 }
 
 /** Throws ERR_SPIFFE_ID or ERR_BAD_REQUEST naming the trust domain. */
-export function jwtBundlesOf({ bundles }: JWTBundlesResponse): JwtBundles {
+export function jwtBundlesOf({
+  bundles,
+}: JWTBundlesResponse): Map<TrustDomain, readonly TokenKey[]> {
   const read = Object.entries(bundles).map(([name, json]) => {
     const trustDomain = parseTrustDomain(name)
     const text = Buffer.from(json).toString()

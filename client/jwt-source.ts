@@ -2,18 +2,23 @@
 import { Code, createClient } from '@connectrpc/connect'
 import { type JWTSVID, SpiffeWorkloadAPI } from '../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { systemClock } from '../runtime/clock.ts'
+import type { TokenKey } from '../spiffe/bundle-document.ts'
 import { IdentityError } from '../spiffe/errors.ts'
-import { parseSpiffeId, type SpiffeId, trustDomainOf } from '../spiffe/id.ts'
+import { parseSpiffeId, type SpiffeId, type TrustDomain, trustDomainOf } from '../spiffe/id.ts'
 import { type Jws, readJws } from '../spiffe/jws.ts'
 import { type JwtSvid, verifyJwtSvid } from '../spiffe/jwt-svid.ts'
 import { expiryOf, issuedAtOf, subjectOf } from '../spiffe/token-claims.ts'
 import type { Endpoint } from './endpoint.ts'
 import { failureOf } from './failure.ts'
-import { type JwtBundles, jwtBundlesOf } from './jwt-bundles.ts'
+import type { Followed, SourceOptions } from './followed.ts'
+import { jwtBundlesOf } from './jwt-bundles.ts'
 import { untilAborted } from './signals.ts'
-import { type Followed, followStream, type SourceOptions } from './stream.ts'
+import { followStream } from './stream.ts'
 import { createTokenCache } from './token-cache.ts'
 import { openTransport, securityHeader } from './transport.ts'
+
+/** The keys that verify tokens, by trust domain. */
+export type JwtBundles = ReadonlyMap<TrustDomain, readonly TokenKey[]>
 
 /** A token of this workload: for the `authorization` header of a request to its audience, for no log. */
 export interface OwnJwtSvid extends JwtSvid {

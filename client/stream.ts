@@ -2,26 +2,12 @@
 import { type Client, Code, ConnectError, createClient } from '@connectrpc/connect'
 import { SpiffeWorkloadAPI } from '../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { createBackoff } from '../runtime/backoff.ts'
-import { type Clock, systemClock } from '../runtime/clock.ts'
+import { systemClock } from '../runtime/clock.ts'
 import { createTopic, run } from '../runtime/lifecycle.ts'
 import type { Endpoint } from './endpoint.ts'
+import type { Followed, SourceOptions } from './followed.ts'
 import { untilAborted } from './signals.ts'
 import { openTransport, securityHeader } from './transport.ts'
-
-export interface SourceOptions {
-  readonly clock?: Clock
-  /** told of each failed attempt; the source goes on trying */
-  readonly onTrouble?: (error: unknown) => void
-}
-
-export interface Followed<T> extends AsyncDisposable {
-  /** The newest state; undefined before the first one, and once what it speaks of was withdrawn. */
-  current(): T | undefined
-  /** Resolves with the first state; rejects when the signal is aborted first. */
-  ready(signal: AbortSignal): Promise<T>
-  /** Called after each change; undefined when the identity was withdrawn. */
-  subscribe(listener: (state: T | undefined) => void): Disposable
-}
 
 export interface Stream<Message, T> {
   readonly open: (

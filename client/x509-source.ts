@@ -13,7 +13,8 @@ import {
 } from '../spiffe/id.ts'
 import { leafIdOf } from '../spiffe/svid.ts'
 import type { Endpoint } from './endpoint.ts'
-import { type Followed, followStream, type SourceOptions } from './stream.ts'
+import type { Followed, SourceOptions } from './followed.ts'
+import { followStream } from './stream.ts'
 
 /** What TLS presents: never printed, its key is a KeyObject. */
 export interface OwnSvid {

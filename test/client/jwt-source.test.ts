@@ -2,8 +2,7 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { SignJWT } from 'jose'
 import { describe, expect, it } from 'vitest'
-import type { JwtBundles } from '../../client/jwt-bundles.ts'
-import { type JwtSource, startJwtSource } from '../../client/jwt-source.ts'
+import { type JwtBundles, type JwtSource, startJwtSource } from '../../client/jwt-source.ts'
 import type {
   JWTBundlesResponseSchema,
   JWTSVIDRequest,
