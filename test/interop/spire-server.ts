@@ -107,8 +107,13 @@ async function startAgent(folder: string, port: number, { name, evidence }: Agen
     adminSocket: `${name}-admin/admin.sock`,
   }
   writeFileSync(file, stringify(content))
-  const signal = AbortSignal.timeout(60_000)
-  return runAgent(loadAgentConfig(file), { log: memoryLog().log, signal })
+  const signal = AbortSignal.timeout(120_000)
+  const { log, lines } = memoryLog()
+  try {
+    return await runAgent(loadAgentConfig(file), { log, signal })
+  } catch (cause) {
+    throw new Error(`${name}: ${lines.at(-1)}`, { cause })
+  }
 }
 
 async function register({ local }: Server, parent: string, paths: readonly string[]) {
