@@ -59,7 +59,7 @@ async function jwtKeys() {
 }
 
 describe('FetchJWTSVID', () => {
-  it('WA-19 gives a token for every identity, the default one first, or for the one that is named', async () => {
+  it('WA-1 WA-19 gives a token for every identity, the default one first, or for the one that is named', async () => {
     const { svids } = await client().fetchJWTSVID({ audience: ['db'] })
     const x509 = await first(client().fetchX509SVID({}, { signal: patience() }))
     const all = svids.map(({ spiffeId }) => spiffeId)
@@ -118,7 +118,7 @@ describe('FetchJWTBundles', () => {
     expect(keys.map(({ use }) => use)).toEqual(['jwt-svid'])
   })
 
-  it('pushes a key before it signs', async () => {
+  it('FE-1 pushes a key before it signs', async () => {
     const stop = new AbortController()
     const stream = client().fetchJWTBundles({}, { signal: stop.signal })
     const messages = stream[Symbol.asyncIterator]()
@@ -149,7 +149,7 @@ describe('ValidateJWTSVID', () => {
     }
   })
 
-  it('JW-14 WA-24 a token of another trust domain is believed once it is federated, by its own keys', async () => {
+  it('FE-10 JW-14 WA-24 a token of another trust domain is believed once it is federated, by its own keys', async () => {
     const issuer = await createTestIssuer('https://other.example', { alg: 'ES256' })
     const claims = { sub: 'spiffe://other.org/web', aud: 'db', secret: 'of theirs' }
     const svid = await issuer.token(claims)
@@ -205,7 +205,7 @@ describe('WIT profile', () => {
     expect(verify('sha256', Buffer.from('proof'), publicKey, signed)).toBe(true)
   })
 
-  it('gives one identity, or refuses what is not the caller’s', async () => {
+  it('WA-25 gives one identity, or refuses what is not the caller’s', async () => {
     const one = await first(
       client().fetchWITSVID({ spiffeId: idOf('/batch') }, { signal: patience() }),
     )

@@ -60,7 +60,7 @@ describe('Workload API', () => {
     expect(twice.code).toBe(Code.InvalidArgument)
   })
 
-  it('a caller without entry has no identity; with one it is pushed at once, and withdrawn at once', async () => {
+  it('WA-7 WA-11 WA-28 a caller without entry has no identity; with one it is pushed at once, and withdrawn at once', async () => {
     using local = openTransport(
       { kind: 'unix', path: node.agent.socket },
       { interceptors: [securityHeader] },

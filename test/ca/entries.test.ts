@@ -139,7 +139,7 @@ describe('an entry from outside', () => {
     expect(found?.message).toMatch(/^entry\.spiffe_id: .*it is longer than 2048 bytes$/)
   })
 
-  it('has hints up to 1024 bytes, lifetimes up to a day, wildcards in front', () => {
+  it('WA-14 has hints up to 1024 bytes, lifetimes up to a day, wildcards in front', () => {
     const edge = { hint: 'h'.repeat(1024), x509SvidTtl: 86_400, dnsNames: ['*.a.example', 'x'] }
     expect(read(edge)).toMatchObject(edge)
   })

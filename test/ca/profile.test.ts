@@ -78,7 +78,7 @@ describe('a leaf', () => {
     for (const leaf of leaves) expect(verifySvid([leaf], bundles, { now }).leaf.der).toEqual(leaf)
   })
 
-  it('says what the standard demands of a leaf', () => {
+  it('X5-1 X5-5 X5-10 X5-12 X5-14 X5-15 says what the standard demands of a leaf', () => {
     const leaf = parseCertificate(signedLeaf(leafFields(signer, now), signer))
     const extension = (oid: string) => leaf.extensions.get(oid)
     expect(leaf.names, 'X5-1 exactly one URI SAN').toEqual([

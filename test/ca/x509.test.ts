@@ -9,7 +9,7 @@ const now = Date.UTC(2031, 4, 17, 12)
 const times = { notBefore: now - 60_000, notAfter: now + 7 * 86_400_000 }
 
 describe('an X.509 authority', () => {
-  it('says what the standard demands of a signing certificate', async () => {
+  it('ID-20 ID-21 X5-6 X5-7 X5-10 X5-11 X5-12 X5-13 X5-16 says what the standard demands of a signing certificate', async () => {
     const { certificate } = await createAuthority({ trustDomain: 'example.org', ...times })
     const it = parseCertificate(certificate)
     const uris = it.names.map((name) => (name.kind === 'uri' ? name.value : name.kind))

@@ -73,7 +73,7 @@ describe('what makes a leaf an X509-SVID', () => {
     expect(accepted(sans(...hosts, uri(id), email('a@b'), ip(10, 0, 0, 1)))).toBe(id)
   })
 
-  it('X5-4 the ID has a path', () => {
+  it('X5-4 X5-25 the ID has a path', () => {
     expectLeafRefused({ id: 'spiffe://example.org' }, 'a SPIFFE ID without a path')
     expectLeafRefused({ id: 'spiffe://example.org/' }, 'a URI name that is no SPIFFE ID')
   })
@@ -106,7 +106,7 @@ describe('what makes a leaf an X509-SVID', () => {
     expectLeafRefused({ extensions: { keyUsage: lax } }, 'no critical key usage')
   })
 
-  it('X5-14 digitalSignature is set, keyCertSign and cRLSign are clear', () => {
+  it('X5-14 X5-25 digitalSignature is set, keyCertSign and cRLSign are clear', () => {
     const [keyEncipherment, keyAgreement] = [2, 4]
     expect(accepted(usage(digitalSignature, keyEncipherment, keyAgreement))).toBe(id)
     expectLeafRefused(usage(keyEncipherment), 'a key usage without digitalSignature')
@@ -252,7 +252,7 @@ describe('the path of an SVID', () => {
     )
   })
 
-  it('X5-20 TB-7 an empty bundle trusts nobody', () => {
+  it('X5-20 X5-24 TB-7 an empty bundle trusts nobody', () => {
     const empty = bundleSourceOf(bundleOf(ours, []))
     expect(refusalOf(() => verifySvid(leaf(root), empty, { now }))).toEqual({
       code: 'ERR_UNTRUSTED',

@@ -87,7 +87,7 @@ describe('X.509 authorities', () => {
     expect(await authorities.advance()).toEqual([])
   })
 
-  it('are renewed by time: prepared at half, active at 5/6, forgotten when expired', async () => {
+  it('FE-1 FE-2 are renewed by time: prepared at half, active at 5/6, forgotten when expired', async () => {
     const [first] = idsOf(authorities.all())
     expect(await at(0.49)).toEqual([])
     expect(await at(0.5)).toEqual(['prepared a new authority'])

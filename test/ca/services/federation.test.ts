@@ -61,7 +61,7 @@ describe('federated bundles', () => {
     expect(second.nextPageToken).toBe('')
   })
 
-  it('are updated by mask, and set whether they are there or not', async () => {
+  it('FE-5 are updated by mask, and set whether they are there or not', async () => {
     const changed = bundleOf('a.test', { refreshHint: 60n, jwtAuthorities: [] })
     const inputMask = { refreshHint: true }
     const updated = await bundles().batchUpdateFederatedBundle({ bundle: [changed], inputMask })
@@ -168,7 +168,7 @@ describe('federation relationships', () => {
     expect(federationRelationships).toHaveLength(1)
   })
 
-  it('with something wrong leave neither a relationship nor a bundle', async () => {
+  it('FE-9 FE-11 with something wrong leave neither a relationship nor a bundle', async () => {
     const web = { bundleEndpointProfile: { case: 'httpsWeb' as const, value: {} } }
     const url = 'https://f.test/'
     const { results } = await relations().batchCreateFederationRelationship({
