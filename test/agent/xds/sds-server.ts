@@ -105,7 +105,7 @@ export async function startSds(
         attest: async () => ({
           selectors: new Set(['test:caller']),
           missing: [],
-          failed: new Set(),
+          failed: new Set<string>(),
         }),
         onChange: () => never,
         ...never,
