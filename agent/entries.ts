@@ -37,6 +37,11 @@ export function entryOf(wire: Entry): AgentEntry | undefined {
   }
 }
 
+/** What may be given to those who ask for others: administrators and authorities act for themselves (R9). */
+export function ordinary(entries: readonly AgentEntry[]): readonly AgentEntry[] {
+  return entries.filter(({ isPrivileged }) => !isPrivileged)
+}
+
 export interface EntryMatcher {
   /** Those whose selectors are all in `selectors`, oldest first: the first is the default identity. */
   matching(selectors: ReadonlySet<string>): readonly AgentEntry[]

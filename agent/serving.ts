@@ -1,6 +1,7 @@
 // What the services of all sockets share: who asks, what it may have, and the answers of each profile.
 import type { Socket } from 'node:net'
 import { type Caller, createCallers } from './attest/caller.ts'
+import { admitPerUser } from './attest/crowd.ts'
 import { createExplainProcess, type ExplainProcess } from './attest/explain.ts'
 import { createReferences, type References } from './attest/reference.ts'
 import { openAttestation } from './attest/workload-attestor.ts'
@@ -26,7 +27,7 @@ export function openServing(core: Core): Serving {
   const { config, knowledge, cache, tokens, session, clock, log } = core
   const attestation = openAttestation(config.attestors, clock)
   return {
-    callers: createCallers({ ...attestation, knowledge, clock, log }),
+    callers: admitPerUser(createCallers({ ...attestation, knowledge, clock, log })),
     explain: createExplainProcess({ ...attestation, knowledge }),
     references: createReferences({ ...attestation, knowledge, clock }),
     entitled: createEntitled({ knowledge, clock, onChange: cache.onChange }),

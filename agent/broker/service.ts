@@ -15,7 +15,7 @@ import { service } from '../../runtime/grpc/service.ts'
 import { type ErrorCode, IdentityError } from '../../spiffe/errors.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
 import type { References, ReferredWorkload } from '../attest/reference.ts'
-import type { AgentEntry } from '../entries.ts'
+import { type AgentEntry, ordinary } from '../entries.ts'
 import type { Serving } from '../serving.ts'
 import type { Answer } from '../workload-api/entitled.ts'
 import { badField } from '../workload-api/jwt.ts'
@@ -85,6 +85,13 @@ function unpacked(any: Any) {
   }
 }
 
+/** Those of a workload's entries that a broker may have. Throws ERR_NO_IDENTITY when there are none. */
+function givable(entries: readonly AgentEntry[]): readonly AgentEntry[] {
+  const mine = ordinary(entries)
+  if (mine.length > 0) return mine
+  throw new IdentityError('ERR_NO_IDENTITY', 'no identity issued')
+}
+
 export function brokerService(options: BrokerOptions): Service<BrokerPeer> {
   const { entitled, x509, jwt } = options
 
@@ -95,7 +102,7 @@ export function brokerService(options: BrokerOptions): Service<BrokerPeer> {
   ): AsyncGenerator<Prepared> {
     await using workload = workloadOf(reference, options)
     const how = { which: 'identified', signal: call.signal } as const
-    yield* entitled.followSubject(workload, how, answer)
+    yield* entitled.followSubject(workload, how, (entries) => answer(givable(entries)))
   }
 
   // field for field the answers of the Workload API
@@ -105,7 +112,8 @@ export function brokerService(options: BrokerOptions): Service<BrokerPeer> {
     subscribeToJWTBundles: ({ reference }, call) => follow(call, reference, jwt.bundles),
     async fetchJWTSVID({ reference, audience, spiffeId }) {
       await using workload = workloadOf(reference, options)
-      return await jwt.svids({ audience, spiffeId }, await entitled.entriesOf(workload))
+      const entries = givable(await entitled.entriesOf(workload))
+      return await jwt.svids({ audience, spiffeId }, entries)
     },
   })
 }

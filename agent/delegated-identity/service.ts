@@ -15,7 +15,7 @@ import { IdentityError } from '../../spiffe/errors.ts'
 import { pathOf, type SpiffeId, trustDomainOf } from '../../spiffe/id.ts'
 import type { Caller } from '../attest/caller.ts'
 import { describedBy, type References, type ReferredWorkload } from '../attest/reference.ts'
-import type { AgentEntry } from '../entries.ts'
+import { type AgentEntry, ordinary } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
 import { type Answer, type Entitled, hintsOf } from '../workload-api/entitled.ts'
@@ -44,10 +44,6 @@ function selectorsOf(selectors: readonly Selector[]): ReadonlySet<string> {
     ),
   )
 }
-
-/** Administrators and authorities act for themselves only (R9). */
-const ordinary = (entries: readonly AgentEntry[]) =>
-  entries.filter(({ isPrivileged }) => !isPrivileged)
 
 const idToWire = (id: SpiffeId) => ({ trustDomain: trustDomainOf(id), path: pathOf(id) })
 const seconds = (at: number) => BigInt(Math.floor(at / 1000))
