@@ -6,6 +6,7 @@ import type { Interop, Outcome } from './interop.ts'
 const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   { name: 'grpc-go', load: async () => (await import('./grpc-go.ts')).grpcGo },
   { name: 'go-spiffe', load: async () => (await import('./go-spiffe.ts')).goSpiffe },
+  { name: 'library', load: async () => (await import('./library.ts')).library },
   { name: 'spire-cli', load: async () => (await import('./spire-cli.ts')).spireCli },
   { name: 'istio-csr', load: async () => (await import('./istio-csr.ts')).istioCsr },
   { name: 'envoy-sds', load: async () => (await import('./envoy-sds.ts')).envoySds },
