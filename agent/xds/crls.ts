@@ -48,9 +48,9 @@ export function crlsOf({ x509 }: Trust, lists: readonly Uint8Array[], now: numbe
     valid.find(({ issuer }) => Buffer.compare(issuer, subject) === 0),
   )
   const crls = found.filter((it) => it !== undefined)
-  if (crls.length === 0) return none
   if (crls.length < found.length)
     return { ...none, problem: `${found.length - crls.length} of ${found.length} are missing` }
+  if (crls.length === 0) return none
   return {
     crls: crls.map(({ der }) => der),
     until: Math.min(...crls.map(({ nextUpdate }) => nextUpdate)),

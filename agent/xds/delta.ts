@@ -5,17 +5,14 @@ import type {
   DeltaDiscoveryRequest,
   DeltaDiscoveryResponseSchema,
 } from '../../proto/gen/envoy/service/discovery/v3/discovery_pb.js'
-import { IdentityError } from '../../spiffe/errors.ts'
 import type { Protocol } from './converse.ts'
-import { type Offer, versionOf } from './resource.ts'
+import { boundNames, type Offer, versionOf } from './resource.ts'
 
 export type Delta = Protocol<
   DeltaDiscoveryRequest,
   MessageInitShape<typeof DeltaDiscoveryResponseSchema>
 >
 
-/** subscriptions add up: without a limit one stream could make us hold as many as it likes */
-const mostNames = 4096
 /** of no resource: whoever has it is told again */
 const unknown = ''
 
@@ -35,8 +32,7 @@ export function delta(typeUrl: string): Delta {
     toldAbsent.delete(name)
     // asked for anew is sent again, though it is what it was; a client that comes back says what it has
     if (!isFirst) known.delete(name)
-    if (names.size > mostNames)
-      throw new IdentityError('ERR_EXHAUSTED', `more than ${mostNames} names on one stream`)
+    boundNames(names)
   }
 
   function unsubscribe(name: string): void {

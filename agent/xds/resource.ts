@@ -1,6 +1,7 @@
 // What xDS carries: named resources with versions, what a client wants of them, what there is for it.
 import { hash } from 'node:crypto'
 import type { Any } from '@bufbuild/protobuf/wkt'
+import { IdentityError } from '../../spiffe/errors.ts'
 
 export interface Resource {
   readonly name: string
@@ -24,6 +25,15 @@ export interface Offer {
   readonly absent: ReadonlyMap<string, string>
   /** milliseconds since the epoch at which to look again without a change */
   readonly until?: number
+}
+
+/** Subscriptions add up: without a limit one stream could make us hold as many names as it likes. */
+const mostNames = 4096
+
+/** Throws ERR_EXHAUSTED. */
+export function boundNames(names: ReadonlySet<string>): void {
+  if (names.size <= mostNames) return
+  throw new IdentityError('ERR_EXHAUSTED', `more than ${mostNames} names on one stream`)
 }
 
 /** One word for the whole of an offer: the same on every stream that has the same. */

@@ -28,8 +28,9 @@ export interface SdsOptions {
 }
 
 const typeUrl = `type.googleapis.com/${SecretSchema.typeName}`
-/** characters of what a client says that a log line takes */
+/** characters of what a client says, and names of its, that a log line takes */
 const longest = 500
+const mostTold = 20
 
 interface Request {
   readonly typeUrl: string
@@ -55,9 +56,9 @@ interface Told {
   absent(offer: Offer): void
 }
 
-/** For a person: what a proxy refused, and what it waits for in vain, each once. */
+/** For a person: what a proxy refused; what it waits for in vain, once until it has come. */
 function createTold(log: Log, { peer, method }: Call, node: () => Node | undefined): Told {
-  const known = new Set<string>()
+  let known: ReadonlySet<string> = new Set()
   const who = () => ({
     ...{ pid: peer.process.pid, uid: peer.process.uid, method: method.name },
     // a claim
@@ -68,10 +69,10 @@ function createTold(log: Log, { peer, method }: Call, node: () => Node | undefin
       log.warn({ ...who(), code, reason: message.slice(0, longest) }, 'a proxy refused its secrets')
     },
     absent({ absent }) {
-      const news = [...absent].filter(([name]) => !known.has(name))
+      const news = [...absent].filter(([name]) => !known.has(name)).slice(0, mostTold)
+      known = new Set(absent.keys())
       if (news.length === 0) return
-      for (const [name] of news) known.add(name)
-      const names = Object.fromEntries(news.slice(0, 20))
+      const names = news.map(([name, reason]) => `${name.slice(0, longest)}: ${reason}`)
       log.warn({ ...who(), names }, 'a proxy asks for secrets that are not for it')
     },
   }

@@ -6,7 +6,7 @@ import type {
   DiscoveryResponseSchema,
 } from '../../proto/gen/envoy/service/discovery/v3/discovery_pb.js'
 import type { Protocol } from './converse.ts'
-import { type Offer, versionOf, type Wanted } from './resource.ts'
+import { boundNames, type Offer, versionOf, type Wanted } from './resource.ts'
 
 export type StateOfTheWorld = Protocol<
   DiscoveryRequest,
@@ -24,6 +24,7 @@ export function stateOfTheWorld(typeUrl: string): StateOfTheWorld {
   /** No names are everything; but once there was a name, they are nothing. */
   function wantedBy({ resourceNames }: DiscoveryRequest): Wanted {
     const names = new Set(resourceNames)
+    boundNames(names)
     names.delete('')
     isNameless &&= names.size === 0
     const isWildcard = names.delete('*')

