@@ -77,7 +77,7 @@ export function openCore(options: CoreOptions): Core {
     addresses: createAddresses(config.authority.address),
     svid: known?.svid,
     follow: follows[config.authority.kind](),
-    forget: disk.clear,
+    forget: disk.forget,
   })
   const running = new AsyncDisposableStack()
   return {

@@ -51,7 +51,10 @@ export interface DiskCache {
   follow(kept: Kept, onChange: (part: Part, changed: () => void) => Disposable): Running
   /** why the newest state is not on the disk; undefined when it is */
   trouble(): string | undefined
+  /** Throws away what an identity that is gone has left. */
   clear(): void
+  /** The same for good: nothing is written any more. */
+  forget(): void
 }
 
 export type Part = 'knowledge' | 'identities'
@@ -90,6 +93,8 @@ function contentOf(part: Part, kept: Kept): Uint8Array {
 
 export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions): DiskCache {
   const troubles = new Map<Part, string>()
+  // an agent that is not wanted any more keeps nothing, also not what was about to be written
+  let isForgotten = false
   const pathOf = (part: Part) => join(folder, `${part}.sealed`)
   const purposeOf = (part: Part) => `agent cache of ${part}`
 
@@ -107,6 +112,7 @@ export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions):
 
   /** Whether it is on the disk now. */
   async function write(part: Part, kept: Kept): Promise<boolean> {
+    if (isForgotten) return true
     const sealed = seal(contentOf(part, kept), secret, purposeOf(part), drawnSecret)
     try {
       await writeStreamDurably(pathOf(part), oneOf(sealed), { mode: 0o600 })
@@ -155,6 +161,10 @@ export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions):
         await Promise.all(parts.map((part) => followPart(part, kept, onChange, signal)))
       }),
     trouble: () => [...troubles.values()][0],
+    forget() {
+      isForgotten = true
+      for (const part of parts) rmSync(pathOf(part), { force: true })
+    },
     clear() {
       for (const part of parts) rmSync(pathOf(part), { force: true })
     },

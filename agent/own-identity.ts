@@ -1,7 +1,9 @@
 // Who this agent is to its authority: the SVID it has, another one by joining, the roots it believes.
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
+import { bundleSourceOf, type X509Bundle } from '../spiffe/bundle.ts'
 import { explain } from '../spiffe/errors.ts'
+import { verifySvid } from '../spiffe/svid.ts'
 import type { Addresses } from './authority.ts'
 import type { AgentConfig } from './config.ts'
 import { currentRoots } from './join.ts'
@@ -32,8 +34,19 @@ export interface OwnIdentityOptions {
   readonly log: Log
 }
 
-const expired =
-  "this agent's certificate has expired; put a new join token where joinTokenFile says"
+const outlived =
+  "this agent's certificate has expired, or its authority is gone; put a new join token where joinTokenFile says"
+
+/** Whether the authority can still believe it: not expired, and of an authority that this agent believes too. */
+function isGood({ chain, notAfter }: AgentSvid, bundle: X509Bundle, now: number): boolean {
+  if (notAfter <= now) return false
+  try {
+    verifySvid(chain, bundleSourceOf(bundle), { now })
+    return true
+  } catch {
+    return false
+  }
+}
 
 export function createOwnIdentity(options: OwnIdentityOptions): OwnIdentity {
   const { config, addresses, knowledge, state, onTrouble, clock, log } = options
@@ -49,7 +62,7 @@ export function createOwnIdentity(options: OwnIdentityOptions): OwnIdentity {
     const patience: Patience =
       svid === undefined
         ? { with: 'outages', onTrouble: (error) => onTrouble(explain(error)) }
-        : { with: 'refusals', onTrouble: (error) => onTrouble(`${expired} (${explain(error)})`) }
+        : { with: 'refusals', onTrouble: (error) => onTrouble(`${outlived} (${explain(error)})`) }
     const next = await joinAtLast({ config, addresses, state, clock, log }, patience, signal)
     knowledge.begin(next.bundle)
     save(next.svid)
@@ -59,8 +72,10 @@ export function createOwnIdentity(options: OwnIdentityOptions): OwnIdentity {
   return {
     svid: () => svid,
     save,
-    good: (signal) =>
-      svid !== undefined && svid.notAfter > clock.now() ? Promise.resolve(svid) : join(signal),
+    async good(signal) {
+      const isEnough = svid !== undefined && isGood(svid, knowledge.bundle(), clock.now())
+      return isEnough && svid !== undefined ? svid : await join(signal)
+    },
     async findRoots(signal) {
       try {
         const roots = await currentRoots(config, { address: addresses.current(), clock, signal })

@@ -31,6 +31,9 @@ export interface TestNode extends AsyncDisposable {
   stopAuthority(): Promise<void>
   startAuthority(): Promise<void>
   restartAgent(): Promise<void>
+  stopAgent(): Promise<void>
+  /** Resolves as soon as it has an identity, heard or not. */
+  startAgent(): Promise<void>
 }
 
 /** Resolves once the agent has heard its authority: until then it tells workloads to come again. */
@@ -130,6 +133,10 @@ export async function startNode({
     stopAuthority: async () => authority[Symbol.asyncDispose](),
     async startAuthority() {
       authority = await runAuthority(caConfig(port), { log: silent() })
+    },
+    stopAgent: async () => agent[Symbol.asyncDispose](),
+    async startAgent() {
+      agent = await start()
     },
     async restartAgent() {
       await agent[Symbol.asyncDispose]()
