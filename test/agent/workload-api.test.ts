@@ -1,17 +1,25 @@
 // The Workload API as workloads meet it: a real agent, a real authority, a real socket.
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { readFileSync, statSync } from 'node:fs'
+import http2 from 'node:http2'
+import { connect } from 'node:net'
+import { fromBinary } from '@bufbuild/protobuf'
+import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt'
 import { Code, ConnectError, createClient, type Transport } from '@connectrpc/connect'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openTransport, securityHeader } from '../../client/transport.ts'
 import { startX509Source, type X509Context } from '../../client/x509-source.ts'
+import { ServerReflection } from '../../proto/gen/grpc/reflection/v1/reflection_pb.js'
 import { SpiffeWorkloadAPI } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { bundleOfDer, bundleSourceOf } from '../../spiffe/bundle.ts'
 import { splitDer } from '../../spiffe/certificate.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
 import { verifySvid } from '../../spiffe/svid.ts'
+import { assertWorkloadApi } from '../conformance/wire.ts'
 import { startNode, type TestNode, trustDomain } from '../support/node.ts'
+import { rawCall } from '../support/raw-grpc.ts'
 
 let node: TestNode
 beforeAll(async () => {
@@ -161,5 +169,84 @@ describe('Workload API', () => {
     const client = createClient(SpiffeWorkloadAPI, local.transport)
     expect((await codeOf(first(client.fetchWITSVID({})))).code).toBe(Code.Unimplemented)
     expect((await codeOf(first(client.fetchWITBundles({})))).code).toBe(Code.Unimplemented)
+  })
+
+  it('WE-1 WE-4 WE-5 WE-11 is gRPC on a unix socket, for who brings neither TLS nor credentials', async () => {
+    expect(statSync(node.agent.socket).isSocket()).toBe(true)
+    const createConnection = () => connect(node.agent.socket)
+    const session = http2.connect('http://localhost', { createConnection })
+    await once(session, 'connect')
+    const { headers } = await rawCall(session, Buffer.alloc(5), {
+      ':path': '/SpiffeWorkloadAPI/FetchX509SVID',
+      'workload.spiffe.io': 'true',
+    })
+    session.close()
+    expect(headers).toMatchObject({
+      ':status': 200,
+      'content-type': 'application/grpc',
+      'grpc-status': String(Code.PermissionDenied),
+    })
+  })
+
+  it('WA-3 WE-12 is the standard’s service and no more, as reflection says', async () => {
+    using local = openTransport({ kind: 'unix', path: node.agent.socket })
+    async function* question() {
+      yield {
+        messageRequest: { case: 'fileContainingSymbol', value: 'SpiffeWorkloadAPI' } as const,
+      }
+    }
+    const reflection = createClient(ServerReflection, local.transport)
+    const { messageResponse } = await first(reflection.serverReflectionInfo(question()))
+    if (messageResponse.case !== 'fileDescriptorResponse') throw new Error('no file')
+    const [file = new Uint8Array()] = messageResponse.value.fileDescriptorProto
+    assertWorkloadApi(fromBinary(FileDescriptorProtoSchema, file))
+  })
+
+  it('WA-5 WA-6 WA-27 each message is the whole state, in one order', async () => {
+    using local = openTransport(
+      { kind: 'unix', path: node.agent.socket },
+      { interceptors: [securityHeader] },
+    )
+    const client = createClient(SpiffeWorkloadAPI, local.transport)
+    const made = [await node.register('/m', [uid]), await node.register('/z', [uid])]
+    const until = async (count: number) => {
+      for await (const message of client.fetchX509SVID({}, { signal: patience() }))
+        if (message.svids.length === count) return message
+      throw new Error('the stream ended')
+    }
+    const before = await until(2)
+    // nothing changes, and yet a new stream has its first message
+    expect(await first(client.fetchX509SVID({}, { signal: patience() }))).toEqual(before)
+    made.push(await node.register('/a', [uid]))
+    const after = await until(3)
+    const others = after.svids.filter(({ spiffeId }) => !spiffeId.endsWith('/a'))
+    expect(others).toEqual(before.svids)
+    for (const svid of after.svids)
+      for (const field of [svid.x509Svid, svid.x509SvidKey, svid.bundle])
+        expect(field.length).toBeGreaterThan(0)
+    await createClient(Entry, node.local).batchDeleteEntry({ ids: made })
+  })
+
+  it('WA-17 bundles are for who has an identity', async () => {
+    using local = openTransport(
+      { kind: 'unix', path: node.agent.socket },
+      { interceptors: [securityHeader] },
+    )
+    const client = createClient(SpiffeWorkloadAPI, local.transport)
+    const messages = client.fetchX509SVID({}, { signal: patience() })
+    // the agent may not have heard yet that the last entries are gone
+    await codeOf(
+      (async () => {
+        for await (const _ of messages);
+      })(),
+    )
+    const refusal = await codeOf(first(client.fetchX509Bundles({}, { signal: patience() })))
+    expect(refusal.code).toBe(Code.PermissionDenied)
+    const id = await node.register('/verifier', [uid])
+    await using source = startX509Source({ kind: 'unix', path: node.agent.socket })
+    await source.ready(patience())
+    const { bundles } = await first(client.fetchX509Bundles({}, { signal: patience() }))
+    expect(Object.keys(bundles)).toEqual([`spiffe://${trustDomain}`])
+    await createClient(Entry, node.local).batchDeleteEntry({ ids: [id] })
   })
 })

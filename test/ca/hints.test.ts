@@ -60,7 +60,7 @@ describe('an entry whose hint collides', () => {
   })
   afterAll(() => store[Symbol.asyncDispose]())
 
-  it('is refused when it is created, and when an update would make it so', async () => {
+  it('WA-13 is refused when it is created, and when an update would make it so', async () => {
     const first = entry('front', 'unix:uid:1')
     const twin = entry('front', 'unix:path:/x')
     await store.entries.create(first)

@@ -7,6 +7,7 @@ import { Entry } from '../../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { LocalAuthority } from '../../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
 import { SVID } from '../../../proto/gen/spire/api/server/svid/v1/svid_pb.js'
 import { type Connection, denialOf } from '../../support/ca-client.ts'
+import { rawCall, rawSession } from '../../support/raw-grpc.ts'
 import { sharedCa } from '../../support/shared-ca.ts'
 
 const trustDomain = 'example.org'
@@ -134,6 +135,15 @@ describe('a JWT-SVID', () => {
       code: 'InvalidArgument',
       message: 'ttl: is negative',
     })
+  })
+
+  it('JW-17 travels in TLS only: the authority hears nobody else', async () => {
+    const session = await rawSession(`127.0.0.1:${ca.running.port}`)
+    const path = { ':path': '/spire.api.server.svid.v1.SVID/NewJWTSVID' }
+    // the connection is closed, before or after the request was written
+    const answer = await rawCall(session, Buffer.alloc(5), path).catch(() => undefined)
+    expect(answer?.headers ?? {}).toEqual({})
+    session.destroy()
   })
 
   it('is recorded before it is delivered, and never logged', async () => {
