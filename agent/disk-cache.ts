@@ -116,6 +116,8 @@ export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions):
     const sealed = seal(contentOf(part, kept), secret, purposeOf(part), drawnSecret)
     try {
       await writeStreamDurably(pathOf(part), oneOf(sealed), { mode: 0o600 })
+      // forgotten while it was written
+      if (isForgotten) rmSync(pathOf(part), { force: true })
       if (troubles.delete(part)) log.info({ part }, 'what this agent keeps is on the disk again')
       return true
     } catch (error) {
