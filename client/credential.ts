@@ -8,7 +8,10 @@ import { toPem } from '../spiffe/pem.ts'
 import type { OwnSvid, SvidPicker, X509Source } from './x509-source.ts'
 
 /** What TLS needs of a source. */
-export type TlsSource = Pick<X509Source, 'current' | 'ready' | 'subscribe' | 'svid' | 'bundles'>
+export type TlsSource = Pick<
+  X509Source,
+  'current' | 'ready' | 'subscribe' | 'svid' | 'bundles' | 'revoked'
+>
 
 export interface Showing {
   /** which of several identities this side shows; the default one when left out */

@@ -46,7 +46,11 @@ export function peerOf(socket: TLSSocket, source: TlsSource, rules: PeerRules): 
       throw new IdentityError('ERR_NO_IDENTITY', 'this side has no identity at present')
     }
     // OpenSSL has looked at a pool of roots: this looks at those of the peer's own trust domain
-    return verifySvid(chain, context.bundles, { now: rules.clock.now(), match: rules.accept })
+    const now = rules.clock.now()
+    const svid = verifySvid(chain, context.bundles, { now, match: rules.accept })
+    const revoked = source.revoked(svid.path)
+    if (revoked !== undefined) throw new IdentityError('ERR_UNTRUSTED', `${svid.id}: ${revoked}`)
+    return svid
   }
 }
 

@@ -11,9 +11,11 @@ import {
   type TrustDomain,
   trustDomainOf,
 } from '../spiffe/id.ts'
+import type { Path } from '../spiffe/path.ts'
 import { leafIdOf } from '../spiffe/svid.ts'
 import type { Endpoint } from './endpoint.ts'
 import type { Followed, SourceOptions } from './followed.ts'
+import { type Revocation, revocationOf } from './revocation.ts'
 import { followStream } from './stream.ts'
 
 /** What TLS presents: never printed, its key is a KeyObject. */
@@ -55,8 +57,10 @@ export interface X509Source extends Followed<X509Context> {
   svid(pick?: SvidPicker): OwnSvid | undefined
   /** Of the own trust domain first, then of the federated ones: all that peers may come from. */
   bundles(): readonly X509Bundle[]
-  /** CRLs, DER, of the authorities in the bundles; as they came, not verified */
+  /** CRLs, DER, of the authorities in the bundles; as they came, their signatures not verified */
   crls(): readonly Uint8Array[]
+  /** Says which certificate of a verified path those lists revoke; undefined when none. */
+  revoked(path: Path): string | undefined
 }
 
 function keyOf(id: SpiffeId, bytes: Uint8Array): KeyObject {
@@ -89,6 +93,7 @@ interface Answer {
   readonly context: X509Context
   readonly bundles: readonly X509Bundle[]
   readonly crls: readonly Uint8Array[]
+  readonly revocation: Revocation
 }
 
 /** Reads one response whole; of several SVIDs with one hint the first counts (Workload API §5.2.1). */
@@ -110,6 +115,7 @@ function answerOf(response: X509SVIDResponse): Answer {
     context: { svids: [first, ...rest], bundles: (trustDomain) => bundles.get(trustDomain) },
     bundles: [...bundles.values()],
     crls: response.crl,
+    revocation: revocationOf(response.crl),
   }
 }
 
@@ -130,6 +136,7 @@ export function startX509Source(endpoint: Endpoint, options: SourceOptions = {})
     },
     bundles: () => answers.current()?.bundles ?? [],
     crls: () => answers.current()?.crls ?? [],
+    revoked: (path) => answers.current()?.revocation(path),
     [Symbol.asyncDispose]: () => answers[Symbol.asyncDispose](),
   }
 }

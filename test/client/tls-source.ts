@@ -2,6 +2,7 @@
 import { once } from 'node:events'
 import type { TLSSocket } from 'node:tls'
 import type { TlsSource } from '../../client/credential.ts'
+import { revocationOf } from '../../client/revocation.ts'
 import type { OwnSvid, X509Context } from '../../client/x509-source.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
 import { bundleSourceOf, type X509Bundle } from '../../spiffe/bundle.ts'
@@ -11,11 +12,14 @@ export interface MovableSource extends TlsSource {
   put(svid: OwnSvid, ...bundles: readonly X509Bundle[]): void
   putAll(svids: X509Context['svids'], ...bundles: readonly X509Bundle[]): void
   withdraw(): void
+  /** The same state, and these revocation lists (DER). */
+  revoke(...crls: readonly Uint8Array[]): void
 }
 
 export function tlsSource(svid: OwnSvid, ...bundles: readonly X509Bundle[]): MovableSource {
   const topic = createTopic<X509Context | undefined>()
   let known = bundles
+  let revoked = revocationOf([])
   let current: X509Context | undefined = { svids: [svid], bundles: bundleSourceOf(...bundles) }
 
   function publish(context: X509Context | undefined, next: readonly X509Bundle[]): void {
@@ -32,6 +36,11 @@ export function tlsSource(svid: OwnSvid, ...bundles: readonly X509Bundle[]): Mov
     put: (next, ...more) => source.putAll([next], ...more),
     putAll: (svids, ...more) => publish({ svids, bundles: bundleSourceOf(...more) }, more),
     withdraw: () => publish(undefined, []),
+    revoked: (path) => revoked(path),
+    revoke(...crls) {
+      revoked = revocationOf(crls)
+      publish(current, known)
+    },
   }
   return source
 }

@@ -1,5 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { describe, expect, it } from 'vitest'
+import { signCrl } from '../../ca/crl.ts'
+import { makeDevCa } from '../../certs-dev/authority.ts'
 import {
   pickByHint,
   pickById,
@@ -9,7 +11,7 @@ import {
 } from '../../client/x509-source.ts'
 import type { X509SVIDResponseSchema } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { bundleToDer, type X509Bundle } from '../../spiffe/bundle.ts'
-import { fingerprintOf } from '../../spiffe/certificate.ts'
+import { fingerprintOf, serialOf } from '../../spiffe/certificate.ts'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
 import { makeTestAuthority } from '../support/mesh.ts'
@@ -36,6 +38,16 @@ function svidOf(
 }
 const answer = (id: string): Answer => ({ svids: [svidOf(id)] })
 
+const dev = makeDevCa({ name: 'of lists', notBefore: Date.now(), notAfter: Date.now() + 60_000 })
+
+/** A revocation list with one serial. */
+function listOf(serial: string): Buffer {
+  const times = { thisUpdate: Date.now(), nextUpdate: Date.now() + 60_000 }
+  const revoked = [{ serial: serialOf(Buffer.from(serial, 'hex')), at: Date.now() }]
+  const fields = { issuer: dev.subject, authorityKeyId: Buffer.alloc(20), number: 1, ...times }
+  return signCrl({ ...fields, revoked }, dev.privateKey)
+}
+
 const start = () =>
   watch<Answer, X509Context, X509Source>({
     handlers: (fetchX509SVID) => ({ fetchX509SVID }),
@@ -53,7 +65,7 @@ describe('an X509 source', () => {
     expect(api.source.current()).toBeUndefined()
     expect(api.source.svid()).toBeUndefined()
     expect(api.source.bundles()).toEqual([])
-    const crl = [Buffer.from('a list'), Buffer.from('another')]
+    const crl = [listOf('01'), listOf('02')]
     api.say({
       svids: [svidOf('spiffe://td/a'), svidOf('spiffe://td/b')],
       federatedBundles: { 'spiffe://other': bundleToDer(other.bundle) },
@@ -95,7 +107,7 @@ describe('an X509 source', () => {
     api.say({
       svids: [svidOf('spiffe://td/a'), svidOf('spiffe://td/b')],
       federatedBundles: { 'spiffe://other': bundleToDer(other.bundle) },
-      crl: [Buffer.from('a list')],
+      crl: [listOf('01')],
     })
     await api.source.ready(patience())
     const context = await api.change(answer('spiffe://td/a'))
@@ -220,6 +232,15 @@ describe('an X509 source', () => {
       expect(idOf(await api.change(answer('spiffe://td/b')))).toBe('spiffe://td/b')
     },
   )
+
+  it('WA-9 refuses a revocation list that cannot be read, and keeps the context before', async () => {
+    await using api = await start()
+    api.say(answer('spiffe://td/a'))
+    const context = await api.source.ready(patience())
+    const trouble = await api.trouble({ ...answer('spiffe://td/b'), crl: [Buffer.from('a list')] })
+    expect(explain(trouble)).toContain('malformed revocation list: ')
+    expect(api.source.current()).toBe(context)
+  })
 
   it('WA-9 refuses an answer without SVID', async () => {
     await using api = await start()
