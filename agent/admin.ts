@@ -7,12 +7,24 @@ import type { Caller } from './attest/caller.ts'
 import type { ExplainProcess } from './attest/explain.ts'
 import type { Core } from './core.ts'
 import type { AgentEntry } from './entries.ts'
+import type { FileWriter, SetStatus } from './files/writer.ts'
 import type { Knowledge } from './knowledge.ts'
 
 export interface AdminOptions
   extends Pick<Core, 'knowledge' | 'cache' | 'ledger' | 'session' | 'disk'> {
   readonly explain: ExplainProcess
+  readonly files: Pick<FileWriter, 'status' | 'onChange'>
 }
+
+const fileSetMessage = (it: SetStatus) => ({
+  folder: it.folder,
+  spiffeId: it.id ?? '',
+  notAfter: BigInt(it.notAfter ?? 0),
+  version: it.version ?? '',
+  trouble: it.trouble ?? '',
+  missing: [...it.missing],
+  untold: it.untold ?? '',
+})
 
 const mostNear = 10
 
@@ -47,6 +59,7 @@ export function adminService({
   session,
   disk,
   explain,
+  files,
 }: AdminOptions): Service<Caller> {
   function status(): MessageInitShape<typeof AgentStatusSchema> {
     const { svid, trouble } = session.status()
@@ -77,6 +90,7 @@ export function adminService({
       sidecars,
       policyVersion: knowledge.policies()?.version ?? 0n,
       diskTrouble: disk.trouble() ?? '',
+      files: files.status().map(fileSetMessage),
     }
   }
 
@@ -88,6 +102,7 @@ export function adminService({
       using _cache = cache.onChange(() => wake.push(true))
       using _ledger = ledger.onChange(() => wake.push(true))
       using _session = session.onChange(() => wake.push(true))
+      using _files = files.onChange(() => wake.push(true))
       wake.push(true)
       for await (const __ of wake) yield status()
       signal.throwIfAborted()

@@ -4,6 +4,7 @@ import { address, loadConfig, pathRelativeTo } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/id.ts'
 import { attestorsConfig } from './attest/config.ts'
+import { agentFileSets } from './files/config.ts'
 import { sdsConfig } from './xds/config.ts'
 
 const trustDomain = z.string().transform((text, context) => {
@@ -73,6 +74,8 @@ function agentConfig(file: string) {
       services: z.record(z.string(), z.array(serviceAddress).min(1)).default({}),
       /** how processes are told apart; by user, groups and program when left out */
       attestors: attestorsConfig(path),
+      /** files of SVIDs for programs that cannot ask: docs/files.md */
+      files: agentFileSets(path),
       /** Envoy's secrets */
       sds: sdsConfig.prefault({}),
       /** serve what the standards call incubating: the WIT profile */

@@ -6,6 +6,7 @@ import { privateFolder } from '../runtime/durable.ts'
 import { healthService } from '../runtime/grpc/health.ts'
 import { reflectionServices } from '../runtime/grpc/reflection.ts'
 import { type GrpcServer, startGrpcServer } from '../runtime/grpc/server.ts'
+import type { Running } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { selfTest } from '../runtime/self-test.ts'
 import { adminService } from './admin.ts'
@@ -14,6 +15,8 @@ import { startBroker } from './broker/listener.ts'
 import type { AgentConfig } from './config.ts'
 import { type Core, type CoreOptions, openCore } from './core.ts'
 import { delegatedIdentityService } from './delegated-identity/service.ts'
+import { materialOfAgent } from './files/of-agent.ts'
+import { type FileWriter, startFileWriter } from './files/writer.ts'
 import { openServing, type Serving } from './serving.ts'
 import { sidecarService } from './sidecar/service.ts'
 import { demandSecurityHeader, workloadApiService } from './workload-api/service.ts'
@@ -62,7 +65,13 @@ function startPublic(core: Core, serving: Serving): Promise<GrpcServer<Caller>> 
   })
 }
 
-function startAdmin(core: Core, serving: Serving): Promise<GrpcServer<Caller>> {
+/** What an agent does beside its authority. */
+interface Work {
+  readonly serving: Serving
+  readonly files: FileWriter
+}
+
+function startAdmin(core: Core, { serving, files }: Work): Promise<GrpcServer<Caller>> {
   const { config, knowledge, cache, clock } = core
   const { entitled, jwt, references, explain } = serving
   const delegates = new Set(config.delegates)
@@ -70,13 +79,25 @@ function startAdmin(core: Core, serving: Serving): Promise<GrpcServer<Caller>> {
   return startGrpcServer<Caller>({
     listen: { path: config.adminSocket, mode: 0o600 },
     services: [
-      adminService({ ...core, explain }),
+      adminService({ ...core, explain, files }),
       delegatedIdentityService({ knowledge, cache, entitled, jwt, references, delegates }),
     ],
     peer: serving.callers,
     disconnected: (caller) => caller[Symbol.dispose](),
     clock,
   })
+}
+
+function startFiles(core: Core): FileWriter {
+  const { config, clock, log } = core
+  return startFileWriter({ sets: config.files, source: materialOfAgent(core), clock, log })
+}
+
+/** Rejects as soon as one of them does. */
+function allOf(...running: readonly Running[]): Promise<void> {
+  const done = Promise.all(running.map((it) => it.done)).then(() => {})
+  done.catch(() => {})
+  return done
 }
 
 /** Rejects once `signal` is aborted. */
@@ -100,7 +121,9 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   const core = starting.use(openCore({ config, clock, log, between }))
   const serving = openServing(core)
   starting.use(await startPublic(core, serving))
-  starting.use(await startAdmin(core, serving))
+  // disposed after the connection to the authority: what it waits for has failed by then
+  const files = starting.use(startFiles(core))
+  starting.use(await startAdmin(core, { serving, files }))
   const loop = starting.use(core.start())
   {
     using stopped = aborted(signal)
@@ -112,7 +135,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   return {
     socket: config.socket,
     adminSocket: config.adminSocket,
-    done: loop.done,
+    done: allOf(loop, files),
     async [Symbol.asyncDispose]() {
       await running.disposeAsync()
       for (const path of [config.socket, config.adminSocket]) rmSync(path, { force: true })

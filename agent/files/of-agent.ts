@@ -6,7 +6,7 @@ import type { Core } from '../core.ts'
 import type { AgentEntry } from '../entries.ts'
 import { tokenKey } from '../token-svids.ts'
 import { federatedWith } from '../workload-api/entitled.ts'
-import { jwksOf } from '../workload-api/jwt.ts'
+import { plainJwks } from './jwks.ts'
 import { audienceKey, type MaterialSource, type Want } from './material.ts'
 
 export type AgentHoldings = Pick<Core, 'knowledge' | 'cache' | 'tokens' | 'session' | 'clock'>
@@ -62,7 +62,7 @@ export function materialOfAgent(holdings: AgentHoldings): MaterialSource {
   function jwksFor(entry: AgentEntry): ReadonlyMap<TrustDomain, string> {
     const own = [knowledge.bundle().trustDomain, knowledge.own()] as const
     const all = [own, ...federatedWith([entry], knowledge)]
-    return new Map(all.map(([name, { jwt }]) => [name, jwksOf({ jwt })]))
+    return new Map(all.map(([name, { jwt }]) => [name, plainJwks(jwt)]))
   }
 
   return {

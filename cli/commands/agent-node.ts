@@ -26,16 +26,34 @@ function statusValue(status: AgentStatus) {
       ...{ spiffeId, entryId, serial, rotations },
       expiresAt: timeOf(notAfter),
     })),
+    files: status.files.map(
+      ({ folder, spiffeId, version, notAfter, trouble, missing, untold }) => ({
+        ...{ folder, spiffeId, version, trouble, missing: [...missing], untold },
+        expiresAt: timeOf(notAfter),
+      }),
+    ),
   }
 }
 
+type Files = ReturnType<typeof statusValue>['files']
+
+function filesText(files: Files): string {
+  const how = ({ trouble, missing, untold }: Files[number]) =>
+    [trouble, missing.length === 0 ? '' : `without ${missing.join(', ')}`, untold]
+      .filter((it) => it !== '')
+      .join('; ') || 'as they should be'
+  const rows = files.map((it) => [it.folder, it.spiffeId, it.expiresAt, how(it)])
+  return table([['FILES', 'ID', 'EXPIRES', 'STATE'], ...rows])
+}
+
 function statusText(status: ReturnType<typeof statusValue>): string {
-  const { agentId, agentExpiresAt, connected, trouble, diskTrouble, identities } = status
+  const { agentId, agentExpiresAt, connected, trouble, diskTrouble, identities, files } = status
   const lines = [
     agentId === '' ? 'this node has not joined yet' : `${agentId}, until ${agentExpiresAt}`,
     connected ? 'connected to the authority' : `not connected to the authority: ${trouble}`,
     ...(diskTrouble === '' ? [] : [`what it knows is in memory only: ${diskTrouble}`]),
   ]
+  if (files.length > 0) lines.push('', filesText(files))
   if (identities.length === 0) return [...lines, 'no identities of workloads'].join('\n')
   const rows = identities.map((it) => [it.spiffeId, it.expiresAt, String(it.rotations), it.entryId])
   return [...lines, '', table([['ID', 'EXPIRES', 'ROTATIONS', 'ENTRY'], ...rows])].join('\n')
