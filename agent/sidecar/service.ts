@@ -93,9 +93,11 @@ export function sidecarService(options: SidecarOptions): Service<Caller> {
       using wake = createLatest<true>(context.signal)
       using _ = knowledge.onChange(() => wake.push(true))
       let failure: { error: unknown } | undefined
-      const listening = (async () => {
+      // not waited for: a sidecar that has lost its identity need not have said everything
+      const listening = async () => {
         for await (const report of requests) note(record, report, options)
-      })().catch((error: unknown) => {
+      }
+      listening().catch((error: unknown) => {
         failure = { error }
         wake.push(true)
       })
@@ -115,7 +117,6 @@ export function sidecarService(options: SidecarOptions): Service<Caller> {
         context.signal.throwIfAborted()
       } finally {
         ledger.close(record)
-        await listening
       }
     },
   })

@@ -10,9 +10,11 @@ import { Code, ConnectError, createClient, type Transport } from '@connectrpc/co
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openTransport, securityHeader } from '../../client/transport.ts'
 import { startX509Source, type X509Context } from '../../client/x509-source.ts'
+import { Sidecar } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import { ServerReflection } from '../../proto/gen/grpc/reflection/v1/reflection_pb.js'
 import { SpiffeWorkloadAPI } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
+import { createLatest } from '../../runtime/lifecycle.ts'
 import { bundleOfDer, bundleSourceOf } from '../../spiffe/bundle.ts'
 import { splitDer } from '../../spiffe/certificate.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
@@ -159,6 +161,28 @@ describe('Workload API', () => {
     await entries.batchCreateEntry({ entries: [entry('/after')] })
     await renamed.promise
     await entries.batchDeleteEntry({ ids: ['the-same'] })
+  })
+
+  it('a sidecar that loses its last identity is told so, whatever it still has to say', async () => {
+    const id = await node.register('/sidecar', [uid])
+    await using source = startX509Source({ kind: 'unix', path: node.agent.socket })
+    await source.ready(patience())
+    using local = openTransport({ kind: 'unix', path: node.agent.socket })
+    const silence = new AbortController()
+    async function* silent() {
+      for await (const _ of createLatest<never>(silence.signal)) yield {}
+    }
+    const states = createClient(Sidecar, local.transport).subscribe(silent(), {
+      signal: patience(),
+    })
+    const messages = states[Symbol.asyncIterator]()
+    expect((await messages.next()).done).toBe(false)
+    await createClient(Entry, node.local).batchDeleteEntry({ ids: [id] })
+    const ended = async () => {
+      for (;;) if ((await messages.next()).done === true) return
+    }
+    expect((await codeOf(ended())).code).toBe(Code.PermissionDenied)
+    silence.abort()
   })
 
   it('WA-2 the WIT profile answers Unimplemented unless it is switched on', async () => {
