@@ -60,7 +60,13 @@ export function openCore(options: CoreOptions): Core {
   const disk = openDiskCache({ folder: config.state, secret, clock, log })
   const knowledge = createKnowledge(config.trustDomain, clock)
   const cache = createSvidCache({ knowledge, clock, log })
-  const tokens = createTokenCache({ clock, taints: knowledge.taints })
+  const tokens = createTokenCache({
+    ...{ clock, taints: knowledge.taints },
+    isBelieved(keyId) {
+      const { jwt, wit } = knowledge.own()
+      return [...jwt, ...wit].some((key) => key.keyId === keyId)
+    },
+  })
   const known = state.load()
   if (known === undefined) disk.clear()
   else {

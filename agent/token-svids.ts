@@ -35,6 +35,8 @@ export interface TokenCache {
 export interface TokenCacheOptions {
   readonly clock: Clock
   readonly taints: () => Taints
+  /** Whether tokens by that key are believed still: those of a key that was revoked are given to nobody. */
+  readonly isBelieved: (keyId: string) => boolean
   /** tokens at most; the longest unused go first */
   readonly most?: number
 }
@@ -55,7 +57,8 @@ function keyIdOf(token: string): string {
   }
 }
 
-export function createTokenCache({ clock, taints, most = 1000 }: TokenCacheOptions): TokenCache {
+export function createTokenCache(options: TokenCacheOptions): TokenCache {
+  const { clock, taints, isBelieved, most = 1000 } = options
   // in the order of their last use
   const held = new Map<string, HeldToken>()
   const minting = new Map<string, Promise<HeldToken>>()
@@ -119,7 +122,11 @@ export function createTokenCache({ clock, taints, most = 1000 }: TokenCacheOptio
     async get(key, mint) {
       const known = held.get(key)
       const now = clock.now()
-      if (known === undefined || known.expiresAt - now < leastLife) return await mintOnce(key, mint)
+      const isGood =
+        known !== undefined &&
+        known.expiresAt - now >= leastLife &&
+        isBelieved(keyIdOf(known.token))
+      if (!isGood) return await mintOnce(key, mint)
       put(key, known)
       return now < dueAt(known) ? known : await renewed(key, known, mint)
     },

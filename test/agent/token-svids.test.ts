@@ -8,9 +8,11 @@ const minute = 60_000
 function start(most: number) {
   const clock = createFakeClock()
   const minted: string[] = []
-  const cache = createTokenCache({ clock, taints: () => noTaints, most })
+  const revoked = new Set<string>()
+  const isBelieved = (keyId: string) => !revoked.has(keyId)
+  const cache = createTokenCache({ clock, taints: () => noTaints, isBelieved, most })
   return {
-    ...{ clock, cache, minted },
+    ...{ clock, cache, minted, revoked },
     /** lives `minutes` when it has to be minted */
     async get(name: string, minutes = 5) {
       const mint = async () => {
@@ -40,4 +42,17 @@ it('of a full cache, a new token pushes out the one that was not asked for longe
   await get('first')
   await get('third')
   expect(cache.kept().map(({ key }) => key)).toEqual(['first', 'third'])
+})
+
+it('by a key that was revoked it is given to nobody any more', async () => {
+  const { cache, clock, revoked } = start(2)
+  const header = (kid: string) =>
+    Buffer.from(JSON.stringify({ alg: 'ES256', kid })).toString('base64url')
+  let kid = 'old'
+  const mint = async () => ({ token: `${header(kid)}.e.s`, expiresAt: clock.now() + 5 * minute })
+  const first = await cache.get('one', mint)
+  kid = 'new'
+  expect(await cache.get('one', mint)).toEqual(first)
+  revoked.add('old')
+  expect((await cache.get('one', mint)).token).toBe(`${header('new')}.e.s`)
 })
