@@ -1,8 +1,9 @@
 // The SPIFFE Broker API: mutual TLS on a unix socket and on an address, brokers by their IDs.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readlinkSync, statSync } from 'node:fs'
 import { connect as connectSocket } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import { create } from '@bufbuild/protobuf'
 import { anyPack } from '@bufbuild/protobuf/wkt'
@@ -15,8 +16,10 @@ import { ErrorInfoSchema } from '../../proto/gen/google/rpc/error_details_pb.js'
 import {
   API,
   KubernetesObjectReferenceSchema,
+  type SubscribeToX509SVIDResponse,
   WorkloadPIDReferenceSchema,
 } from '../../proto/gen/spiffe/broker/api_pb.js'
+import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { bundleToPem } from '../../spiffe/bundle.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
 import { toPem } from '../../spiffe/pem.ts'
@@ -201,5 +204,57 @@ describe('Broker API', () => {
     await messages.next()
     child.kill('SIGKILL')
     expect((await refusal(messages.next())).reason).toBe('WORKLOAD_NOT_FOUND')
+  })
+
+  it('BR-4 BR-9 what a reference says is found out here: another process has what is its own', async () => {
+    using broker = open('/broker')
+    const child = spawn('sleep', ['600'])
+    await once(child, 'spawn')
+    const { pid = 0 } = child
+    const program = `unix:path:${readlinkSync(`/proc/${pid}/exe`)}`
+    const entry = await node.register('/sleeper', [uid, program])
+    const idsOf = async (message: ReturnType<typeof byPid>, id: string) => {
+      for await (const { svids } of broker.client.subscribeToX509SVID(message, {
+        signal: signal(),
+      })) {
+        const ids = svids.map(({ spiffeId }) => spiffeId)
+        if (ids.includes(id)) return ids
+      }
+      throw new Error('the stream ended')
+    }
+    expect(await idsOf(byPid(pid), idOf('/sleeper'))).toContain(idOf('/other'))
+    expect(await idsOf(byPid(process.pid), idOf('/other'))).not.toContain(idOf('/sleeper'))
+    child.kill('SIGKILL')
+    await createClient(Entry, node.local).batchDeleteEntry({ ids: [entry] })
+  })
+
+  it('BR-10 BR-13 each message is the whole state, the first one at once; hints are unique', async () => {
+    using broker = open('/broker')
+    const stop = new AbortController()
+    const stream = broker.client.subscribeToX509SVID(byPid(process.pid), { signal: stop.signal })
+    const messages = stream[Symbol.asyncIterator]()
+    const before: SubscribeToX509SVIDResponse = (await messages.next()).value
+    expect(before.svids).toHaveLength(2)
+    const more = ['/hinted-1', '/hinted-2'].map((path) => ({
+      spiffeId: { trustDomain, path },
+      parentId: { trustDomain, path: '/node' },
+      selectors: [{ type: 'unix', value: uid.slice('unix:'.length) }],
+      hint: path,
+    }))
+    const entries = createClient(Entry, node.local)
+    const { results } = await entries.batchCreateEntry({ entries: more })
+    let after = before
+    while (after.svids.length < 4) after = (await messages.next()).value
+    const known = before.svids.map(({ spiffeId }) => spiffeId)
+    expect(after.svids.map(({ spiffeId }) => spiffeId)).toEqual(expect.arrayContaining(known))
+    const hints = after.svids.map(({ hint }) => hint).filter((hint) => hint !== '')
+    expect(hints.toSorted()).toEqual(['/hinted-1', '/hinted-2'])
+    stop.abort()
+    await entries.batchDeleteEntry({ ids: results.map(({ entry }) => entry?.id ?? '') })
+  })
+
+  it('BR-18 its socket and folder are its owner’s alone', () => {
+    const modes = [socket(), dirname(socket())].map((path) => statSync(path).mode & 0o777)
+    expect(modes).toEqual([0o600, 0o700])
   })
 })
