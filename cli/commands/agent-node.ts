@@ -81,10 +81,18 @@ function whyNot({ missing, denied }: Explanation['near'][number]): string {
   return reasons.join('; ')
 }
 
-function explanationText({ pid, selectors, absent, matched, near }: Explanation): string {
+/** Of what a process is, that which tells it from most others. */
+function telling(selectors: readonly string[]): string {
+  const kinds = ['k8s:sa:', 'docker:label:', 'systemd:id:', 'unix:path:', 'unix:uid:']
+  const found = kinds.flatMap((kind) => selectors.find((it) => it.startsWith(kind)) ?? [])
+  return found[0] ?? 'unix:uid:0'
+}
+
+function explanationText(explanation: Explanation, agentId: string): string {
+  const { pid, selectors, absent, matched, near } = explanation
   const list = (items: readonly string[]) => items.map((it) => `  ${it}`)
   const who = matched.map(({ spiffeId, entryId }) => `${spiffeId} (entry ${entryId})`)
-  const next = `register it: castellan entry create --spiffe-id ID --parent-id AGENT-ID --selector ${selectors[0] ?? 'unix:uid:0'}`
+  const next = `register it: castellan entry create --spiffe-id ID --parent-id ${agentId} --selector ${telling(selectors)}`
   return [
     `process ${pid} has`,
     ...list(selectors),
@@ -119,9 +127,10 @@ export function agentNodeCommands(register: Register): void {
       if (pid === undefined)
         throw new IdentityError('ERR_BAD_REQUEST', 'which process? Give --pid; ps shows them')
       return withAgent(context, adminSocket, async (transport) => {
-        const told = await createClient(AgentAdmin, transport).explainProcess({ pid })
-        const explanation = explanationValue(pid, told)
-        answer(context, explanation, () => explanationText(explanation))
+        const client = createClient(AgentAdmin, transport)
+        const explanation = explanationValue(pid, await client.explainProcess({ pid }))
+        const { agentId } = await client.getStatus({})
+        answer(context, explanation, () => explanationText(explanation, agentId))
         return explanation.matched.length > 0 ? 0 : 1
       })
     },
