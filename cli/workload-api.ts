@@ -6,11 +6,13 @@ import { type Client, Code, ConnectError, createClient } from '@connectrpc/conne
 import { z } from 'zod'
 import { type Endpoint, endpointFrom } from '../client/endpoint.ts'
 import { openTransport, securityHeader } from '../client/transport.ts'
+import { AgentAdmin } from '../proto/gen/castellan/workload/v1/admin_pb.js'
 import { SpiffeWorkloadAPI } from '../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { duration } from '../runtime/config.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import type { Context } from './context.ts'
 import { optionalText } from './register.ts'
+import { withAgent } from './sockets.ts'
 
 export const atWorkloadApi = z.object({ socket: optionalText, timeout: duration })
 export const workloadApiOptions = [
@@ -25,21 +27,35 @@ export function endpointOf({ process }: Context, socket: string | undefined): En
 }
 
 /** What can be seen from here of what the agent sees. */
-function selectorsOfThis(): string[] {
+export function selectorsOfThis(): string[] {
   try {
     const { uid, gid } = statSync('/proc/self')
-    return [`unix:uid:${uid}`, `unix:gid:${gid}`, `unix:user:${userInfo().username}`]
+    return [`unix:uid:${uid}`, `unix:gid:${gid}`, `unix:user:${userInfo().username}`, 'and others']
   } catch {
     // no /proc, or a user without name: then nothing is said rather than something wrong
     return []
   }
 }
 
+/** What the agent sees, where this process may ask its administration socket; else what can be seen from here. */
+async function selectorsToldOf(context: Context): Promise<string[]> {
+  const { pid, env } = context.process
+  if (env.CASTELLAN_AGENT_SOCKET === undefined) return selectorsOfThis()
+  try {
+    return await withAgent(context, env.CASTELLAN_AGENT_SOCKET, async (transport) => {
+      const told = createClient(AgentAdmin, transport).explainProcess({ pid }, { timeoutMs: 2000 })
+      return (await told).selectors
+    })
+  } catch {
+    // most processes may not ask, which is as it should be
+    return selectorsOfThis()
+  }
+}
+
 /** Why there is no identity, and what to do. */
-export function withoutIdentity(why: string): IdentityError {
-  const [selector = 'unix:uid:1000', ...more] = selectorsOfThis()
-  const seen =
-    more.length === 0 ? [] : [`this process has ${[selector, ...more].join(' ')}, and others`]
+export function withoutIdentity(why: string, selectors: readonly string[]): IdentityError {
+  const selector = selectors.find((it) => it.startsWith('unix:uid:')) ?? 'unix:uid:1000'
+  const seen = selectors.length === 0 ? [] : [`this process has ${selectors.join(' ')}`]
   const register = `castellan entry create --spiffe-id spiffe://TRUST-DOMAIN/NAME --parent-id AGENT-ID --selector ${selector}`
   const lines = [
     `${why}: no registration entry fits this process`,
@@ -49,11 +65,11 @@ export function withoutIdentity(why: string): IdentityError {
   return new IdentityError('ERR_NO_IDENTITY', lines.join('\n  '))
 }
 
-function explained(error: unknown): unknown {
-  const isRefusal = error instanceof ConnectError
-  if (isRefusal && error.code === Code.PermissionDenied && /no identity/.test(error.rawMessage))
-    return withoutIdentity(error.rawMessage)
-  if (isRefusal && error.code === Code.Unimplemented)
+async function explained(error: unknown, context: Context): Promise<unknown> {
+  if (!(error instanceof ConnectError)) return error
+  if (error.code === Code.PermissionDenied && /no identity/.test(error.rawMessage))
+    return withoutIdentity(error.rawMessage, await selectorsToldOf(context))
+  if (error.code === Code.Unimplemented)
     return new IdentityError(
       'ERR_UNAVAILABLE',
       'the agent does not give this kind of SVID; WIT-SVIDs need `incubating: true` in agent.yaml',
@@ -75,7 +91,7 @@ export async function withWorkloadApi<T>(
   try {
     return await work(createClient(SpiffeWorkloadAPI, local.transport), { signal })
   } catch (error) {
-    if (!late.aborted) throw explained(error)
+    if (!late.aborted) throw await explained(error, context)
     const message = `no answer within ${timeout / 1000} s; --timeout is how long to wait`
     throw new IdentityError('ERR_DEADLINE', message)
   }

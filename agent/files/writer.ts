@@ -3,7 +3,7 @@ import { createBackoff } from '../../runtime/backoff.ts'
 import { type Clock, sleepUntil } from '../../runtime/clock.ts'
 import { createLatest, createTopic, type Running, run } from '../../runtime/lifecycle.ts'
 import type { Log } from '../../runtime/log.ts'
-import { explain, IdentityError } from '../../spiffe/errors.ts'
+import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
 import type { FileSet } from './config.ts'
 import { filesOf } from './forms.ts'
@@ -22,6 +22,8 @@ export interface SetStatus {
   readonly version: string | undefined
   /** why the newest state is not in the files; undefined when it is */
   readonly trouble: string | undefined
+  /** the identity is not given: waiting alone does not help */
+  readonly isRefused: boolean
   /** files that are left out, and why, in words */
   readonly missing: readonly string[]
   /** why its users were not told of the newest version; undefined when they were */
@@ -50,6 +52,7 @@ const notYet: Omit<SetStatus, 'folder'> = {
   notAfter: undefined,
   version: undefined,
   trouble: 'not written yet',
+  isRefused: false,
   missing: [],
   untold: undefined,
 }
@@ -70,7 +73,7 @@ function createStanding({ set: { folder, notify }, log, changed }: Writing) {
       if (!isSame && missing.length > 0) log.warn({ folder, missing }, 'files are left out')
       const isNews = notify !== undefined && version !== status.version
       const untold = isNews ? 'not told yet' : status.untold
-      become({ id, notAfter, version, missing, untold, trouble: undefined })
+      become({ id, notAfter, version, missing, untold, trouble: undefined, isRefused: false })
     },
     wrote({ id, notAfter }: Material, version: string): void {
       log.info({ folder, spiffeId: id, version, notAfter: new Date(notAfter) }, 'files written')
@@ -81,7 +84,7 @@ function createStanding({ set: { folder, notify }, log, changed }: Writing) {
       // at first there is nothing yet, which is no failure
       if (status.version === undefined) log.warn({ folder, err: error }, 'no files yet')
       else log.error({ folder, err: error }, 'files are not up to date; those that are there stay')
-      become({ trouble })
+      become({ trouble, isRefused: hasCode(error, 'ERR_NO_IDENTITY') })
     },
     told(): void {
       if (status.untold !== undefined) become({ untold: undefined })

@@ -14,6 +14,7 @@ import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { foreignDomain } from '../support/bundle-endpoint.ts'
 import { castellan, startCastellan } from '../support/command.ts'
 import { startNode, type TestNode, trustDomain } from '../support/node.ts'
+import { runCastellan } from '../support/running-command.ts'
 
 const uid = process.getuid?.()
 const idOf = (path: string) => `spiffe://${trustDomain}${path}`
@@ -49,6 +50,14 @@ describe('before anything is registered', () => {
       expect(stderr).toContain('castellan entry create --spiffe-id')
       expect(stderr).toContain(`--selector unix:uid:${uid}\n`)
     }
+  })
+
+  it('the agent tells what it sees, to who may ask its administration socket', async () => {
+    await using asked = runCastellan(['svid', 'fetch', 'x509', ...at()], {
+      CASTELLAN_AGENT_SOCKET: node.agent.adminSocket,
+    })
+    expect(await asked.ended).toBe(1)
+    expect(asked.stderr.join()).toMatch(/this process has .*unix:path:\/.*unix:uid:/)
   })
 
   it('a socket where nobody listens is named', async () => {
