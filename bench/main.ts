@@ -10,6 +10,8 @@ const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
   { name: 'issue', load: async () => (await import('./issue.ts')).issueBench },
   { name: 'issue-grpc', load: async () => (await import('./issue-grpc.ts')).issueGrpcBench },
   { name: 'pipe', load: async () => (await import('./pipe.ts')).pipeBench },
+  { name: 'propagate', load: async () => (await import('./propagate.ts')).propagateBench },
+  { name: 'restart', load: async () => (await import('./restart.ts')).restartBench },
   { name: 'start', load: async () => (await import('./start.ts')).startBench },
   { name: 'storm', load: async () => (await import('./storm.ts')).stormBench },
   { name: 'sync', load: async () => (await import('./sync.ts')).syncBench },

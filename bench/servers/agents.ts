@@ -1,0 +1,126 @@
+// Agents as processes of their own: ours, and a stock spire-agent, below either authority.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createClient } from '@connectrpc/connect'
+import { openTransport, securityHeader } from '../../client/transport.ts'
+import { SpiffeWorkloadAPI } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
+import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
+import { connectLocally, rootsOf } from '../../test/support/ca-client.ts'
+import type { AuthorityProcess } from './authorities.ts'
+import { type Usage, usageOf } from './usage.ts'
+
+/** An agent whose files are laid out: it can be started, killed and started again. */
+export interface PreparedAgent {
+  readonly program: string
+  readonly args: readonly string[]
+  readonly socket: string
+  /** path of the ID that entries name as their parent */
+  readonly parent: string
+}
+
+export interface AgentProcess extends Usage, AsyncDisposable {
+  /** Without a chance to say goodbye. */
+  kill(): Promise<void>
+}
+
+const trustDomain = 'example.org'
+
+/** A token for the agent `/NAME`, and the roots to believe; both as files in `folder`. */
+async function invite({ socket }: AuthorityProcess, folder: string, name: string): Promise<string> {
+  mkdirSync(folder, { recursive: true })
+  using local = connectLocally(socket)
+  const agentId = { trustDomain, path: `/${name}` }
+  const { value } = await local.client(Agent).createJoinToken({ ttl: 600, agentId })
+  writeFileSync(join(folder, 'token'), value)
+  writeFileSync(join(folder, 'bundle.pem'), await rootsOf(socket))
+  return value
+}
+
+export async function prepareOurAgent(
+  authority: AuthorityProcess,
+  folder: string,
+): Promise<PreparedAgent> {
+  await invite(authority, folder, 'ours')
+  const config = join(folder, 'agent.yaml')
+  const text = `trustDomain: ${trustDomain}
+authority: { address: "127.0.0.1:${authority.port}", bundle: bundle.pem }
+joinTokenFile: token
+state: state
+socket: run/agent.sock
+adminSocket: admin/agent-admin.sock
+logLevel: error
+`
+  writeFileSync(config, text)
+  const boot = join(import.meta.dirname, '../../cli/boot.mjs')
+  // the flag is that of bin/castellan
+  const args = ['--max-semi-space-size=8', boot, 'agent', 'run', '--config', config]
+  const socket = join(folder, 'run/agent.sock')
+  return { program: process.execPath, args, socket, parent: '/ours' }
+}
+
+/** `program` is a spire-agent. */
+export async function prepareStockAgent(
+  program: string,
+  authority: AuthorityProcess,
+  folder: string,
+): Promise<PreparedAgent> {
+  const token = await invite(authority, folder, 'stock')
+  const socket = join(folder, 'run/api.sock')
+  for (const part of ['data', 'run']) mkdirSync(join(folder, part), { recursive: true })
+  const config = join(folder, 'agent.conf')
+  const text = `agent {
+  data_dir = "${join(folder, 'data')}"
+  log_level = "ERROR"
+  server_address = "127.0.0.1"
+  server_port = "${authority.port}"
+  socket_path = "${socket}"
+  trust_bundle_path = "${join(folder, 'bundle.pem')}"
+  trust_domain = "${trustDomain}"
+}
+plugins {
+  NodeAttestor "join_token" { plugin_data {} }
+  KeyManager "disk" { plugin_data { directory = "${join(folder, 'data')}" } }
+  WorkloadAttestor "unix" { plugin_data {} }
+}
+`
+  writeFileSync(config, text)
+  const args = ['run', '-config', config, '-joinToken', token]
+  return { program, args, socket, parent: '/stock' }
+}
+
+export function startAgent({ program, args }: PreparedAgent): AgentProcess {
+  const child: ChildProcess = spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit'] })
+  const gone = once(child, 'exit')
+  return {
+    ...usageOf(child.pid ?? 0),
+    async kill() {
+      child.kill('SIGKILL')
+      await gone
+    },
+    async [Symbol.asyncDispose]() {
+      child.kill()
+      await gone
+    },
+  }
+}
+
+/** Calls `onIds` with the IDs of each answer, until it is stopped; connects again and again before that. */
+export async function followIds(
+  socket: string,
+  onIds: (ids: readonly string[]) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    using local = openTransport({ kind: 'unix', path: socket }, { interceptors: [securityHeader] })
+    try {
+      const client = createClient(SpiffeWorkloadAPI, local.transport)
+      for await (const { svids } of client.fetchX509SVID({}, { signal }))
+        onIds(svids.map(({ spiffeId }) => spiffeId))
+    } catch {
+      // nobody listens yet, or has nothing for us yet
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+}
