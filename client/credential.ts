@@ -10,7 +10,7 @@ import type { OwnSvid, SvidPicker, X509Source } from './x509-source.ts'
 /** What TLS needs of a source. */
 export type TlsSource = Pick<
   X509Source,
-  'current' | 'ready' | 'subscribe' | 'svid' | 'bundles' | 'revoked'
+  'current' | 'ready' | 'trouble' | 'subscribe' | 'svid' | 'bundles' | 'revoked'
 >
 
 export interface Showing {

@@ -10,6 +10,11 @@ const codes: ReadonlyMap<Code, ErrorCode> = new Map<Code, ErrorCode>([
   [Code.ResourceExhausted, 'ERR_EXHAUSTED'],
 ])
 
+/** Why `source` was not ready: what it has met, or that it was not answered at all. */
+export function notReady(source: { trouble(): unknown }, error: unknown): IdentityError {
+  return failureOf(source.trouble() ?? error)
+}
+
 /** `codeOf` says what a status means here where it means something else than elsewhere. */
 export function failureOf(
   error: unknown,

@@ -12,6 +12,8 @@ export interface Followed<T> extends AsyncDisposable {
   current(): T | undefined
   /** Resolves with the first state; rejects when the signal is aborted first. */
   ready(signal: AbortSignal): Promise<T>
+  /** Why the last attempt failed; undefined when it did not. */
+  trouble(): unknown
   /** Called after each change; undefined when the identity was withdrawn. */
   subscribe(listener: (state: T | undefined) => void): Disposable
 }

@@ -9,7 +9,7 @@ import { type Jws, readJws } from '../spiffe/jws.ts'
 import { type JwtSvid, verifyJwtSvid } from '../spiffe/jwt-svid.ts'
 import { expiryOf, issuedAtOf, subjectOf } from '../spiffe/token-claims.ts'
 import type { Endpoint } from './endpoint.ts'
-import { failureOf } from './failure.ts'
+import { failureOf, notReady } from './failure.ts'
 import type { Followed, SourceOptions } from './followed.ts'
 import { jwtBundlesOf } from './jwt-bundles.ts'
 import { untilAborted } from './signals.ts'
@@ -154,7 +154,7 @@ export function startJwtSource(endpoint: Endpoint, options: SourceOptions = {}):
     async verify(token, audience, { signal, leeway = 0 } = {}) {
       await bundles.ready(limited(signal).signal).catch((error: unknown) => {
         signal?.throwIfAborted()
-        throw failureOf(error)
+        throw notReady(bundles, error)
       })
       const known = bundles.current()
       if (known === undefined) {

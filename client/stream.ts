@@ -33,6 +33,7 @@ export function followStream<Message, T>(
   const first = Promise.withResolvers<T>()
   first.promise.catch(() => {})
   let current: T | undefined
+  let trouble: unknown
 
   function publish(state: T | undefined): void {
     current = state
@@ -45,6 +46,7 @@ export function followStream<Message, T>(
     const client = createClient(SpiffeWorkloadAPI, local.transport)
     for await (const message of open(client, { signal })) {
       publish(read(message))
+      trouble = undefined
       backoff.reset()
     }
   }
@@ -58,6 +60,7 @@ export function followStream<Message, T>(
         if (signal.aborted) return
         const code = error instanceof ConnectError ? error.code : undefined
         if (code === Code.PermissionDenied && current !== undefined) publish(undefined)
+        trouble = error
         onTrouble(error)
         if (code !== undefined && final.has(code)) {
           first.reject(error)
@@ -71,6 +74,7 @@ export function followStream<Message, T>(
   return {
     current: () => current,
     ready: (signal) => untilAborted(first.promise, signal),
+    trouble: () => trouble,
     subscribe: (listener) => topic.subscribe(listener),
     [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose](),
   }

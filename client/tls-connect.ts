@@ -6,6 +6,7 @@ import { hasCode, IdentityError } from '../spiffe/errors.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import type { Matcher } from '../spiffe/match.ts'
 import { clientContext, type TlsSource } from './credential.ts'
+import { notReady } from './failure.ts'
 import { admitPeer, peerOf, requireMatcher } from './peer.ts'
 import { untilAborted } from './signals.ts'
 import type { SvidPicker } from './x509-source.ts'
@@ -79,7 +80,10 @@ export async function connectTls(
   requireMatcher(accept)
   const limit = AbortSignal.timeout(patience)
   const ended = signal === undefined ? limit : AbortSignal.any([signal, limit])
-  await source.ready(ended)
+  await source.ready(ended).catch((error: unknown) => {
+    signal?.throwIfAborted()
+    throw notReady(source, error)
+  })
   const context = clientContext(source, { clock, ...(pick === undefined ? {} : { pick }) })
   if (context === undefined) {
     throw new IdentityError('ERR_NO_IDENTITY', 'this side has no such identity at present')

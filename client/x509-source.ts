@@ -129,6 +129,7 @@ export function startX509Source(endpoint: Endpoint, options: SourceOptions = {})
   return {
     current: () => answers.current()?.context,
     ready: async (signal) => (await answers.ready(signal)).context,
+    trouble: answers.trouble,
     subscribe: (listener) => answers.subscribe((answer) => listener(answer?.context)),
     svid: (pick = ([first]) => first) => {
       const context = answers.current()?.context

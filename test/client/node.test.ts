@@ -1,6 +1,6 @@
 // The library on a real node: an authority, an agent, and this process as their workload.
 import { createClient } from '@connectrpc/connect'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { startJwtSource } from '../../client/jwt-source.ts'
 import { connectTls } from '../../client/tls-connect.ts'
 import { startTlsServer } from '../../client/tls-server.ts'
@@ -48,6 +48,19 @@ describe('on a node', () => {
     const again = await connectTls(source, { ...at, port: server.port })
     expect(await nextOf(again.socket)).toBe(`hello ${here}`)
     again.socket.destroy()
+  })
+
+  it('goes on with what it has while the agent is away, and with its successor', async () => {
+    await using x509 = startX509Source(endpoint())
+    await using tokens = startJwtSource(endpoint())
+    const before = await x509.ready(patience())
+    const { token } = await tokens.fetch('a', { signal: patience() })
+    await node.restartAgent()
+    expect(x509.current()?.svids[0].id).toBe(before.svids[0].id)
+    expect((await tokens.fetch('a')).token).toBe(token)
+    const other = await vi.waitFor(() => tokens.fetch('b'), { timeout: 60_000, interval: 100 })
+    expect(other.id).toBe(here)
+    await until(x509, () => x509.trouble() === undefined && x509.current() !== before)
   })
 
   it('WA-18 WA-23 gives tokens, and says of others whether they are valid', async () => {

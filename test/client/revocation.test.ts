@@ -1,3 +1,4 @@
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { signCrl } from '../../ca/crl.ts'
 import { type DevCa, issueDev, makeDevCa } from '../../certs-dev/authority.ts'
@@ -63,6 +64,24 @@ describe('revocation lists', () => {
     for (const bad of [Buffer.from('x'), whole.subarray(0, -1), Buffer.concat([whole, whole])]) {
       expect(() => revocationOf([bad])).toThrow('malformed revocation list')
     }
+  })
+
+  it('are read or refused, whatever their bytes', () => {
+    const whole = listOf(parent, svid.serial, serialOf(parent))
+    fc.assert(
+      fc.property(fc.nat(whole.length - 1), fc.nat(255), (i, byte) => {
+        const changed = Buffer.from(whole)
+        changed[i] = byte
+        try {
+          const said = revocationOf([changed])(path)
+          // what still revokes is what was signed
+          expect(said === undefined || changed.equals(whole)).toBe(true)
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'ERR_CERTIFICATE' })
+        }
+      }),
+      { numRuns: 300 },
+    )
   })
 
   it('end live connections and keep new ones from being made, on both sides', async () => {

@@ -30,6 +30,7 @@ export function tlsSource(svid: OwnSvid, ...bundles: readonly X509Bundle[]): Mov
   const source: MovableSource = {
     current: () => current,
     ready: async () => current ?? { svids: [svid], bundles: bundleSourceOf() },
+    trouble: () => undefined,
     subscribe: (listener) => topic.subscribe(listener),
     svid: (pick = ([first]) => first) => current && pick(current.svids),
     bundles: () => known,

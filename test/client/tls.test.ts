@@ -1,5 +1,6 @@
 import { createPublicKey } from 'node:crypto'
 import { connect, type TLSSocket } from 'node:tls'
+import { Code, ConnectError } from '@connectrpc/connect'
 import { describe, expect, it } from 'vitest'
 import { makeDevCa } from '../../certs-dev/authority.ts'
 import { subjectKeyIdentifier } from '../../certs-dev/extensions.ts'
@@ -188,6 +189,25 @@ describe('mutual TLS', () => {
     const reason = new Error('enough')
     const signal = AbortSignal.abort(reason)
     await expect(connectTls(clientSource(), { ...at(1), signal })).rejects.toBe(reason)
+  })
+
+  it('says why there is no identity to begin with', async () => {
+    const why = new ConnectError('no identity issued', Code.PermissionDenied)
+    const never: MovableSource = {
+      ...clientSource(),
+      ready: (signal) => Promise.reject(signal.reason ?? new Error('in vain')),
+      trouble: () => why,
+    }
+    await expect(connectTls(never, at(1))).rejects.toMatchObject({
+      code: 'ERR_NO_IDENTITY',
+      message: 'no identity issued',
+      cause: why,
+    })
+    const silent = { ...never, trouble: () => undefined }
+    await expect(connectTls(silent, at(1))).rejects.toMatchObject({
+      code: 'ERR_UNAVAILABLE',
+      message: 'no answer from the agent',
+    })
   })
 
   it('never resumes a session', async () => {

@@ -167,11 +167,13 @@ describe('an X509 source', () => {
     const context = await api.source.ready(patience())
     const error = await api.trouble(new IdentityError('ERR_UNAVAILABLE', 'later'))
     expect(error).toMatchObject({ code: 14 })
+    expect(api.source.trouble()).toBe(error)
     await api.clock.asleep()
     expect(api.waits()).toBe(1)
     expect(api.source.current()).toBe(context)
     await api.retry()
     expect(idOf(await api.change(answer('spiffe://td/b')))).toBe('spiffe://td/b')
+    expect(api.source.trouble()).toBeUndefined()
   })
 
   it.each([
