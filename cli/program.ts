@@ -133,7 +133,7 @@ const descriptions: Readonly<Record<string, string>> = {
   issued: 'the certificates that were issued',
   doctor: 'what is wrong on a node or at an authority, and what to do about it',
   inspect: 'what a SPIFFE ID, certificate, bundle, token or request is, and which rules it breaks',
-  svid: 'certificates and tokens that prove an identity: verify them',
+  svid: 'certificates and tokens that prove an identity: fetch, watch, write to files, verify',
   policy: 'authorization policies and the denials they led to',
   config: 'configuration files',
 }

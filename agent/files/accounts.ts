@@ -53,6 +53,7 @@ export function createAccounts(options: AccountsOptions = {}): Accounts {
     user: (name) => numberIn(passwd, name),
     group: (name) => numberIn(group, name),
     whyNot(uid, gid) {
+      if (uid === undefined && gid === undefined) return undefined
       const { uid: own, groups, mayGive } = self()
       if (mayGive) return undefined
       if (uid !== undefined && uid !== own)

@@ -13,7 +13,7 @@ import {
 import { join } from 'node:path'
 import { connect } from 'node:tls'
 import { createClient } from '@connectrpc/connect'
-import { createLocalJWKSet, jwtVerify } from 'jose'
+import { createLocalJWKSet, decodeJwt, jwtVerify } from 'jose'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { openTransport } from '../../../client/transport.ts'
 import {
@@ -185,6 +185,25 @@ describe('files that the agent writes', () => {
     expect((await untilSet('web', isWhole)).version).toBe(before)
     await node.startAuthority()
   })
+
+  it('have a new token again and again', async () => {
+    await createClient(Entry, node.local).batchUpdateEntry({
+      entries: [{ id: entryId, jwtSvidTtl: 8 }],
+      inputMask: { jwtSvidTtl: true },
+    })
+    const seen = new Set<string>()
+    const isShort = ({ iat = 0, exp = 0 }) => exp - iat <= 8
+    await untilSet('web', () => {
+      const token = read('web/current/db.jwt')
+      if (isShort(decodeJwt(token))) seen.add(token)
+      return seen.size === 3
+    })
+    await createClient(Entry, node.local).batchUpdateEntry({
+      entries: [{ id: entryId, jwtSvidTtl: 3600 }],
+      inputMask: { jwtSvidTtl: true },
+    })
+    await untilSet('web', () => !isShort(decodeJwt(read('web/current/db.jwt'))))
+  }, 120_000)
 
   it('are never those of an administrator', async () => {
     const entry = {

@@ -1,6 +1,6 @@
 // Sets of files as they follow what they are made of, and who is told of it.
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { audienceKey } from '../../../agent/files/material.ts'
@@ -138,6 +138,46 @@ describe('what is in the files', () => {
     expect([...lines, ...again.lines].join()).not.toMatch(/changeit|another/)
   })
 })
+
+it('a token is written anew when it is due', async () => {
+  const [until, later] = [Date.now() + 50, Number.POSITIVE_INFINITY]
+  const withToken = (token: string, until: number) =>
+    newMaterial({ until, tokens: new Map([[audienceKey(['db']), token]]) })
+  const states = [withToken('first', until), withToken('second', later)]
+  const source = {
+    ...createTestSource(newMaterial()),
+    now: async () => states.shift() ?? newMaterial(),
+  }
+  const files = '{ name: t, holds: jwt, audience: [db] }'
+  const { writer, read } = start(`[{ folder: tls, files: [${files}] }]`, source)
+  await untilStatus(writer, ({ version }) => version === 'v2')
+  expect(read('t')).toBe('second')
+})
+
+const isRoot = process.geteuid?.() === 0
+
+it.skipIf(!isRoot)(
+  `files have an owner of their own (${isRoot ? 'as root' : 'not as this user'})`,
+  async () => {
+    const source = createTestSource(newMaterial())
+    const whose = 'owner: 65534, group: 65533, mode: "0640"'
+    const { writer, folder } = start(`[{ folder: tls, ${whose}, files: [${pair}] }]`, source)
+    await untilStatus(writer, ({ version }) => version === 'v1')
+    const at = join(folder, 'tls/v1')
+    const facts = [at, join(at, 'tls.key')].map((path) => {
+      const { uid, gid, mode } = statSync(path)
+      return [uid, gid, (mode & 0o7777).toString(8)]
+    })
+    expect(facts).toEqual([
+      [65534, 65533, '750'],
+      [65534, 65533, '640'],
+    ])
+    // known again, and not written once more
+    const again = start(`[{ folder: tls, ${whose}, files: [${pair}] }]`, source, folder)
+    await untilStatus(again.writer, ({ trouble }) => trouble === undefined)
+    expect(again.writer.status()[0]?.version).toBe('v1')
+  },
+)
 
 describe('who uses the files', () => {
   it('is signalled after each change', async () => {
