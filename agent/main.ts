@@ -11,6 +11,7 @@ import type { Log } from '../runtime/log.ts'
 import { selfTest } from '../runtime/self-test.ts'
 import { adminService } from './admin.ts'
 import type { Caller } from './attest/caller.ts'
+import { mostPerUser } from './attest/crowd.ts'
 import { startBroker } from './broker/listener.ts'
 import type { AgentConfig } from './config.ts'
 import { type Core, type CoreOptions, openCore } from './core.ts'
@@ -38,7 +39,7 @@ export interface RunOptions {
 }
 
 // everyone on the node may connect, and asks for little
-const publicLimits = { messageBytes: 1024 * 1024, connections: 4096 } as const
+const publicLimits = { messageBytes: 1024 * 1024, connections: 4 * mostPerUser } as const
 
 function startPublic(core: Core, serving: Serving): Promise<GrpcServer<Caller>> {
   const { config, knowledge, ledger, clock, log } = core
