@@ -66,7 +66,12 @@ export function createHttp2Sessions(
   return {
     authority,
     async request(method, path, headers, requestOptions) {
-      const session = await connected()
+      let session = await connected()
+      // one that has ended does not always say so
+      if (session.destroyed || session.closed) {
+        current = undefined
+        session = await connected()
+      }
       const all = { ...headers, ':method': method, ':path': path }
       return session.request(all, requestOptions)
     },
