@@ -2,6 +2,7 @@
 // `current` names the newest and is replaced by rename. The version before it stays for those who still read it.
 import { randomBytes } from 'node:crypto'
 import {
+  chmod,
   lstat,
   mkdir,
   open,
@@ -12,7 +13,7 @@ import {
   rm,
   symlink,
 } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { errnoOf } from '../../runtime/errno.ts'
 import { hasCode, IdentityError } from '../../spiffe/errors.ts'
 
@@ -165,6 +166,14 @@ async function tidy(folder: string, current: number): Promise<void> {
   }
 }
 
+/** Whoever the files are for has to come by; what is private lies in folders of its own. */
+async function makeFolder(folder: string): Promise<void> {
+  const first = await mkdir(folder, { recursive: true })
+  if (first === undefined) return
+  // whatever the umask
+  for (let at = folder; at.length >= first.length; at = dirname(at)) await chmod(at, 0o755)
+}
+
 /** What people call it; the cause names it. */
 const reasons: Readonly<Record<string, string>> = {
   ENOSPC: 'the disk is full',
@@ -211,7 +220,7 @@ export async function publish(
 ): Promise<Published> {
   const { folder, owner } = place
   try {
-    await mkdir(folder, { recursive: true, mode: 0o755 })
+    await makeFolder(folder)
     const current = (await linked(folder, link)) ?? 0
     await tidy(folder, current)
     const version = `v${current}`

@@ -72,6 +72,20 @@ describe('a set of files', () => {
     expect(modeOf(join(place.folder, 'current', 'key.pem'))).toBe(0o600)
   })
 
+  it('is as open as that under any umask', async () => {
+    const before = process.umask(0o077)
+    onTestFinished(() => void process.umask(before))
+    const { folder, owner } = newPlace()
+    const place = { folder: join(folder, 'deep'), owner }
+    await publish(
+      place,
+      setOf('a').map((file) => ({ ...file, mode: 0o644 })),
+    )
+    const modes = [folder, place.folder, join(place.folder, 'v1')].map(modeOf)
+    expect(modes).toEqual([0o755, 0o755, 0o755])
+    expect(modeOf(join(place.folder, 'v1/key.pem'))).toBe(0o644)
+  })
+
   it('is not written when nothing changed', async () => {
     const place = newPlace()
     await publish(place, setOf('a'))
