@@ -1,5 +1,6 @@
 // `npm run conformance`: every line of the SPIFFE standards against our tests and our own agent.
 // `-- --socket PATH`: only what can be seen at that agent's socket. `-- --stock`: at that of a stock spire-agent.
+// `-- --results FILE`: our tests are not run again, a JSON report of vitest says how they went.
 // `-- --markdown`: our own run and the stock one, written into docs/conformance.md.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -32,10 +33,10 @@ const howToRegister = `nothing is registered for this process. Ask the agent's a
   spire-server entry create -parentID AGENT-ID -spiffeID spiffe://TRUST-DOMAIN/conformance/one -hint one -selector unix:uid:${process.getuid?.()}
   castellan entry create --parent-id AGENT-ID --spiffe-id spiffe://TRUST-DOMAIN/conformance/one --hint one --selector unix:uid:${process.getuid?.()}`
 
-async function judgeOwn(): Promise<readonly Verdict[]> {
+async function judgeOwn(results?: string): Promise<readonly Verdict[]> {
   await using own = await startOwn()
   const seen = await liveEvidence(own.socket, own.backstage)
-  return judge(lines, [...seen, ...(await testEvidence())])
+  return judge(lines, [...seen, ...(await testEvidence(results))])
 }
 
 async function judgeStarted(subject: Subject): Promise<readonly Verdict[]> {
@@ -84,6 +85,7 @@ async function main(args: readonly string[]): Promise<number> {
     args: [...args],
     options: {
       socket: { type: 'string' },
+      results: { type: 'string' },
       stock: { type: 'boolean', default: false },
       markdown: { type: 'boolean', default: false },
     },
@@ -91,7 +93,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (values.markdown) return writeRecord()
   if (values.stock) return showStock()
   if (values.socket !== undefined) return showSocket(values.socket)
-  return show(await judgeOwn())
+  return show(await judgeOwn(values.results))
 }
 
 process.exitCode = await main(process.argv.slice(2)).catch((error: unknown) => {

@@ -58,10 +58,16 @@ async function runVitest(files: readonly string[]): Promise<Results> {
 
 const firstLine = (text = '') => text.split('\n')[0] ?? ''
 
-/** Runs every test whose name has an id. A file that does not run fails the lines that stand in it. */
-export async function testEvidence(): Promise<readonly Evidence[]> {
+/**
+ * Runs every test whose name has an id, or reads what an earlier run has written into `results`. A file that
+ * does not run fails the lines that stand in it.
+ */
+export async function testEvidence(results?: string): Promise<readonly Evidence[]> {
   const named = filesThatName()
-  const { testResults } = await runVitest([...named.keys()])
+  const { testResults } =
+    results === undefined
+      ? await runVitest([...named.keys()])
+      : Results.parse(JSON.parse(readFileSync(results, 'utf8')))
   return testResults.flatMap(({ name, message, assertionResults }): Evidence[] => {
     const file = relative(root, name)
     if (assertionResults.length === 0) {
