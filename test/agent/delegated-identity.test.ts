@@ -93,6 +93,8 @@ describe('Delegated identity', () => {
         entry('/admin', { admin: true }),
         entry('/downstream', { downstream: true }),
         entry('/plain', {}),
+        // is there already unless this test runs alone
+        entry('/delegate', { selectors: [{ type: 'unix', value: `uid:${uid}` }] }),
       ],
     })
     const selectors = [{ type: 'custom', value: 'powerful' }]

@@ -61,7 +61,7 @@ describe('federated bundles', () => {
     expect(second.nextPageToken).toBe('')
   })
 
-  it('FE-5 are updated by mask, and set whether they are there or not', async () => {
+  it('are updated by mask, and set whether they are there or not', async () => {
     const changed = bundleOf('a.test', { refreshHint: 60n, jwtAuthorities: [] })
     const inputMask = { refreshHint: true }
     const updated = await bundles().batchUpdateFederatedBundle({ bundle: [changed], inputMask })
@@ -129,6 +129,16 @@ describe('federated bundles', () => {
     })
     expect(codes(await remove('b.test', Mode.RESTRICT))).toEqual([5])
     expect(await denialOf(remove('c.test', 7 as Mode))).toMatchObject({ code: 'InvalidArgument' })
+  })
+
+  it('FE-5 that an operator sets take the place of stored ones', async () => {
+    const set = (bundle: ReturnType<typeof bundleOf>) =>
+      bundles().batchSetFederatedBundle({ bundle: [bundle] })
+    await set(bundleOf('replaced.test'))
+    await set(bundleOf('replaced.test', { refreshHint: 60n, jwtAuthorities: [] }))
+    const stored = await bundles().getFederatedBundle({ trustDomain: 'replaced.test' })
+    expect(stored).toMatchObject({ refreshHint: 60n, jwtAuthorities: [] })
+    await bundles().batchDeleteFederatedBundle({ trustDomains: ['replaced.test'] })
   })
 
   it('are never a way to put keys of another trust domain into our own bundle', async () => {
