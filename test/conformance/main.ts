@@ -65,8 +65,8 @@ async function showStock(): Promise<number> {
   return show(await judgeStarted(subject))
 }
 
-async function writeRecord(): Promise<number> {
-  const own = await judgeOwn()
+async function writeRecord(results?: string): Promise<number> {
+  const own = await judgeOwn(results)
   await using subject = await startStock(console.error)
   const stock = await judgeStarted(subject)
   const columns = [
@@ -90,7 +90,7 @@ async function main(args: readonly string[]): Promise<number> {
       markdown: { type: 'boolean', default: false },
     },
   })
-  if (values.markdown) return writeRecord()
+  if (values.markdown) return writeRecord(values.results)
   if (values.stock) return showStock()
   if (values.socket !== undefined) return showSocket(values.socket)
   return show(await judgeOwn(values.results))
