@@ -1,6 +1,7 @@
 // castellan.workload.v1.AgentAdmin: what a person at the node may ask.
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AgentAdmin, type AgentStatusSchema } from '../proto/gen/castellan/workload/v1/admin_pb.js'
+import type { UnreadStream } from '../runtime/grpc/reading.ts'
 import { type Service, service } from '../runtime/grpc/service.ts'
 import { createLatest } from '../runtime/lifecycle.ts'
 import type { Caller } from './attest/caller.ts'
@@ -14,6 +15,8 @@ export interface AdminOptions
   extends Pick<Core, 'knowledge' | 'cache' | 'ledger' | 'session' | 'disk'> {
   readonly explain: ExplainProcess
   readonly files: Pick<FileWriter, 'status' | 'onChange'>
+  /** streams of the public socket that are late */
+  readonly unread: () => readonly UnreadStream<Caller>[]
 }
 
 const fileSetMessage = (it: SetStatus) => ({
@@ -24,6 +27,11 @@ const fileSetMessage = (it: SetStatus) => ({
   trouble: it.trouble ?? '',
   missing: [...it.missing],
   untold: it.untold ?? '',
+})
+
+const unreadMessage = ({ method, peer, unreadFor }: UnreadStream<Caller>) => ({
+  ...{ method, pid: peer.process.pid, uid: peer.process.uid },
+  milliseconds: BigInt(Math.round(unreadFor)),
 })
 
 const mostNear = 10
@@ -52,6 +60,32 @@ function matchesOf(selectors: ReadonlySet<string>, knowledge: Knowledge) {
   }
 }
 
+interface Parties {
+  readonly source: string
+  readonly destination: string
+}
+
+/** Of a caller or to a callee; of any where that is empty. */
+function between<T extends Parties>(all: readonly T[], { source, destination }: Parties): T[] {
+  return all.filter(
+    (it) =>
+      (source === '' || it.source === source) &&
+      (destination === '' || it.destination === destination),
+  )
+}
+
+function whatWasDecided(ledger: Core['ledger']) {
+  return {
+    listFlows: (asked: Parties) => ({
+      flows: between(ledger.flows(), asked).sort((one, other) => Number(other.count - one.count)),
+    }),
+    listDenials({ limit, ...asked }: Parties & { readonly limit: number }) {
+      const found = between(ledger.denials(), asked)
+      return { denials: limit === 0 ? found : found.slice(0, limit) }
+    },
+  }
+}
+
 export function adminService({
   knowledge,
   cache,
@@ -60,9 +94,10 @@ export function adminService({
   disk,
   explain,
   files,
+  unread,
 }: AdminOptions): Service<Caller> {
   function status(): MessageInitShape<typeof AgentStatusSchema> {
-    const { svid, trouble } = session.status()
+    const { svid, trouble, unsaved } = session.status()
     const identities = [...cache.svids.values()].map((it) => ({
       spiffeId: it.id,
       entryId: it.entryId,
@@ -89,8 +124,9 @@ export function adminService({
       identities,
       sidecars,
       policyVersion: knowledge.policies()?.version ?? 0n,
-      diskTrouble: disk.trouble() ?? '',
+      diskTrouble: disk.trouble() ?? unsaved ?? '',
       files: files.status().map(fileSetMessage),
+      unread: unread().map(unreadMessage),
     }
   }
 
@@ -118,15 +154,6 @@ export function adminService({
         ...matchesOf(selectors, knowledge),
       }
     },
-    listDenials({ limit, source, destination }) {
-      const found = ledger
-        .denials()
-        .filter(
-          (it) =>
-            (source === '' || it.source === source) &&
-            (destination === '' || it.destination === destination),
-        )
-      return { denials: limit === 0 ? [...found] : found.slice(0, limit) }
-    },
+    ...whatWasDecided(ledger),
   })
 }

@@ -14,7 +14,6 @@ import {
   bundleToPem,
   type X509Bundle,
 } from '../spiffe/bundle.ts'
-import { IdentityError } from '../spiffe/errors.ts'
 import { spiffeIdOf } from '../spiffe/id.ts'
 import { matchId } from '../spiffe/match.ts'
 import { toPem } from '../spiffe/pem.ts'
@@ -24,23 +23,6 @@ import type { AgentSvid } from './own-svid.ts'
 
 export interface AuthorityLink extends Disposable {
   readonly transport: Transport
-}
-
-/** Where the authority is: several, where several share a store. */
-export interface Addresses {
-  current(): Address
-  /** The next one is current from now on. */
-  fail(): void
-}
-
-export function createAddresses(all: readonly Address[]): Addresses {
-  let at = 0
-  const current = () => {
-    const address = all[at % all.length]
-    if (address === undefined) throw new IdentityError('ERR_CONFIG', 'no address of an authority')
-    return address
-  }
-  return { current, fail: () => void at++ }
 }
 
 export interface LinkOptions {

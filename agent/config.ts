@@ -70,12 +70,25 @@ function agentConfig(file: string) {
       socket: path,
       /** administration socket, mode 0600; in another folder than `socket` */
       adminSocket: path,
+      /** host:port of /livez, /readyz and /metrics, by HTTP; nobody listens when left out */
+      operations: address.optional(),
       /** addresses of services, by the names that proxy specs use */
       services: z.record(z.string(), z.array(serviceAddress).min(1)).default({}),
       /** how processes are told apart; by user, groups and program when left out */
       attestors: attestorsConfig(path),
       /** files of SVIDs for programs that cannot ask: docs/files.md */
       files: agentFileSets(path),
+      /** what one user of the node may take of the public socket; others are served meanwhile */
+      limits: z
+        .strictObject({
+          /** connections at once; each takes two file descriptors */
+          connections: z.int().min(1).max(100_000).default(4096),
+          /** new calls each second, in the long run */
+          callsPerSecond: z.int().min(1).max(1_000_000).default(500),
+          /** new calls at once, after a while without any */
+          callsAtOnce: z.int().min(1).max(1_000_000).default(10_000),
+        })
+        .prefault({}),
       /** Envoy's secrets */
       sds: sdsConfig.prefault({}),
       /** serve what the standards call incubating: the WIT profile */

@@ -1,7 +1,6 @@
 // The control stream of a castellan authority: what it pushes is taken in, put to use and acknowledged.
-import type { MessageInitShape } from '@bufbuild/protobuf'
 import { createClient } from '@connectrpc/connect'
-import { type AgentMessageSchema, Control } from '../proto/gen/castellan/control/v1/control_pb.js'
+import { Control } from '../proto/gen/castellan/control/v1/control_pb.js'
 import { createLatest, every } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { bundleSourceOf } from '../spiffe/bundle.ts'
@@ -9,8 +8,9 @@ import { IdentityError } from '../spiffe/errors.ts'
 import { verifySvid } from '../spiffe/svid.ts'
 import type { Work } from './calls.ts'
 import type { Knowledge } from './knowledge.ts'
-
-type Outgoing = MessageInitShape<typeof AgentMessageSchema>
+import { saying } from './saying.ts'
+import { policiesInUse } from './sidecar/in-use.ts'
+import type { Ledger } from './sidecar/ledger.ts'
 
 const longestSilence = 60_000
 
@@ -20,8 +20,10 @@ export type Follow = (work: Work, following: Following) => Promise<never>
 export interface Following {
   /** a message was taken in */
   readonly connected: () => void
-  /** Puts the bundle on disk. */
-  readonly persist: () => void
+  /** Puts the bundle on disk; false when the disk does not take it. */
+  readonly persist: () => boolean
+  /** Resolves once what was taken in is told to the workloads too. */
+  readonly told: (signal: AbortSignal) => Promise<void>
   readonly log: Log
 }
 
@@ -37,45 +39,49 @@ function rehearse(canaries: readonly Uint8Array[], knowledge: Knowledge, now: nu
 }
 
 /**
- * Follows the control stream: each message is taken in, a bundle is on disk before it is acknowledged.
+ * Follows the control stream: each message is taken in, a bundle is on disk before it is acknowledged. A disk
+ * that takes nothing is no reason to break off: it is tried again with each message.
  * Never returns; throws when the stream ends, or nothing was heard for three heartbeats.
  */
-export const followControl: Follow = async (
-  { transport, knowledge, clock, signal },
-  { connected, persist, log },
-) => {
+async function follow(
+  { transport, knowledge, clock, signal }: Work,
+  { connected, persist, told, log }: Following,
+  ledger: Ledger,
+): Promise<never> {
   const silent = new AbortController()
   const either = AbortSignal.any([signal, silent.signal])
   using acknowledgements = createLatest<bigint>(either)
-  const place = knowledge.place()
-  async function* outgoing(): AsyncGenerator<Outgoing> {
-    yield { message: { case: 'hello', value: { ...place, version: '0.1.0' } } }
-    for await (const cursor of acknowledgements) {
-      yield { message: { case: 'acknowledged', value: { cursor } } }
-    }
-  }
+  const hello = { ...knowledge.place(), version: '0.1.0' }
+  const words = { hello, acknowledgements, told, inUse: policiesInUse(knowledge, ledger) }
   let heard = clock.monotonic()
   let canaries: readonly Uint8Array[] = []
+  let isKept = true
   await using _ = every(clock, 5000, () => {
     if (clock.monotonic() - heard > longestSilence)
       silent.abort(new Error('the authority is silent'))
   })
   const client = createClient(Control, transport)
-  for await (const message of client.subscribe(outgoing(), { signal: either })) {
+  for await (const message of client.subscribe(saying(words, either), { signal: either })) {
     heard = clock.monotonic()
     knowledge.apply(message)
     if (message.bundle !== undefined) {
-      persist()
+      isKept = false
       canaries = message.canaries
     }
+    isKept ||= persist()
     // with each heartbeat too: a clock that was behind may be right by now
     const failure = rehearse(canaries, knowledge, clock.now())
-    knowledge.rehearsed(failure === undefined)
+    knowledge.settled(failure === undefined && isKept)
     if (failure !== undefined) log.error({ err: failure }, 'a new authority cannot be believed')
-    // one that does not pass the rehearsal stays where it was: it holds the rotation up, and the authority
-    // shows it
+    // one that does not pass the rehearsal, or cannot write, stays where it was: it holds the rotation up,
+    // and the authority shows it
     acknowledgements.push(knowledge.place().cursor)
     connected()
   }
   throw new IdentityError('ERR_UNAVAILABLE', 'the authority ended the stream')
+}
+
+/** `ledger` knows what the node's sidecars have put to use. */
+export function followControl(ledger: Ledger): Follow {
+  return (work, following) => follow(work, following, ledger)
 }

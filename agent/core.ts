@@ -3,15 +3,15 @@
 import type { Clock } from '../runtime/clock.ts'
 import type { Running } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
-import { createAddresses } from './authority.ts'
+import { createAddresses } from './addresses.ts'
+import { type Audience, createAudience } from './audience.ts'
 import type { AgentConfig } from './config.ts'
-import { followControl } from './control.ts'
+import type { Follow } from './control.ts'
 import { type DiskCache, openDiskCache, type Part } from './disk-cache.ts'
 import { createKnowledge, type Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
 import { createSession, type Session } from './session.ts'
 import { createLedger, type Ledger } from './sidecar/ledger.ts'
-import { followSpire } from './spire-sync.ts'
 import { openState, type StateFile, secretIn } from './state.ts'
 import { createSvidCache, type SvidCache } from './svid-cache.ts'
 import { renewSvids } from './svid-renewal.ts'
@@ -24,6 +24,7 @@ export interface Core extends AsyncDisposable {
   readonly tokens: TokenCache
   readonly session: Session
   readonly ledger: Ledger
+  readonly audience: Audience
   readonly disk: Pick<DiskCache, 'trouble'>
   readonly clock: Clock
   readonly log: Log
@@ -39,7 +40,14 @@ export interface CoreOptions {
   readonly between?: ((step: 'unsaved' | 'saved', svid: AgentSvid) => void) | undefined
 }
 
-const follows = { castellan: () => followControl, spire: () => followSpire() } as const
+/** Loaded when the authority is connected to. */
+type Follows = Readonly<
+  Record<AgentConfig['authority']['kind'], (ledger: Ledger) => Promise<Follow>>
+>
+const follows: Follows = {
+  castellan: async (ledger) => (await import('./control.ts')).followControl(ledger),
+  spire: async () => (await import('./spire-sync.ts')).followSpire(),
+}
 
 function stoppable(file: StateFile, between: CoreOptions['between']): StateFile {
   if (between === undefined) return file
@@ -78,17 +86,19 @@ export function openCore(options: CoreOptions): Core {
     cache.restore(identities.svids)
     tokens.restore(identities.tokens)
   }
+  const audience = createAudience(clock)
+  const ledger = createLedger()
   const session = createSession({
     ...{ config, knowledge, state, clock, log },
     addresses: createAddresses(config.authority.address),
     svid: known?.svid,
-    follow: follows[config.authority.kind](),
+    follow: () => follows[config.authority.kind](ledger),
     forget: disk.forget,
+    told: audience.caughtUp,
   })
   const running = new AsyncDisposableStack()
   return {
-    ...{ config, knowledge, cache, tokens, session, disk, clock, log },
-    ledger: createLedger(),
+    ...{ config, knowledge, cache, tokens, session, ledger, disk, audience, clock, log },
     start() {
       const kept = {
         knowledge: knowledge.snapshot,

@@ -1,4 +1,6 @@
 // Registration entries as an agent uses them: which apply to a process that has certain selectors.
+import type { Labels } from '../policies/language/policy.ts'
+import type { EntryLabels } from '../proto/gen/castellan/entry/v1/labels_pb.js'
 import type { Entry } from '../proto/gen/spire/api/types/entry_pb.js'
 import type { Clock } from '../runtime/clock.ts'
 import { isSpiffeId, parseTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/id.ts'
@@ -19,14 +21,18 @@ export interface AgentEntry {
   readonly hasUniqueTokens: boolean
   /** seconds since the epoch */
   readonly createdAt: bigint
+  /** what selectors of policies ask for */
+  readonly labels: Labels
 }
 
-export function entryOf(wire: Entry): AgentEntry | undefined {
+const noLabels: Labels = {}
+
+export function entryOf(wire: Entry, labels: Labels = noLabels): AgentEntry | undefined {
   const uri = `spiffe://${wire.spiffeId?.trustDomain ?? ''}${wire.spiffeId?.path ?? ''}`
   if (!isSpiffeId(uri)) return undefined
   const { id, hint, createdAt, additionalAttributes: more } = wire
   return {
-    ...{ id, hint, createdAt },
+    ...{ id, hint, createdAt, labels },
     revision: wire.revisionNumber,
     spiffeId: uri,
     selectors: wire.selectors.map(({ type, value }) => `${type}:${value}`),
@@ -89,7 +95,7 @@ export function createMatcher(entries: Iterable<AgentEntry>): EntryMatcher {
 export interface KnownEntries {
   readonly all: ReadonlyMap<string, AgentEntry>
   take(change: EntryChange): void
-  wire(): Entry[]
+  wire(): { readonly entries: Entry[]; readonly labels: EntryLabels[] }
   /** Entries of identities that `isUsable` lets pass; made anew after each change, and after a while. */
   matcher(): EntryMatcher
 }
@@ -97,6 +103,8 @@ export interface KnownEntries {
 export interface EntryChange {
   readonly snapshot: boolean
   readonly entries: readonly Entry[]
+  /** of those among `entries` that have some */
+  readonly labels: readonly EntryLabels[]
   readonly deletedEntries: readonly string[]
 }
 
@@ -108,7 +116,7 @@ export function createKnownEntries(
   clock: Pick<Clock, 'monotonic'>,
 ): KnownEntries & { readonly changed: () => void } {
   const all = new Map<string, AgentEntry>()
-  const wire = new Map<string, Entry>()
+  const wire = new Map<string, { readonly entry: Entry; readonly labels: readonly EntryLabels[] }>()
   let made: { readonly at: number; readonly matcher: EntryMatcher } | undefined
 
   function drop(id: string): void {
@@ -118,16 +126,21 @@ export function createKnownEntries(
 
   return {
     all,
-    take({ snapshot, entries, deletedEntries }) {
+    take({ snapshot, entries, labels, deletedEntries }) {
       for (const id of snapshot ? [...all.keys()] : deletedEntries) drop(id)
+      const labelsOf = new Map(labels.map((it) => [it.entryId, it]))
       for (const one of entries) {
-        const entry = entryOf(one)
+        const its = labelsOf.get(one.id)
+        const entry = entryOf(one, its?.labels)
         if (entry === undefined) continue
         all.set(entry.id, entry)
-        wire.set(entry.id, one)
+        wire.set(entry.id, { entry: one, labels: its === undefined ? [] : [its] })
       }
     },
-    wire: () => [...wire.values()],
+    wire: () => ({
+      entries: [...wire.values()].map(({ entry }) => entry),
+      labels: [...wire.values()].flatMap(({ labels }) => labels),
+    }),
     changed() {
       made = undefined
     },

@@ -27,6 +27,13 @@ export function attestorOf({ joinTokenFile, x509pop }: AgentConfig): NodeAttesto
   return x509pop === undefined ? joinTokenAttestor(joinTokenFile) : x509PopAttestor(x509pop)
 }
 
+/** Who joins. */
+export interface Joining {
+  readonly config: AgentConfig
+  readonly state: StateFile
+  readonly last: X509Bundle | undefined
+}
+
 /** To which authority, and for how long. */
 export interface Way {
   readonly address: Address
@@ -50,9 +57,23 @@ async function currentBundle(
   )
 }
 
-/** The bundle as the authority has it now, vouched for by what the configuration says. */
-export async function currentRoots(config: AgentConfig, way: Way): Promise<X509Bundle> {
-  return await currentBundle(await bootstrapBundle(config, way), way)
+/**
+ * The bundle as the authority has it now, vouched for by what the configuration says; by what this agent
+ * believed `last` when that does not know the authority: a rotation leaves agent.yaml as it was.
+ */
+export async function currentRoots(
+  config: AgentConfig,
+  way: Way,
+  last?: X509Bundle,
+): Promise<X509Bundle> {
+  try {
+    return await currentBundle(await bootstrapBundle(config, way), way)
+  } catch (error) {
+    if (last === undefined || last.authorities.length === 0) throw error
+    return await currentBundle(last, way).catch(() => {
+      throw error
+    })
+  }
 }
 
 type Evidence = Pick<NodeAttestor, 'type' | 'payload' | 'respond'>
@@ -91,14 +112,15 @@ const isUsed = (error: unknown) =>
 
 /**
  * Attests this node once. Throws what the authority answered; a used token does not become good again, but
- * an agent that was killed before it had the answer gets one, for it still has the key.
+ * an agent that was killed before it had the answer gets one, for it still has the key. `last` are the roots
+ * that this agent believed before.
  */
-export async function join(config: AgentConfig, state: StateFile, way: Way): Promise<AgentState> {
+export async function join({ config, state, last }: Joining, way: Way): Promise<AgentState> {
   const { address, clock, signal } = way
   const attestor = attestorOf(config)
   // read before anything else is done: what is missing is said first
   const payload = attestor.payload()
-  const bundle = await currentRoots(config, way)
+  const bundle = await currentRoots(config, way, last)
   using link = openLink({ address, bundle, now: clock.now })
   const { keys, isRetry } = state.beginJoin()
   const csr = new Uint8Array(bareCsr(keys))

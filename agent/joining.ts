@@ -4,7 +4,8 @@ import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import { hasCode } from '../spiffe/errors.ts'
-import type { Addresses } from './authority.ts'
+import type { Addresses } from './addresses.ts'
+import { refuseBanned } from './ban.ts'
 import type { AgentConfig } from './config.ts'
 import { join } from './join.ts'
 import type { AgentState, StateFile } from './state.ts'
@@ -13,6 +14,9 @@ export interface JoiningOptions {
   readonly config: AgentConfig
   readonly addresses: Addresses
   readonly state: StateFile
+  /** who this node was; there are workloads to serve meanwhile, also of an authority that says no */
+  readonly former: AgentState | undefined
+  readonly onTrouble: (error: unknown) => void
   readonly clock: Clock
   readonly log: Log
 }
@@ -32,28 +36,26 @@ export function isRefusal(error: unknown): boolean {
   return error instanceof ConnectError && !later.includes(error.code)
 }
 
-export interface Patience {
-  /** `refusals`: also of an authority that says no, for there are workloads to serve meanwhile */
-  readonly with: 'outages' | 'refusals'
-  readonly onTrouble: (error: unknown) => void
-}
-
-/** Throws what waiting does not help against. */
+/**
+ * Throws what waiting does not help against: whatever the authority refuses to a node that has no identity yet;
+ * to one that had one, that it is banned.
+ */
 export async function joinAtLast(
-  { config, addresses, state, clock, log }: JoiningOptions,
-  patience: Patience,
+  { config, addresses, state, former, onTrouble, clock, log }: JoiningOptions,
   signal: AbortSignal,
 ): Promise<AgentState> {
-  const backoff = createBackoff({ first: 100, cap: patience.with === 'outages' ? 2000 : 30_000 })
+  const backoff = createBackoff({ first: 100, cap: former === undefined ? 2000 : 30_000 })
   for (;;) {
+    const way = { address: addresses.current(), clock, signal }
     try {
-      const joined = await join(config, state, { address: addresses.current(), clock, signal })
+      const joined = await join({ config, state, last: former?.bundle }, way)
       log.info({ agentId: joined.svid.id }, 'this node has joined')
       return joined
     } catch (error) {
       signal.throwIfAborted()
-      if (patience.with === 'outages' && isRefusal(error)) throw error
-      patience.onTrouble(error)
+      if (former === undefined && isRefusal(error)) throw error
+      if (former !== undefined) await refuseBanned(former, way)
+      onTrouble(error)
       log.warn({ err: error }, 'this node has not joined yet; tried again')
       addresses.fail()
     }

@@ -40,7 +40,7 @@ export interface Knowledge {
   revocation(): KnownRevocation
   /** Whether that identity is on the deny-list now. */
   isDenied(id: SpiffeId): boolean
-  /** the resume cursor, and the store that it is of; none after a rehearsal that failed */
+  /** the resume cursor, and the store that it is of; none while what was taken in is not settled */
   place(): { readonly cursor: bigint; readonly epoch: string }
   /** Whether there is anything to serve: heard from the authority, or from the disk. */
   isComplete(): boolean
@@ -50,8 +50,8 @@ export interface Knowledge {
   begin(bundle: X509Bundle): void
   /** Everything, as one message that `apply` takes. */
   snapshot(): AuthorityMessage
-  /** Whether leaves of the authorities that are about to sign would be believed. */
-  rehearsed(isGood: boolean): void
+  /** Whether leaves of the authorities that are about to sign would be believed, and the roots are on the disk. */
+  settled(isSettled: boolean): void
   onChange(listener: () => void): Disposable
 }
 
@@ -109,7 +109,7 @@ export function createKnowledge(trustDomain: TrustDomain, clock: Clock): Knowled
     message: create(AuthorityMessageSchema),
   }
   let isComplete = false
-  let isRehearsed = true
+  let isSettled = true
 
   const isDenied = (id: SpiffeId) =>
     held.revocation.denyList.againstId(id, clock.now()) !== undefined
@@ -129,10 +129,10 @@ export function createKnowledge(trustDomain: TrustDomain, clock: Clock): Knowled
     isDenied,
     place() {
       const { cursor, epoch } = held.message
-      return isRehearsed && isComplete ? { cursor, epoch } : nowhere
+      return isSettled && isComplete ? { cursor, epoch } : nowhere
     },
-    rehearsed(isGood) {
-      isRehearsed = isGood
+    settled(now) {
+      isSettled = now
     },
     isComplete: () => isComplete,
     apply(message) {
@@ -151,7 +151,7 @@ export function createKnowledge(trustDomain: TrustDomain, clock: Clock): Knowled
       create(AuthorityMessageSchema, {
         ...held.message,
         snapshot: true,
-        entries: entries.wire(),
+        ...entries.wire(),
       }),
     onChange: (listener) => topic.subscribe(listener),
   }

@@ -4,10 +4,8 @@ import type { Log } from '../runtime/log.ts'
 import { bundleSourceOf, type X509Bundle } from '../spiffe/bundle.ts'
 import { explain } from '../spiffe/errors.ts'
 import { verifySvid } from '../spiffe/svid.ts'
-import type { Addresses } from './authority.ts'
+import type { Addresses } from './addresses.ts'
 import type { AgentConfig } from './config.ts'
-import { currentRoots } from './join.ts'
-import { joinAtLast, type Patience } from './joining.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
 import type { StateFile } from './state.ts'
@@ -15,8 +13,17 @@ import type { StateFile } from './state.ts'
 export interface OwnIdentity {
   /** undefined until this node has joined */
   svid(): AgentSvid | undefined
-  /** Durable before it returns, with the roots as they are now. */
-  save(next: AgentSvid): void
+  /** Uses `next` from now on, from memory when the disk does not take it. */
+  take(next: AgentSvid): void
+  /**
+   * Uses `next` once it is on the disk: after a crash the agent is who the authority has heard last. Waits
+   * for a disk that is full, until what it has is about to expire.
+   */
+  keep(next: AgentSvid, signal: AbortSignal): Promise<void>
+  /** Whether the roots of now are on the disk, tried just now. */
+  persist(): boolean
+  /** why the disk does not have what was to be on it; undefined when it has */
+  unsaved(): string | undefined
   /** An SVID that is good now: the one it has, or another one by joining, however long that takes. */
   good(signal: AbortSignal): Promise<AgentSvid>
   /** Asks for the roots by what the configuration believes: those on the disk may all be gone by now. */
@@ -34,6 +41,11 @@ export interface OwnIdentityOptions {
   readonly log: Log
 }
 
+/** milliseconds between two tries to write to a disk that is full */
+const diskRetry = 5000
+/** the part of its life at whose end an SVID is replaced by one that is in memory only */
+const lastPart = 1 / 10
+
 const outlived =
   "this agent's certificate has expired, or its authority is gone; put a new join token where joinTokenFile says"
 
@@ -48,36 +60,80 @@ function isGood({ chain, notAfter }: AgentSvid, bundle: X509Bundle, now: number)
   }
 }
 
+/** The roots that may vouch for the authority still. */
+function untainted(knowledge: Knowledge): X509Bundle {
+  const { trustDomain, authorities } = knowledge.bundle()
+  const taints = knowledge.taints()
+  const isUntainted = ({ subject }: { subject: Uint8Array }) =>
+    taints.ofAuthority(subject) === undefined
+  return { trustDomain, authorities: authorities.filter(isUntainted) }
+}
+
 export function createOwnIdentity(options: OwnIdentityOptions): OwnIdentity {
   const { config, addresses, knowledge, state, onTrouble, clock, log } = options
   let svid = options.svid
 
-  function save(next: AgentSvid): void {
+  let unsaved: string | undefined
+
+  /** Whether it is on the disk now. */
+  function save(next: AgentSvid): boolean {
+    try {
+      state.save({ svid: next, bundle: knowledge.bundle() })
+      if (unsaved !== undefined) log.info("this agent's own SVID is on the disk again")
+      unsaved = undefined
+      return true
+    } catch (error) {
+      if (unsaved === undefined)
+        log.error({ err: error }, "this agent's own SVID is in memory only")
+      unsaved = explain(error)
+      return false
+    }
+  }
+
+  function take(next: AgentSvid): void {
     svid = next
-    state.save({ svid, bundle: knowledge.bundle() })
+    save(next)
+  }
+
+  async function keep(next: AgentSvid, signal: AbortSignal): Promise<void> {
+    const { notAfter, receivedAt } = svid ?? next
+    const end = notAfter - (notAfter - receivedAt) * lastPart
+    while (!save(next)) {
+      const left = end - clock.now()
+      if (left <= 0) break
+      await clock.sleep(Math.min(diskRetry, left), { signal })
+    }
+    svid = next
   }
 
   async function join(signal: AbortSignal): Promise<AgentSvid> {
-    // with workloads to serve it is not worth ending for
-    const patience: Patience =
-      svid === undefined
-        ? { with: 'outages', onTrouble: (error) => onTrouble(explain(error)) }
-        : { with: 'refusals', onTrouble: (error) => onTrouble(`${outlived} (${explain(error)})`) }
-    const next = await joinAtLast({ config, addresses, state, clock, log }, patience, signal)
+    const former = svid === undefined ? undefined : { svid, bundle: untainted(knowledge) }
+    const { joinAtLast } = await import('./joining.ts')
+    const next = await joinAtLast(
+      {
+        ...{ config, addresses, state, former, clock, log },
+        onTrouble: (error) =>
+          onTrouble(former === undefined ? explain(error) : `${outlived} (${explain(error)})`),
+      },
+      signal,
+    )
     knowledge.begin(next.bundle)
-    save(next.svid)
+    take(next.svid)
     return next.svid
   }
 
   return {
     svid: () => svid,
-    save,
+    ...{ take, keep },
+    persist: () => svid !== undefined && save(svid),
+    unsaved: () => unsaved,
     async good(signal) {
       const isEnough = svid !== undefined && isGood(svid, knowledge.bundle(), clock.now())
       return isEnough && svid !== undefined ? svid : await join(signal)
     },
     async findRoots(signal) {
       try {
+        const { currentRoots } = await import('./join.ts')
         const roots = await currentRoots(config, { address: addresses.current(), clock, signal })
         knowledge.begin(roots)
         log.info({ authorities: roots.authorities.length }, 'the roots were asked for again')

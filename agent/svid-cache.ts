@@ -58,8 +58,8 @@ export interface SvidCache {
   untilNext(): number
   /** milliseconds of the shortest life that is left; infinite without SVIDs */
   shortestLife(): number
-  /** Called after each change of an SVID. */
-  onChange(listener: () => void): Disposable
+  /** Called with the ids of the entries whose SVIDs have changed. */
+  onChange(listener: (entryIds: ReadonlySet<string>) => void): Disposable
 }
 
 export interface SvidCacheOptions {
@@ -139,9 +139,25 @@ function createWanted() {
   }
 }
 
+/** Entries whose SVIDs have changed, and who is told of them. */
+function createChanges() {
+  const topic = createTopic<ReadonlySet<string>>()
+  let untold = new Set<string>()
+  return {
+    add: (entryId: string) => untold.add(entryId),
+    tell() {
+      if (untold.size === 0) return
+      const changed = untold
+      untold = new Set()
+      topic.publish(changed)
+    },
+    onChange: (listener: (entryIds: ReadonlySet<string>) => void) => topic.subscribe(listener),
+  }
+}
+
 export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): SvidCache {
   const svids = new Map<string, WorkloadSvid>()
-  const topic = createTopic<void>()
+  const changes = createChanges()
   const wanted = createWanted()
   const isTrusted = createTrust(knowledge, clock.now)
 
@@ -167,6 +183,7 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
     const received = { chain: certChain, key, receivedAt: clock.now() }
     const svid = svidOf(entry, received, believed())
     const before = svids.get(entry.id)
+    changes.add(entry.id)
     svids.set(entry.id, { ...svid, rotations: before === undefined ? 0 : before.rotations + 1 })
     const notAfter = new Date(svid.notAfter).toISOString()
     const what = before === undefined ? 'SVID received' : 'SVID renewed'
@@ -189,10 +206,11 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
       if (!isExpired && knowledge.entries.has(entryId) && !knowledge.isDenied(id)) continue
       svids.delete(entryId)
       wanted.delete(entryId)
+      changes.add(entryId)
       if (isExpired)
         log.error({ spiffeId: id, entryId }, 'an SVID expired before it could be renewed')
-      topic.publish()
     }
+    changes.tell()
   }
 
   return {
@@ -207,13 +225,13 @@ export function createSvidCache({ knowledge, clock, log }: SvidCacheOptions): Sv
       [...knowledge.entries.values()].filter(
         (entry) => !knowledge.isDenied(entry.spiffeId) && isDue(entry),
       ),
-    tell: () => topic.publish(),
+    tell: changes.tell,
     untilNext() {
       const points = [...svids.values()].map((svid) => Math.min(dueAt(svid), svid.notAfter))
       return Math.max(Math.min(...points) - clock.now(), 10)
     },
     shortestLife: () =>
       Math.min(...[...svids.values()].map(({ notAfter }) => notAfter - clock.now())),
-    onChange: (listener) => topic.subscribe(listener),
+    onChange: changes.onChange,
   }
 }

@@ -5,13 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type EntryMaker, entryOf, openEntries } from './agents/entries.ts'
 import { type Bench, type BenchResult, judge, median, rounded } from './measure.ts'
-import {
-  type AuthorityProcess,
-  startOurs,
-  startStock,
-  stockProgram,
-} from './servers/authorities.ts'
+import { type AuthorityProcess, startOurs, startStock } from './servers/authorities.ts'
 import { type Pauses, watchPauses } from './servers/pauses.ts'
+import { stockPrograms } from './servers/stock.ts'
 
 const rounds = 7
 const warmUp = 2
@@ -110,7 +106,7 @@ function resultOf({ first, last, ours, stock }: Costs): BenchResult {
 }
 
 async function run(): Promise<BenchResult> {
-  const stock = await stockProgram()
+  const { server: stock } = await stockPrograms()
   await using stack = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
   stack.defer(() => rmSync(folder, { recursive: true, force: true }))

@@ -11,12 +11,8 @@ import { SVID } from '../proto/gen/spire/api/server/svid/v1/svid_pb.js'
 import { attest, connectLocally, connectTls, newKeys, rootsOf } from '../test/support/ca-client.ts'
 import { makeCsr } from '../test/support/csr.ts'
 import { type Bench, type BenchResult, interleave, rounded } from './measure.ts'
-import {
-  type AuthorityProcess,
-  startOurs,
-  startStock,
-  stockProgram,
-} from './servers/authorities.ts'
+import { type AuthorityProcess, startOurs, startStock } from './servers/authorities.ts'
+import { stockPrograms } from './servers/stock.ts'
 
 const goal = 3
 const batchGoal = 2.5
@@ -76,7 +72,7 @@ async function subjectOf(authority: AuthorityProcess): Promise<Subject> {
 }
 
 async function run(): Promise<BenchResult> {
-  const stock = await stockProgram()
+  const { server: stock } = await stockPrograms()
   await using stack = new AsyncDisposableStack()
   const folderIn = (place: string) => {
     const folder = mkdtempSync(join(place, 'castellan-bench-'))

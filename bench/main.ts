@@ -4,7 +4,10 @@ import type { Bench, BenchResult } from './measure.ts'
 
 // loaded when it is their turn: each brings its own servers and libraries
 const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
+  { name: 'compile', load: async () => (await import('./compile.ts')).compileBench },
+  { name: 'decide', load: async () => (await import('./decide.ts')).decideBench },
   { name: 'entries', load: async () => (await import('./entries.ts')).entriesBench },
+  { name: 'eval', load: async () => (await import('./eval.ts')).evalBench },
   { name: 'grpc', load: async () => (await import('./grpc.ts')).grpcBench },
   { name: 'identify', load: async () => (await import('./identify.ts')).identifyBench },
   { name: 'issue', load: async () => (await import('./issue.ts')).issueBench },
@@ -12,9 +15,14 @@ const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
   { name: 'pipe', load: async () => (await import('./pipe.ts')).pipeBench },
   { name: 'propagate', load: async () => (await import('./propagate.ts')).propagateBench },
   { name: 'restart', load: async () => (await import('./restart.ts')).restartBench },
+  { name: 'rotate-node', load: async () => (await import('./rotate-node.ts')).rotateNodeBench },
   { name: 'start', load: async () => (await import('./start.ts')).startBench },
   { name: 'storm', load: async () => (await import('./storm.ts')).stormBench },
   { name: 'sync', load: async () => (await import('./sync.ts')).syncBench },
+  {
+    name: 'workload-api',
+    load: async () => (await import('./workload-api.ts')).workloadApiBench,
+  },
 ]
 
 function verdict(name: string, { figure, unit, goal, peer, ok }: BenchResult): string {

@@ -4,8 +4,6 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { IdentityError } from '../spiffe/errors.ts'
-import { buildStock } from '../test/interop/stock.ts'
 import { openEntries } from './agents/entries.ts'
 import { type Bench, type BenchResult, judge, median, percentile, rounded } from './measure.ts'
 import {
@@ -16,6 +14,8 @@ import {
   startAgent,
 } from './servers/agents.ts'
 import { type AuthorityProcess, prepareStock, start, startOurs } from './servers/authorities.ts'
+import { buildShipped } from './servers/shipped.ts'
+import { stockPrograms } from './servers/stock.ts'
 
 /** entries of ours; a stock agent is asked fewer, for it takes seconds for each */
 const [ours, theirs] = [100, 6]
@@ -63,13 +63,6 @@ async function propagate(
   return took
 }
 
-async function stockPrograms() {
-  const stock = await buildStock({ log: (line) => console.log(line) })
-  if (stock.kind === 'built') return stock
-  const message = `${stock.reason}; the peer is part of this benchmark`
-  throw new IdentityError('ERR_UNAVAILABLE', message)
-}
-
 async function run(): Promise<BenchResult> {
   const stock = await stockPrograms()
   await using stack = new AsyncDisposableStack()
@@ -78,7 +71,7 @@ async function run(): Promise<BenchResult> {
   const authority = stack.use(await startOurs(join(folder, 'ca')))
   const server = stack.use(await start(await prepareStock(stock.server, join(folder, 'server'))))
   const below = {
-    ours: await prepareOurAgent(authority, join(folder, 'agent')),
+    ours: await prepareOurAgent(await buildShipped(), authority, join(folder, 'agent')),
     mixed: await prepareStockAgent(stock.agent, authority, join(folder, 'mixed')),
     stock: await prepareStockAgent(stock.agent, server, join(folder, 'stock')),
   }

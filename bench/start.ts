@@ -7,14 +7,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { rootsOf } from '../test/support/ca-client.ts'
 import { createEntries } from './agents/entries.ts'
 import { type Bench, type BenchResult, judge, median, rounded } from './measure.ts'
-import {
-  type Prepared,
-  prepareOurs,
-  prepareStock,
-  start,
-  stockProgram,
-} from './servers/authorities.ts'
+import { type Prepared, prepareOurs, prepareStock, start } from './servers/authorities.ts'
 import { type Pauses, watchPauses } from './servers/pauses.ts'
+import { stockPrograms } from './servers/stock.ts'
 import { agents, fillStock } from './start/fill-stock.ts'
 
 const [many, most] = [100_000, 1_000_000]
@@ -112,7 +107,7 @@ function resultOf(
 }
 
 async function run(): Promise<BenchResult> {
-  const stock = await stockProgram()
+  const { server: stock } = await stockPrograms()
   await using stack = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
   stack.defer(() => rmSync(folder, { recursive: true, force: true }))

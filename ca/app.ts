@@ -8,7 +8,6 @@ import {
 import { healthService } from '../runtime/grpc/health.ts'
 import { reflectionServices } from '../runtime/grpc/reflection.ts'
 import type { Service } from '../runtime/grpc/service.ts'
-import type { Log } from '../runtime/log.ts'
 import type { ErrorCode, IdentityError } from '../spiffe/errors.ts'
 import type { Authority } from './authority.ts'
 import type { Peer } from './callers.ts'
@@ -20,20 +19,26 @@ import { debugService } from './services/debug.ts'
 import { denyRulesService } from './services/deny-rules.ts'
 import { entryService } from './services/entry.ts'
 import { istioService } from './services/istio.ts'
+import { labelsService } from './services/labels.ts'
 import { localAuthorityService } from './services/local-authority.ts'
 import { loggerService } from './services/logger.ts'
-import { policiesService } from './services/policies.ts'
+import { type PoliciesOptions, policiesService } from './services/policies.ts'
 import { recordsService } from './services/records.ts'
 import { svidService } from './services/svid.ts'
 import { trustDomainService } from './services/trust-domain.ts'
 
+export interface ServicesOptions extends PoliciesOptions {
+  readonly notReady: () => string | undefined
+}
+
 export function servicesOf(
   authority: Authority,
-  { log, notReady }: { readonly log: Log; readonly notReady: () => string | undefined },
+  { log, notReady, watched }: ServicesOptions,
 ): readonly Service<Peer>[] {
   const services = [
     agentService(authority),
     entryService(authority, log),
+    labelsService(authority, log),
     svidService(authority, log),
     bundleService(authority, log),
     trustDomainService(authority, log),
@@ -43,7 +48,7 @@ export function servicesOf(
     debugService(authority),
     controlService(authority),
     ...(authority.istio === undefined ? [] : [istioService(authority, authority.istio)]),
-    policiesService(authority),
+    policiesService(authority, { log, watched }),
     denyRulesService(authority, log),
     recordsService(authority, log),
   ]
@@ -52,11 +57,8 @@ export function servicesOf(
     if (!known.has(name)) return 'unknown'
     return notReady() === undefined ? 'serving' : 'not serving'
   })
-  return [
-    ...services,
-    health,
-    ...reflectionServices<Peer>(services.map(({ descriptor }) => descriptor)),
-  ]
+  const all = [...services, health]
+  return [...all, ...reflectionServices<Peer>(all.map(({ descriptor }) => descriptor))]
 }
 
 /** What a stock SPIRE agent reads to know whether to re-attest, wipe or stop. */

@@ -4,6 +4,7 @@ import type { Entry, EntryMask } from '../proto/gen/spire/api/types/entry_pb.js'
 import { type FieldProblem, hasCode } from '../spiffe/errors.ts'
 import { parseTrustDomain, type TrustDomain } from '../spiffe/id.ts'
 import { dnsNamesProblem } from './dns-names.ts'
+import { noLabels } from './labels.ts'
 import type { EntryRow } from './store/model.ts'
 import { badRequest, ownIdFromWire } from './wire.ts'
 
@@ -94,6 +95,7 @@ export function entryFromWire(
     hint: entry.hint,
     disablePrefetch: entry.additionalAttributes?.disableX509SvidPrefetch ?? false,
     includeJti: entry.additionalAttributes?.jwtSvidIncludeJti ?? false,
+    labels: noLabels,
     revision: 0,
     createdAt: Math.floor(now / 1000),
   }
@@ -121,7 +123,8 @@ export function updatedEntry(
   wanted: EntryRow,
   mask: EntryMask | undefined,
 ): EntryRow {
-  const fixed = { id: known.id, createdAt: known.createdAt, revision: known.revision + 1 }
+  const { id, createdAt, labels } = known
+  const fixed = { id, createdAt, labels, revision: known.revision + 1 }
   if (mask === undefined) return { ...wanted, ...fixed }
   const chosen = new Map(Object.entries(mask))
   const picked = Object.entries(maskFields)

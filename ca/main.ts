@@ -83,9 +83,10 @@ function rotation(authority: Authority, config: CaConfig, log: Log, clock: Clock
 }
 
 /** Who is connected where, for the other replicas. */
-async function keepPresence({ acknowledgements }: Authority, log: Log): Promise<void> {
+async function keepPresence({ acknowledgements, enforcement }: Authority, log: Log): Promise<void> {
   try {
     await acknowledgements.keep()
+    await enforcement.keep()
   } catch (error) {
     log.error({ err: error }, 'the store does not know which agents are connected; tried again')
   }
@@ -100,11 +101,15 @@ async function refreshCrls({ revocation }: Authority, log: Log): Promise<void> {
 }
 
 /** What both listeners share: the services, who calls, who may. */
-function servingOf(authority: Authority, metrics: CaMetrics, log: Log) {
+function servingOf(
+  authority: Authority,
+  { policies: watched }: CaConfig,
+  { metrics, log }: { readonly metrics: CaMetrics; readonly log: Log },
+) {
   const { clock, authorities, callers } = authority
   const notReady = () => reasonNotReady(authority)
   return {
-    services: servicesOf(authority, { log, notReady }),
+    services: servicesOf(authority, { log, notReady, watched }),
     peer: (socket: Socket) => peerOf(socket, bundleSourceOf(authorities.bundle()), clock.now()),
     authorize: callers.authorize,
     details: detailsOf,
@@ -153,7 +158,7 @@ export async function runAuthority(
   })
   // before anything is signed: the active authority may have ended while the program was down
   await rotate(authority, log)
-  const serving = servingOf(authority, metrics, log)
+  const serving = servingOf(authority, config, { metrics, log })
   const socket = config.socket ?? join(config.state, 'ca.sock')
   const local = await startGrpcServer<Peer>({ ...serving, listen: { path: socket, mode: 0o600 } })
   starting.use(local)

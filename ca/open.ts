@@ -16,6 +16,7 @@ import { keysInStore, openKeyFolder } from './authorities/keys.ts'
 import type { Authority } from './authority.ts'
 import { createCallers } from './callers.ts'
 import { type CaConfig, lifetimesOf } from './config.ts'
+import { openEnforcement } from './enforcement.ts'
 import { createForeignBundles, type ForeignBundlesOptions } from './foreign-bundles.ts'
 import type { IssueSteps } from './issue.ts'
 import { createIssuing } from './issuing.ts'
@@ -109,6 +110,7 @@ export async function openAuthority(
     isAgent: (id) => agents.get(id)?.banned === false,
     sequence: () => authorities.sequence,
   })
+  const enforcement = await openEnforcement({ store, acknowledgements, log })
   const now = () => clock.now()
   const serverNames = config.istio?.serverNames ?? []
   const rules = { trustDomain, registry, now, serverNames, lifetimes: lifetimesOf(config) }
@@ -131,6 +133,7 @@ export async function openAuthority(
     registry,
     authorities,
     acknowledgements,
+    enforcement,
     callers: createCallers({
       ...{ registry, table: store.agents, now },
       isTrusted: (authorityId) => authorities.all().some(({ id }) => id === authorityId),

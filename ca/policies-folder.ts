@@ -7,7 +7,7 @@ import { createLatest, type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { hasCode, IdentityError } from '../spiffe/errors.ts'
 import type { Authority } from './authority.ts'
-import { applyPolicies } from './services/policies.ts'
+import { applyPolicies } from './policy-sets.ts'
 import type { StoredPolicies } from './store/model.ts'
 
 const largestFile = 1024 * 1024
@@ -64,7 +64,8 @@ function demandFolder(folder: string): void {
 }
 
 /**
- * Applies the folder now and after each change of it. File events wake it at once; a look every two
+ * Applies the folder now and after each change of it; what an operator puts into force in between stays until
+ * then. File events wake it at once; a look every two
  * seconds finds what they missed (an editor that replaces the folder's files, a network file system).
  */
 export function followPolicies(
@@ -72,22 +73,23 @@ export function followPolicies(
   authority: Authority,
   { log, clock }: { log: Log; clock: Clock },
 ): Running {
-  let refused = ''
+  // applied or refused: only a change of it is looked at again
+  let seen = ''
   demandFolder(folder)
 
   async function apply(signal: AbortSignal): Promise<void> {
     const files = await readSettled(folder, clock, signal)
     const text = JSON.stringify(files)
-    if (text === refused) return
+    if (text === seen) return
     try {
       const before = authority.registry.policies().version
       demandContent(files)
-      const { version } = await applyPolicies(authority, files)
-      refused = ''
+      const { version } = await applyPolicies(authority, files, { caller: 'folder', message: '' })
+      seen = text
       if (version !== before) log.info({ version, files: files.length }, 'policies applied')
     } catch (error) {
       if (!hasCode(error, 'ERR_POLICY', 'ERR_BAD_REQUEST')) throw error
-      refused = text
+      seen = text
       const version = authority.registry.policies().version
       log.error({ problems: error.fields, version }, 'policies refused; the version in force stays')
     }

@@ -1,5 +1,6 @@
 // Between SPIRE's messages and our rows. What comes in is checked field by field; what is wrong is named.
 import type { MessageInitShape } from '@bufbuild/protobuf'
+import type { EntryLabelsSchema } from '../proto/gen/castellan/entry/v1/labels_pb.js'
 import type { Agent, AgentMask, AgentSchema } from '../proto/gen/spire/api/types/agent_pb.js'
 import type { BundleSchema } from '../proto/gen/spire/api/types/bundle_pb.js'
 import type { EntryMask, EntrySchema } from '../proto/gen/spire/api/types/entry_pb.js'
@@ -102,6 +103,15 @@ export function entryToWire(entry: EntryRow, mask?: EntryMask): EntryInit {
     },
   }
   return { ...masked(whole, mask), id: entry.id }
+}
+
+export const hasLabels = ({ labels }: EntryRow): boolean => Object.keys(labels).length > 0
+
+export function labelsToWire({
+  id,
+  labels,
+}: EntryRow): MessageInitShape<typeof EntryLabelsSchema> & object {
+  return { entryId: id, labels: { ...labels } }
 }
 
 /** Only the fields whose mask is true; everything without a mask. */

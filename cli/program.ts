@@ -1,36 +1,16 @@
 // The command line: nouns and verbs, and the one place where errors become exit codes.
 import { Command, CommanderError } from 'commander'
+import { IdentityError } from '../spiffe/errors.ts'
 import type { CliProcess, Context, ExitCode } from './context.ts'
-import { failureOf } from './failure.ts'
 import type { Register } from './register.ts'
 
-type Group = (register: Register) => void
-
 /** Each noun and what loads its commands: only the one that is asked for is loaded. */
-const groups: Readonly<Record<string, () => Promise<Group>>> = {
-  dev: async () => (await import('./commands/dev.ts')).devCommands,
-  call: async () => (await import('./commands/call.ts')).callCommands,
-  ca: async () => (await import('./commands/ca.ts')).caCommands,
-  agent: async () => (await import('./commands/agent.ts')).agentCommands,
-  proxy: async () => (await import('./commands/proxy.ts')).proxyCommands,
-  token: async () => (await import('./commands/token.ts')).tokenCommands,
-  entry: async () => (await import('./commands/entry.ts')).entryCommands,
-  authority: async () => (await import('./commands/authority.ts')).authorityCommands,
-  bundle: async () => (await import('./commands/bundle.ts')).bundleCommands,
-  federation: async () => (await import('./commands/federation.ts')).federationCommands,
-  deny: async () => (await import('./commands/deny.ts')).denyCommands,
-  issued: async () => (await import('./commands/issued.ts')).issuedCommands,
-  inspect: async () => (await import('./commands/inspect.ts')).inspectCommands,
-  svid: async () => (await import('./commands/svid.ts')).svidCommands,
-  policy: async () => (await import('./commands/policy.ts')).policyCommands,
-  doctor: async () => (await import('./commands/doctor.ts')).doctorCommands,
-  config: async () => (await import('./commands/config.ts')).configCommands,
-}
+export type Groups = Readonly<Record<string, () => Promise<(register: Register) => void>>>
 
 function contextOf(process: CliProcess, isJson: boolean): Context {
   const stop = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(name, () => stop.abort(new Error(`stopped by ${name}`)))
+    process.once(name, () => stop.abort(new IdentityError('ERR_CANCELLED', `stopped by ${name}`)))
   }
   return { process, signal: stop.signal, isJson }
 }
@@ -71,9 +51,10 @@ function registerOn(
     return made
   }
 
-  return ({ noun, verb, about, options = [], positional = [], run }) => {
+  return ({ noun, verb, about, example, options = [], positional = [], run }) => {
     const parent = noun === undefined ? program : nounOf(noun)
     const command = parent.command(verb).description(about).exitOverride()
+    if (example !== undefined) command.addHelpText('after', `\nExample:\n  ${example}`)
     command.option('-o, --output <format>', 'text or json', 'text')
     for (const name of positional) command.argument(name)
     for (const [flags, description, fallback] of options) {
@@ -95,7 +76,7 @@ function registerOn(
 }
 
 /** Parses the arguments, runs the command, and returns the exit code of design.md §12. */
-export async function runProgram(process: CliProcess): Promise<ExitCode> {
+export async function runProgram(process: CliProcess, groups: Groups): Promise<ExitCode> {
   let exitCode: ExitCode = 0
   const program = createProgram(process)
   const register = registerOn(program, process, (code) => {
@@ -112,6 +93,7 @@ export async function runProgram(process: CliProcess): Promise<ExitCode> {
     return exitCode
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    const { failureOf } = await import('./failure.ts')
     const failure = failureOf(error)
     process.stderr.write(`castellan: ${failure.message}\n`)
     return failure.exitCode

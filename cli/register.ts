@@ -15,6 +15,8 @@ export interface CommandSpec {
   readonly noun?: string
   readonly verb: string
   readonly about: string
+  /** a command line that --help shows, and what it does */
+  readonly example?: string
   readonly positional?: readonly string[]
   /** flags, description, default; with a list as its default an option may stand several times */
   readonly options?: readonly (readonly [string, string, (string | boolean | string[])?])[]

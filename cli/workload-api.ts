@@ -43,7 +43,10 @@ async function selectorsToldOf(context: Context): Promise<string[]> {
   if (env.CASTELLAN_AGENT_SOCKET === undefined) return selectorsOfThis()
   try {
     return await withAgent(context, env.CASTELLAN_AGENT_SOCKET, async (transport) => {
-      const told = createClient(AgentAdmin, transport).explainProcess({ pid }, { timeoutMs: 2000 })
+      const told = createClient(AgentAdmin, transport).explainProcess(
+        { pid },
+        { timeoutMs: 10_000 },
+      )
       return (await told).selectors
     })
   } catch {

@@ -9,6 +9,7 @@ import http2, {
   type OutgoingHttpHeaders,
   type SecureClientSessionOptions,
 } from 'node:http2'
+import { Code, ConnectError } from '@connectrpc/connect'
 
 export interface Http2Sessions extends Disposable {
   readonly authority: string
@@ -73,12 +74,17 @@ export function createHttp2Sessions(
         session = await connected()
       }
       const all = { ...headers, ':method': method, ':path': path }
-      return session.request(all, requestOptions)
+      const stream = session.request(all, requestOptions)
+      // whoever asked listens a turn later only, and the session may be gone by then
+      stream.on('error', () => {})
+      return stream
     },
     notifyResponseByteRead: () => {},
     [Symbol.dispose]() {
       current = undefined
-      for (const session of open) session.destroy(undefined, http2.constants.NGHTTP2_CANCEL)
+      // without an error its streams would end as if nothing had happened, and their callers wait on
+      const error = new ConnectError('the connection was closed', Code.Unavailable)
+      for (const session of open) session.destroy(error, http2.constants.NGHTTP2_CANCEL)
     },
   }
 }

@@ -64,7 +64,9 @@ function keyNode(document: Document, path: Path): unknown {
 }
 
 /** One problem per wrong place; an unknown key is a problem of its own. */
-function problemsOf(issues: readonly z.core.$ZodIssue[]): { path: Path; problem: string }[] {
+export function problemsOf(
+  issues: readonly z.core.$ZodIssue[],
+): { readonly path: Path; readonly problem: string }[] {
   return issues.flatMap((issue) => {
     const path = issue.path.filter((step) => typeof step !== 'symbol')
     if (issue.code !== 'unrecognized_keys') return [{ path, problem: issue.message }]
@@ -82,9 +84,34 @@ export function refuseAt(
     const field = fieldName(path)
     return { field: `${file}:${line}${field === '' ? '' : ` ${field}`}`, problem }
   })
+  return refuseFields(code, fields)
+}
+
+/** Throws `code` with all of the problems; its message is the first one. */
+export function refuseFields(code: ErrorCode, fields: readonly FieldProblem[]): never {
   const [first] = fields
   const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : ''
   throw new IdentityError(code, `${first?.field}: ${first?.problem}${more}`, { fields })
+}
+
+/**
+ * Does `read` with each item, so that the problems of all are told at once: throws one error with the field
+ * problems of each, in their order. Other errors are thrown as they come.
+ */
+export function readEach<T, R>(items: readonly T[], code: ErrorCode, read: (item: T) => R): R[] {
+  const fields: FieldProblem[] = []
+  const results: R[] = []
+  for (const item of items) {
+    try {
+      results.push(read(item))
+    } catch (error) {
+      if (!(error instanceof IdentityError) || error.code !== code || error.fields.length === 0) {
+        throw error
+      }
+      fields.push(...error.fields)
+    }
+  }
+  return fields.length === 0 ? results : refuseFields(code, fields)
 }
 
 function checkSyntax(document: Document, { file, code, lines }: Source): void {
@@ -155,7 +182,6 @@ export function readDocuments<T>(
     version: '1.2',
   })
   if (!Array.isArray(documents)) return []
-  return documents
-    .filter((document) => !isEmpty(document))
-    .map((document) => checkOne(document, schema, source))
+  const written = documents.filter((document) => !isEmpty(document))
+  return readEach(written, code, (document) => checkOne(document, schema, source))
 }

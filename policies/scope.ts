@@ -1,38 +1,48 @@
-// What a workload may see of the policies: the documents of its own namespaces and of the root
-// namespace. Others are blanked out in place, so that lines in explanations stay right.
-import { readDocuments } from '../documents/yaml.ts'
-import type { PolicyText } from './read.ts'
-import { policyDocument } from './schema.ts'
+// Which workloads a document speaks of (authorization.md §4.11).
 
-// a document marker stays a marker wherever it stands at the start of a line
-const marker = /^(?:---|\.\.\.)(?=\s|$)/
+import type { SpiffeId } from '../spiffe/id.ts'
+import type { Destination } from './attributes/request.ts'
+import type { Mesh } from './language/mesh.ts'
+import type { Labels } from './language/policy.ts'
+import { principalOf } from './rules/identity.ts'
+import { type Pattern, stringTest } from './rules/pattern.ts'
 
-/** Everything but line ends, the byte order mark and document markers becomes a space. */
-function blanked(text: string): string {
-  return text
-    .split('\n')
-    .map((line) => {
-      const kept = marker.exec(line)?.[0] ?? ''
-      return kept + line.slice(kept.length).replace(/[^\r\uFEFF]/g, ' ')
-    })
-    .join('\n')
+/** Whether a workload has all the labels. */
+export function hasLabels(labels: Labels, selector: Labels | undefined): boolean {
+  if (selector === undefined) return true
+  for (const name in selector) if (labels[name] !== selector[name]) return false
+  return true
 }
 
-/** `files` have been read before; a document that concerns none of `namespaces` leaves blank lines. */
-export function scopedTo(
-  files: readonly PolicyText[],
-  namespaces: ReadonlySet<string>,
-): PolicyText[] {
-  return files.flatMap(({ name, text }) => {
-    const visible = readDocuments(text, name, policyDocument, 'ERR_POLICY').filter(({ value }) =>
-      namespaces.has(value.metadata.namespace),
-    )
-    let scoped = ''
-    let end = 0
-    for (const { range } of visible) {
-      scoped += blanked(text.slice(end, range[0])) + text.slice(...range)
-      end = range[1]
-    }
-    return visible.length === 0 ? [] : [{ name, text: scoped + blanked(text.slice(end)) }]
-  })
+interface Scoped {
+  readonly namespace: string
+  readonly selector: Labels | undefined
+  readonly isElsewhere: boolean
+}
+
+/** Whether a document speaks of a destination by its namespace and labels. */
+export function isInScope(
+  { namespace, selector, isElsewhere }: Scoped,
+  destination: Pick<Destination, 'namespace' | 'labels'>,
+  { rootNamespace }: Mesh,
+): boolean {
+  if (isElsewhere) return false
+  if (namespace !== rootNamespace && namespace !== destination.namespace) return false
+  return hasLabels(destination.labels, selector)
+}
+
+/** What may name SPIFFE IDs instead of a namespace. */
+export interface Targeted extends Scoped {
+  readonly targets: readonly Pattern[] | undefined
+}
+
+function targetsHold({ targets }: Targeted, id: SpiffeId | undefined): boolean {
+  return targets === undefined || (id !== undefined && stringTest(targets)(principalOf(id)))
+}
+
+/** With targets a document speaks of SPIFFE IDs, whatever their namespace. */
+export function speaksOf(document: Targeted, destination: Destination, mesh: Mesh): boolean {
+  if (document.targets === undefined) return isInScope(document, destination, mesh)
+  if (document.isElsewhere || !hasLabels(destination.labels, document.selector)) return false
+  return targetsHold(document, destination.id)
 }

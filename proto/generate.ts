@@ -24,9 +24,15 @@ const envoy = join(root, 'node_modules/@grpc/grpc-js-xds')
 
 /** What of Envoy's API is generated: these, and whatever they import. */
 const envoyRoots = [
+  'envoy/extensions/filters/http/rbac/v3/rbac.proto',
+  'envoy/extensions/filters/network/rbac/v3/rbac.proto',
+  'envoy/extensions/matching/common_inputs/network/v3/network_inputs.proto',
+  'envoy/extensions/matching/common_inputs/ssl/v3/ssl_inputs.proto',
+  'envoy/extensions/matching/input_matchers/ip/v3/ip.proto',
   'envoy/extensions/transport_sockets/tls/v3/secret.proto',
   'envoy/extensions/transport_sockets/tls/v3/tls_spiffe_validator_config.proto',
   'envoy/service/secret/v3/sds.proto',
+  'envoy/type/matcher/v3/http_inputs.proto',
 ]
 
 /** Where an import is looked for: what we have ourselves is not taken from elsewhere. */

@@ -1,7 +1,9 @@
 // The live mutual TLS connections: registered before anything is decided about them, looked at again
 // when bundles, identity or policies change, and when a certificate or an age comes to its end.
 import type { TLSSocket } from 'node:tls'
-import type { Request } from '../policies/request.ts'
+import type { Request } from '../policies/attributes/request.ts'
+import type { Consents } from '../policies/consent.ts'
+import type { Backend } from '../policies/language/mesh.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { every } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
@@ -10,6 +12,7 @@ import { describeRule } from '../spiffe/deny-list.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { type Matcher, matchAny } from '../spiffe/match.ts'
+import { destinationAt } from './destination.ts'
 import type { Identities, Identity } from './identity.ts'
 import type { Limits } from './limits.ts'
 import type { Mesh } from './mesh.ts'
@@ -19,6 +22,10 @@ import type { VerifiedPeer } from './verifier.ts'
 /** Something in flight that was allowed, and how to end it once it is not any more. */
 export interface Exchange {
   readonly request: Request
+  /** of the authorizers that were asked about it */
+  readonly consents?: Consents | undefined
+  /** by which its path was read; the mesh's where nothing is said */
+  readonly backend?: Backend | undefined
   end(): void
 }
 
@@ -27,6 +34,8 @@ export interface Connection {
   peer(): SpiffeId
   /** Keeps `exchange` under watch until the returned function is called. */
   begin(exchange: Exchange): () => void
+  /** Counts as busy until the returned function is called: something is being decided. */
+  hold(): () => void
   readonly busy: boolean
   /** asked to end as soon as nothing is in flight */
   readonly retired: boolean
@@ -94,19 +103,24 @@ function entryOf(socket: TLSSocket, its: ConnectionOptions, options: Connections
   const { match = matchAny, maxAge, end = () => void socket.destroy() } = its
   const { onRetire = () => {} } = its
   const { mesh, tally, clock, log } = options
-  const exchanges = new Set<Exchange>()
+  /** and when each was decided */
+  const exchanges = new Map<Exchange, number>()
   const born = clock.monotonic()
   const peer = peerOf(socket, match, options)
-  let retired = false
+  let [held, retired] = [0, false]
 
   const entry: Entry = {
     peer,
     begin(exchange) {
-      exchanges.add(exchange)
+      exchanges.set(exchange, clock.now())
       return () => void exchanges.delete(exchange)
     },
+    hold() {
+      held++
+      return () => void held--
+    },
     get busy() {
-      return exchanges.size > 0
+      return held + exchanges.size > 0
     },
     get retired() {
       return retired
@@ -122,8 +136,16 @@ function entryOf(socket: TLSSocket, its: ConnectionOptions, options: Connections
     },
     reconsider() {
       const { policies } = mesh.current()
-      for (const exchange of [...exchanges]) {
-        if (!tally.stillAllows(policies, exchange.request)) exchange.end()
+      for (const [exchange, at] of [...exchanges]) {
+        const { request, consents, backend } = exchange
+        const { id, port } = request.destination
+        // its labels may be others by now
+        const destination =
+          id === undefined || port === undefined
+            ? request.destination
+            : destinationAt(mesh, { id, port })
+        const again = { ...request, destination }
+        if (!tally.stillAllows(policies.behind(backend), again, { at, consents })) exchange.end()
       }
     },
     retire(why) {

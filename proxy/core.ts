@@ -1,6 +1,8 @@
 // What all listeners of one sidecar share.
+import type { Buckets } from '../policies/limits.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Authorizer } from './authorizer.ts'
 import type { Connections } from './connections.ts'
 import type { Identities } from './identity.ts'
 import type { Limits } from './limits.ts'
@@ -15,6 +17,10 @@ export interface Core {
   readonly log: Log
   readonly clock: Clock
   readonly limits: Limits
+  /** by the names of providers in CUSTOM policies */
+  readonly authorizers: ReadonlyMap<string, Authorizer>
+  /** how often callers have asked */
+  readonly buckets: Buckets
 }
 
 /** A listener that was started. */

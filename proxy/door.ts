@@ -2,6 +2,7 @@
 import type { Agent } from 'node:http'
 import type { ClientHttp2Session } from 'node:http2'
 import type { Duplex } from 'node:stream'
+import type { RawHttp } from '../policies/attributes/request.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 
 /** Where requests go: a workload on this machine, or a peer behind mutual TLS. */
@@ -20,10 +21,16 @@ export interface Route {
 
 export interface Passage {
   readonly route: Route
+  /** header fields of the request as it was decided about, raw */
+  readonly headers: readonly string[]
+  /** header fields to add to the answer: names and values in turn */
+  readonly downstream: readonly string[]
   /** path and query as they are forwarded */
   readonly path: string
   /** header fields to add: names and values in turn */
   readonly added: readonly string[]
+  /** header names of the request that are not forwarded, in lower case */
+  readonly drops: readonly string[]
   /** Puts the exchange under watch; `end` is called once it is not allowed any more. */
   begin(end: () => void): () => void
   /** whether the connection it came by is to be closed behind it */
@@ -34,15 +41,32 @@ export interface Refusal {
   readonly status: number
   /** for the peer: never names a policy */
   readonly text: string
+  /** names in lower case and values, besides those of the text */
+  readonly headers?: Readonly<Record<string, string | string[]>>
 }
 
-export interface Asked {
-  readonly method: string
-  readonly target: string
-}
+export type Asked = RawHttp
+
+export type Answer = Passage | Refusal
 
 export interface Door {
-  open(asked: Asked): Passage | Refusal
+  /** A promise only where somebody else has to be asked. */
+  open(asked: Asked): Answer | Promise<Answer>
+}
+
+/** Goes on with what is answered: at once where that is possible. */
+export function settle(
+  open: () => Answer | Promise<Answer> | undefined,
+  go: (answer: Answer | undefined) => void,
+  fail: (error: unknown) => void,
+): void {
+  try {
+    const answer = open()
+    if (answer instanceof Promise) answer.then(go).catch(fail)
+    else go(answer)
+  } catch (error) {
+    fail(error)
+  }
 }
 
 export function isRefusal(answer: Passage | Refusal): answer is Refusal {

@@ -41,7 +41,7 @@ const idempotent: ReadonlySet<string> = new Set([
 const bodyless: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'DELETE'])
 
 /** The fields that say where the body ends. */
-function framingHeaders(method: string, framing: Framing): readonly string[] {
+export function framingHeaders(method: string, framing: Framing): readonly string[] {
   switch (framing.kind) {
     case 'chunked':
       return ['transfer-encoding', 'chunked']

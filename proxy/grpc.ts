@@ -7,9 +7,10 @@ import {
   type OutgoingHttpHeaders,
   type ServerHttp2Stream,
 } from 'node:http2'
+import { fieldOf } from '../policies/attributes/fields.ts'
 import type { Core } from './core.ts'
 import type { Passage, Refusal } from './door.ts'
-import { fieldOf, passingRequest, peerIdHeader } from './headers.ts'
+import { passingRequest, peerIdHeader } from './headers.ts'
 import type { Incoming } from './http2.ts'
 
 export function isGrpc(raw: readonly string[]): boolean {
@@ -17,7 +18,14 @@ export function isGrpc(raw: readonly string[]): boolean {
 }
 
 // google.rpc.Code by HTTP status; others are UNKNOWN (2)
-const codes: Readonly<Record<number, number>> = { 400: 3, 403: 7, 431: 8, 502: 14 }
+const codes: Readonly<Record<number, number>> = {
+  400: 3,
+  401: 16,
+  403: 7,
+  429: 8,
+  431: 8,
+  502: 14,
+}
 
 /** What gRPC lets pass unescaped in grpc-message: printable ASCII but the percent sign. */
 function escaped(text: string): string {
@@ -25,13 +33,14 @@ function escaped(text: string): string {
 }
 
 /** HTTP 200 with trailers only, as a gRPC server refuses. */
-export function grpcRefusal(stream: ServerHttp2Stream, { status, text }: Refusal): void {
+export function grpcRefusal(stream: ServerHttp2Stream, { status, text, headers }: Refusal): void {
   if (stream.headersSent || stream.destroyed) {
     stream.close(constants.NGHTTP2_INTERNAL_ERROR)
     return
   }
   stream.respond(
     {
+      ...headers,
       ':status': 200,
       'content-type': 'application/grpc',
       'grpc-status': String(codes[status] ?? 2),
@@ -48,7 +57,8 @@ function add(headers: OutgoingHttpHeaders, name: string, value: string): void {
   headers[name] = before === undefined ? value : [before, value].flat().map(String)
 }
 
-function requestHeaders(request: Incoming, { path, added }: Passage): OutgoingHttpHeaders {
+function requestHeaders(request: Incoming, passage: Passage): OutgoingHttpHeaders {
+  const { path, added, headers: fields } = passage
   const headers: OutgoingHttpHeaders = {
     ':method': request.method,
     ':path': path,
@@ -56,7 +66,7 @@ function requestHeaders(request: Incoming, { path, added }: Passage): OutgoingHt
     ':authority': request.authority,
     te: 'trailers',
   }
-  const raw = [...passingRequest(request.raw), ...added]
+  const raw = [...passingRequest(fields, passage.drops), ...added]
   for (let i = 0; i + 1 < raw.length; i += 2) add(headers, raw[i] ?? '', raw[i + 1] ?? '')
   const length = fieldOf(request.raw, 'content-length')
   if (length !== undefined) headers['content-length'] = length
@@ -78,14 +88,16 @@ function join(stream: ServerHttp2Stream, upstream: ClientHttp2Stream, passage: P
     const peer = passage.route.peerOf(upstream.session ?? null)
     const ends = (flags & endStream) !== 0
     if (stream.destroyed) return
-    stream.respond(
-      {
-        ...passing(headers),
-        ':status': headers[':status'] ?? 200,
-        ...(peer === undefined ? {} : { [peerIdHeader]: peer }),
-      },
-      { endStream: ends, waitForTrailers: !ends },
-    )
+    const answer: OutgoingHttpHeaders = {
+      ...passing(headers),
+      ':status': headers[':status'] ?? 200,
+      ...(peer === undefined ? {} : { [peerIdHeader]: peer }),
+    }
+    const { downstream } = passage
+    for (let i = 0; i + 1 < downstream.length; i += 2) {
+      add(answer, downstream[i]?.toLowerCase() ?? '', downstream[i + 1] ?? '')
+    }
+    stream.respond(answer, { endStream: ends, waitForTrailers: !ends })
     if (!ends) upstream.pipe(stream)
   })
   upstream.once('trailers', (fields) => trailers.resolve(passing(fields)))

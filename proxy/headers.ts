@@ -1,5 +1,7 @@
 // Which header fields pass from one side to the other. Raw lists of names and values throughout: an
 // object would fold what the other side might read differently.
+import type { IncomingMessage } from 'node:http'
+import { placeOf } from '../policies/attributes/request.ts'
 
 /** Who the peer is, as its verified certificate says: set by this proxy alone, on both sides. */
 export const peerIdHeader = 'x-spiffe-peer-id'
@@ -32,6 +34,16 @@ const ownInRequests: ReadonlySet<string> = new Set(['host', 'content-length', 'e
 const isClaim = (name: string) =>
   claims.has(name) || name.startsWith('x-envoy-') || name.includes('_')
 
+/** The host that was decided about: in absolute form that of the target, whatever the field says. */
+export function hostOf({ url: target = '', rawHeaders: headers }: IncomingMessage): string {
+  return placeOf({ target, host: undefined, headers }).host ?? ''
+}
+
+/** Whether a field of this name (lower case) is ever taken from one side to the other. */
+export function mayPass(name: string): boolean {
+  return !(name.startsWith(':') || hopByHop.has(name) || isClaim(name) || ownInRequests.has(name))
+}
+
 const none: ReadonlySet<string> = new Set()
 
 /** Header names that the sender declares to be for this hop only. */
@@ -57,27 +69,12 @@ function passing(raw: readonly string[], drops: (name: string) => boolean): stri
   return kept
 }
 
-/** Fields of a request as they are forwarded, without host and framing. */
-export function passingRequest(raw: readonly string[]): string[] {
-  return passing(raw, (name) => isClaim(name) || ownInRequests.has(name))
+/** Fields of a request as they are forwarded, without host, framing and `drops`. */
+export function passingRequest(raw: readonly string[], drops: readonly string[]): string[] {
+  return passing(raw, (name) => isClaim(name) || ownInRequests.has(name) || drops.includes(name))
 }
 
 /** Fields of a response as they are passed back. */
 export function passingResponse(raw: readonly string[]): string[] {
   return passing(raw, (name) => name === peerIdHeader)
-}
-
-/** How many fields of a name there are. */
-export function countOf(raw: readonly string[], name: string): number {
-  let count = 0
-  for (let i = 0; i < raw.length; i += 2) if (raw[i]?.toLowerCase() === name) count++
-  return count
-}
-
-/** The value of the first field of a name (lower case). */
-export function fieldOf(raw: readonly string[], name: string): string | undefined {
-  for (let i = 0; i < raw.length; i += 2) {
-    if (raw[i]?.toLowerCase() === name) return raw[i + 1]
-  }
-  return undefined
 }

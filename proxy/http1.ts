@@ -1,23 +1,32 @@
 // HTTP/1.1 as it comes in, from peers and from local programs: read strictly, decided, passed on.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { countOf, fieldOf } from '../policies/attributes/fields.ts'
 import type { Core } from './core.ts'
-import { type Doors, isRefusal, type Passage, type Refusal, unreachable } from './door.ts'
+import { type Doors, isRefusal, type Passage, type Refusal, settle, unreachable } from './door.ts'
 import { type Framing, forward } from './forward.ts'
-import { countOf, fieldOf, passingRequest, passingResponse, peerIdHeader } from './headers.ts'
+import { hostOf, passingRequest, passingResponse, peerIdHeader } from './headers.ts'
 import { passUpgrade } from './upgrade.ts'
+
+/** What it needs of a sidecar. */
+type Part = Pick<Core, 'limits' | 'log' | 'tally'>
 
 const hostGrammar = /^[A-Za-z0-9._~!$&'()*+,;=:%[\]-]*$/
 const malformed: Refusal = { status: 400, text: 'bad request' }
 // a body of at most this size is read to its end, so that the connection can be kept after a refusal
 const drainable = 64 * 1024
 
+// an empty host is none that could be meant (RFC 9110 §4.2.1)
+const absoluteForm = /^https?:\/\/[^/?#]/i
+
 /** What the parser lets pass and two programs could understand differently. */
 function problemOf(request: IncomingMessage, mostHeaders: number): Refusal | undefined {
-  const { rawHeaders, httpVersion } = request
+  const { rawHeaders, httpVersion, url = '' } = request
   if (rawHeaders.length / 2 > mostHeaders) return { status: 431, text: 'too many header fields' }
+  if (!url.startsWith('/') && !absoluteForm.test(url)) return malformed
   if (countOf(rawHeaders, 'host') !== 1) return malformed
-  if (!hostGrammar.test(fieldOf(rawHeaders, 'host') ?? '')) return malformed
+  const hosts = [fieldOf(rawHeaders, 'host') ?? '', hostOf(request)]
+  if (!hosts.every((host) => hostGrammar.test(host))) return malformed
   const encodings = countOf(rawHeaders, 'transfer-encoding')
   if (encodings === 0) return undefined
   if (encodings > 1 || httpVersion !== '1.1') return malformed
@@ -40,6 +49,7 @@ function refuse(request: IncomingMessage, response: ServerResponse, refusal: Ref
   const keeps = framing.kind === 'none' || (isShort && request.headers.expect === undefined)
   const body = `${refusal.text}\n`
   response.writeHead(refusal.status, {
+    ...refusal.headers,
     'content-type': 'text/plain',
     'content-length': body.length,
     ...(keeps ? {} : { connection: 'close' }),
@@ -52,6 +62,7 @@ function passBack(incoming: IncomingMessage, response: ServerResponse, passage: 
   const headers = passingResponse(incoming.rawHeaders)
   const peer = passage.route.peerOf(incoming.socket)
   if (peer !== undefined) headers.push(peerIdHeader, peer)
+  headers.push(...passage.downstream)
   if (passage.isLast()) headers.push('connection', 'close')
   response.writeHead(incoming.statusCode ?? 502, headers)
   incoming.on('error', () => response.destroy())
@@ -59,12 +70,13 @@ function passBack(incoming: IncomingMessage, response: ServerResponse, passage: 
 }
 
 function pass(
-  core: Core,
+  core: Part,
   request: IncomingMessage,
   response: ServerResponse,
   passage: Passage,
 ): void {
-  const { method = '', rawHeaders } = request
+  const { method = '' } = request
+  const host = hostOf(request)
   const done = passage.begin(() => response.destroy())
   if (request.headers.expect !== undefined) response.writeContinue()
   const sent = forward(
@@ -72,12 +84,7 @@ function pass(
       route: passage.route,
       method,
       path: passage.path,
-      headers: [
-        'host',
-        fieldOf(rawHeaders, 'host') ?? '',
-        ...passingRequest(rawHeaders),
-        ...passage.added,
-      ],
+      headers: ['host', host, ...passingRequest(passage.headers, passage.drops), ...passage.added],
       framing: framingOf(request),
       body: request,
     },
@@ -113,7 +120,7 @@ function hangUp(socket: Duplex, status: string): void {
 }
 
 /** A server for sockets that are handed to it by `emit('connection')`, or that listens itself. */
-export function http1Server(core: Core, doors: Doors): Server {
+export function http1Server(core: Part, doors: Doors): Server {
   const { limits } = core
   const server = createServer({
     maxHeaderSize: limits.headerBytes,
@@ -133,17 +140,23 @@ export function http1Server(core: Core, doors: Doors): Server {
     const responses = open.get(request.socket) ?? new Set()
     open.set(request.socket, responses.add(response))
     response.once('close', () => responses.delete(response))
-    const { method = '', url: target = '' } = request
-    try {
-      const problem = problemOf(request, limits.headers)
-      const answer = problem ?? doors(request.socket)?.open({ method, target })
-      if (answer === undefined) request.socket.destroy()
-      else if (isRefusal(answer)) refuse(request, response, answer)
-      else pass(core, request, response, answer)
-    } catch (error) {
-      core.log.warn({ err: error }, 'request ended')
-      request.socket.destroy()
-    }
+    const { method = '', url: target = '', rawHeaders: headers } = request
+    const host = fieldOf(headers, 'host')
+    settle(
+      () =>
+        problemOf(request, limits.headers) ??
+        doors(request.socket)?.open({ method, target, host, headers }),
+      (answer) => {
+        // whoever left while it was decided gets nothing, and asks the workload for nothing
+        if (answer === undefined || request.socket.destroyed) request.socket.destroy()
+        else if (isRefusal(answer)) refuse(request, response, answer)
+        else pass(core, request, response, answer)
+      },
+      (error) => {
+        core.log.warn({ err: error }, 'request ended')
+        request.socket.destroy()
+      },
+    )
   }
 
   server.on('request', serve)

@@ -3,21 +3,26 @@
 
 import type { IncomingMessage } from 'node:http'
 import { constants, createServer, type Http2Server, type ServerHttp2Stream } from 'node:http2'
+import { fieldOf } from '../policies/attributes/fields.ts'
+import { type Http2Request, readHttp2 } from '../policies/attributes/http2.ts'
 import type { Core } from './core.ts'
-import { type Doors, isRefusal, type Passage, type Refusal, unreachable } from './door.ts'
+import {
+  type Asked,
+  type Doors,
+  isRefusal,
+  type Passage,
+  type Refusal,
+  settle,
+  unreachable,
+} from './door.ts'
 import { type Framing, forward } from './forward.ts'
 import { grpcRefusal, isGrpc, passGrpc } from './grpc.ts'
-import { countOf, fieldOf, passingRequest, passingResponse, peerIdHeader } from './headers.ts'
+import { passingRequest, passingResponse, peerIdHeader } from './headers.ts'
 
 const malformed: Refusal = { status: 400, text: 'bad request' }
 
-/** A request that was read: pseudo fields apart from the others. */
-export interface Incoming {
-  readonly method: string
-  readonly target: string
-  readonly authority: string
-  /** the raw list, pseudo fields included */
-  readonly raw: readonly string[]
+/** A request that was read, and whether a body follows. */
+export interface Incoming extends Http2Request {
   readonly hasBody: boolean
 }
 
@@ -27,13 +32,8 @@ function incomingOf(
   mostHeaders: number,
 ): Incoming | Refusal {
   if (raw.length / 2 > mostHeaders) return { status: 431, text: 'too many header fields' }
-  const method = fieldOf(raw, ':method')
-  const target = fieldOf(raw, ':path')
-  const host = fieldOf(raw, 'host')
-  const authority = fieldOf(raw, ':authority') ?? host
-  if (method === undefined || target === undefined || authority === undefined) return malformed
-  if (countOf(raw, 'host') > 1 || (host !== undefined && host !== authority)) return malformed
-  return { method, target, authority, raw, hasBody: !stream.endAfterHeaders }
+  const read = readHttp2(raw)
+  return read === undefined ? malformed : { ...read, hasBody: !stream.endAfterHeaders }
 }
 
 function framingOf({ raw, hasBody }: Incoming): Framing {
@@ -54,12 +54,12 @@ function withOneCookie(headers: readonly string[]): string[] {
   return cookies.length === 0 ? rest : [...rest, 'cookie', cookies.join('; ')]
 }
 
-function refuse(stream: ServerHttp2Stream, { status, text }: Refusal): void {
+function refuse(stream: ServerHttp2Stream, { status, text, headers }: Refusal): void {
   if (stream.headersSent || stream.destroyed) {
     stream.close(constants.NGHTTP2_INTERNAL_ERROR)
     return
   }
-  stream.respond({ ':status': status, 'content-type': 'text/plain' })
+  stream.respond({ ...headers, ':status': status, 'content-type': 'text/plain' })
   // a body that nobody will read is not waited for (RFC 9113 §8.1)
   stream.end(`${text}\n`, () => stream.close(constants.NGHTTP2_NO_ERROR))
 }
@@ -69,7 +69,7 @@ function passBack(incoming: IncomingMessage, stream: ServerHttp2Stream, passage:
   const headers: Record<string, string | string[] | number> = {
     ':status': incoming.statusCode ?? 502,
   }
-  const raw = passingResponse(incoming.rawHeaders)
+  const raw = [...passingResponse(incoming.rawHeaders), ...passage.downstream]
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const [name = '', value = ''] = raw.slice(i, i + 2)
     const key = name.toLowerCase()
@@ -93,7 +93,7 @@ function pass(core: Core, stream: ServerHttp2Stream, request: Incoming, passage:
       headers: [
         'host',
         request.authority,
-        ...withOneCookie(passingRequest(request.raw)),
+        ...withOneCookie(passingRequest(passage.headers, passage.drops)),
         ...passage.added,
       ],
       framing: framingOf(request),
@@ -122,21 +122,31 @@ function pass(core: Core, stream: ServerHttp2Stream, request: Incoming, passage:
   })
 }
 
+const askedOf = ({ method, target, authority, raw }: Incoming): Asked => ({
+  ...{ method, target, host: authority },
+  headers: raw,
+})
+
 function serve(core: Core, stream: ServerHttp2Stream, raw: readonly string[], doors: Doors): void {
   stream.on('error', (error) => core.log.debug({ err: error }, 'stream failed'))
   const { session } = stream
   const request = incomingOf(stream, raw, core.limits.headers)
   const decline = isGrpc(raw) ? grpcRefusal : refuse
   const goOn = isGrpc(raw) ? passGrpc : pass
-  try {
-    const answer = session && ('status' in request ? request : doors(session)?.open(request))
-    if (answer === undefined) session?.destroy()
-    else if (isRefusal(answer)) decline(stream, answer)
-    else if (!('status' in request)) goOn(core, stream, request, answer)
-  } catch (error) {
-    core.log.warn({ err: error }, 'request ended')
-    session?.destroy()
-  }
+  settle(
+    () => session && ('status' in request ? request : doors(session)?.open(askedOf(request))),
+    (answer) => {
+      if (answer === undefined) session?.destroy()
+      // a stream that was closed while it was decided
+      else if (stream.destroyed || stream.closed) return
+      else if (isRefusal(answer)) decline(stream, answer)
+      else if (!('status' in request)) goOn(core, stream, request, answer)
+    },
+    (error) => {
+      core.log.warn({ err: error }, 'request ended')
+      session?.destroy()
+    },
+  )
 }
 
 /** A server for sockets that are handed to it by `emit('connection')`. */

@@ -4,14 +4,15 @@ import type { TLSSocket } from 'node:tls'
 import { addressText } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import type { Connection, Retirement } from './connections.ts'
+import { forwardedPath, judge } from './consult.ts'
 import type { Core, Listener } from './core.ts'
-import type { Door } from './door.ts'
+import type { Answer, Door, Passage, Refusal } from './door.ts'
 import { createHandshakes } from './handshakes.ts'
 import { peerIdHeader } from './headers.ts'
 import { http1Server } from './http1.ts'
 import { http2Server } from './http2.ts'
 import type { Identity } from './identity.ts'
-import { judge, judgeTcp } from './judge.ts'
+import { type Allowed, type Arrival, judgeTcp, type Verdict } from './judge.ts'
 import { listen } from './listen.ts'
 import { pipeToWorkload, type TlsSide, tlsSide } from './pipe.ts'
 import type { InboundSpec } from './spec.ts'
@@ -28,9 +29,10 @@ interface Protocol extends Disposable {
   readonly retire: Retire
 }
 
-function tcpProtocol(core: Core, { forwardTo }: InboundSpec): Protocol {
+function tcpProtocol(core: Core, spec: InboundSpec): Protocol {
+  const { forwardTo } = spec
   function serve(side: TlsSide, connection: Connection): void {
-    const request = judgeTcp(core, connection, forwardTo.port)
+    const request = judgeTcp(core, arrivalOf(side.socket, connection, spec))
     if (request === undefined) {
       side.break()
       return
@@ -55,30 +57,93 @@ function tcpProtocol(core: Core, { forwardTo }: InboundSpec): Protocol {
   }
 }
 
-function doorOf(
-  core: Core,
-  { forwardTo }: InboundSpec,
-  { route, socket, connection }: { route: OwnedRoute; socket: TLSSocket; connection: Connection },
-): Door {
+function arrivalOf(
+  socket: TLSSocket,
+  connection: Connection,
+  { forwardTo: { port }, backend }: InboundSpec,
+): Arrival {
+  const { remoteAddress: sourceAddress, servername } = socket
+  return { connection, sourceAddress, sni: servername || undefined, port, backend }
+}
+
+/** RFC 9110 §10.2.3: whole seconds, and none is no time to wait. */
+function tooMany(retryAfter: number): Refusal {
+  const seconds = Math.max(1, Math.ceil(retryAfter / 1000))
+  return { status: 429, text: 'too many requests', headers: { 'retry-after': String(seconds) } }
+}
+
+/** RFC 9110 §15.5.2: a 401 says how to authenticate; RFC 6750 §3.1 that it was the token. */
+function refused({ status, reason }: Extract<Verdict, { kind: 'refused' }>): Refusal {
+  const challenge = { 'www-authenticate': 'Bearer error="invalid_token"' }
+  return { status, text: reason, ...(status === 401 ? { headers: challenge } : {}) }
+}
+
+interface Way {
+  readonly route: OwnedRoute
+  readonly socket: TLSSocket
+  readonly connection: Connection
+}
+
+function passageOf(verdict: Allowed, { route, socket, connection }: Way): Passage {
+  const { peer, decided, raw, consents, downstream } = verdict
+  const { request, authenticated } = decided
   return {
-    open({ method, target }) {
-      const verdict = judge(core, connection, { method, target, port: forwardTo.port })
-      if (verdict.kind === 'malformed') return { status: 400, text: 'bad request' }
-      if (verdict.kind === 'denied') return { status: 403, text: 'access denied' }
-      const { peer, http, request } = verdict
-      return {
-        route,
-        path: http.path + http.query,
-        added: [peerIdHeader, peer],
-        isLast: () => connection.retired,
-        begin(end) {
-          const done = connection.begin({ request, end })
-          return () => {
-            done()
-            if (connection.retired && !connection.busy) socket.destroySoon()
-          }
-        },
+    route,
+    headers: raw.headers,
+    downstream,
+    path: forwardedPath(decided),
+    added: [...authenticated.adds, peerIdHeader, peer],
+    drops: authenticated.drops,
+    isLast: () => connection.retired,
+    begin(end) {
+      const done = connection.begin({ request, consents, backend: decided.guard.mesh.backend, end })
+      return () => {
+        done()
+        if (connection.retired && !connection.busy) socket.destroySoon()
       }
+    },
+  }
+}
+
+function answerTo(verdict: Verdict, way: Way): Answer {
+  switch (verdict.kind) {
+    case 'refused':
+      return refused(verdict)
+    case 'denied':
+      return verdict.refusal ?? { status: 403, text: 'access denied' }
+    case 'limited':
+      return tooMany(verdict.retryAfter)
+    case 'allowed':
+      return passageOf(verdict, way)
+  }
+}
+
+function doorOf(core: Core, spec: InboundSpec, way: Way): Door {
+  const { socket, connection } = way
+  const arrival = arrivalOf(socket, connection, spec)
+  const leaving = new AbortController()
+  socket.once('close', () => leaving.abort())
+  const gone = leaving.signal
+
+  /** The connection stays while others are asked, also at shutdown. */
+  async function answerAfter(verdict: Promise<Verdict>): Promise<Answer> {
+    const release = connection.hold()
+    try {
+      return answerTo(await verdict, way)
+    } finally {
+      // whoever waits for the answer goes first
+      setImmediate(() => {
+        release()
+        const isOver = connection.retired && !connection.busy
+        if (isOver && socket.alpnProtocol !== 'h2') socket.destroySoon()
+      })
+    }
+  }
+
+  return {
+    open(raw) {
+      const verdict = judge(core, arrival, { raw, gone })
+      return verdict instanceof Promise ? answerAfter(verdict) : answerTo(verdict, way)
     },
   }
 }

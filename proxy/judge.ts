@@ -1,44 +1,128 @@
 // One request at the door: who asks, for what, and whether it may pass.
-import { type HttpAttributes, isRejection, type Request, readHttp } from '../policies/request.ts'
+import type { RawHttp, Request } from '../policies/attributes/request.ts'
+import { readAddress } from '../policies/attributes/request.ts'
+import type { PolicySet } from '../policies/compile.ts'
+import type { Consents } from '../policies/consent.ts'
+import {
+  type Connected,
+  type Decided,
+  type DecidedHttp,
+  evaluateHttp,
+  evaluateTcp,
+  type Rejected,
+} from '../policies/evaluate.ts'
+import type { Backend } from '../policies/language/mesh.ts'
+import { type Exhausted, limitsFor } from '../policies/limits.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import type { Connection } from './connections.ts'
 import type { Core } from './core.ts'
+import { destinationAt } from './destination.ts'
+import type { Refusal } from './door.ts'
+
+export interface Allowed {
+  readonly kind: 'allowed'
+  readonly peer: SpiffeId
+  readonly decided: DecidedHttp
+  /** the request as it was decided about */
+  readonly raw: RawHttp
+  readonly consents: Consents | undefined
+  /** fields for the answer, names and values in turn */
+  readonly downstream: readonly string[]
+}
 
 export type Verdict =
-  | {
-      readonly kind: 'allowed'
-      readonly peer: SpiffeId
-      readonly http: HttpAttributes
-      readonly request: Request
-    }
-  | { readonly kind: 'denied' }
-  | { readonly kind: 'malformed'; readonly reason: string }
+  | Allowed
+  /** `refusal` is what an authorizer answered */
+  | { readonly kind: 'denied'; readonly refusal?: Refusal }
+  /** `retryAfter` in milliseconds */
+  | { readonly kind: 'limited'; readonly retryAfter: number }
+  | { readonly kind: 'refused'; readonly status: number; readonly reason: string }
 
-/** `port` is the one at the workload. Throws ERR_UNTRUSTED when the peer is not trusted (any more). */
-export function judge(
-  { identities, mesh, tally }: Core,
-  connection: Connection,
-  asked: { readonly method: string; readonly target: string; readonly port: number },
-): Verdict {
+/** What does not change while a connection lives, but for its peer. */
+export interface Arrival {
+  readonly connection: Connection
+  readonly sourceAddress: string | undefined
+  readonly sni: string | undefined
+  /** the one at the workload */
+  readonly port: number
+  /** how the workload reads paths */
+  readonly backend: Backend | undefined
+}
+
+function connectedOf(
+  { identities, mesh }: Core,
+  { connection, sourceAddress, sni, port }: Arrival,
+): (Connected & { readonly source: SpiffeId }) | undefined {
   const source = connection.peer()
-  const id = identities.current()?.svid.id
-  const http = readHttp(asked.method, asked.target)
-  if (isRejection(http)) return { kind: 'malformed', reason: http.reason }
-  if (id === undefined) return { kind: 'denied' }
-  const request: Request = { source, destination: { id, port: asked.port }, http }
-  if (!tally.allows(mesh.current().policies, request)) return { kind: 'denied' }
-  return { kind: 'allowed', peer: source, http, request }
+  const identity = identities.current()
+  if (identity === undefined) return undefined
+  const { policies } = mesh.current()
+  return {
+    source,
+    sourceIp: sourceAddress === undefined ? undefined : readAddress(sourceAddress, policies.mesh),
+    destination: destinationAt(mesh, { id: identity.svid.id, port }),
+    sni,
+  }
+}
+
+/** What is allowed takes a token of each limit that speaks of it. */
+function exhaustedBy(
+  { buckets, clock }: Core,
+  { decision, guard, request }: Decided,
+): Exhausted | undefined {
+  if (!decision.allow || guard.limits.length === 0) return undefined
+  const limits = limitsFor(guard.limits, request)
+  return buckets.take(limits, request.source ?? '', clock.monotonic())
+}
+
+/** A request as it stands, after the authorizers that were asked about it. */
+export interface Asked {
+  readonly raw: RawHttp
+  readonly consents?: Consents | undefined
+  readonly downstream?: readonly string[]
+}
+
+/** What was decided, not counted yet. */
+export interface Considered {
+  readonly asked: Asked
+  readonly policies: PolicySet
+  readonly connected: Connected & { readonly source: SpiffeId }
+  readonly result: DecidedHttp | Rejected
+}
+
+/** By the policies of now; undefined without an identity. Throws ERR_UNTRUSTED when the peer is not trusted (any more). */
+export function consider(core: Core, arrival: Arrival, asked: Asked): Considered | undefined {
+  const connected = connectedOf(core, arrival)
+  if (connected === undefined) return undefined
+  const policies = core.mesh.current().policies.behind(arrival.backend)
+  const { raw, consents } = asked
+  const result = evaluateHttp(policies, connected, { raw, consents, now: core.clock.now() })
+  return { asked, policies, connected, result }
+}
+
+/** Counts what was decided. */
+export function conclude(core: Core, considered: Considered | undefined): Verdict {
+  if (considered === undefined) return { kind: 'denied' }
+  const { asked, policies, connected, result } = considered
+  if (result.kind === 'rejected') {
+    const { status, reason } = result.rejection
+    core.tally.reject(connected, result.rejection)
+    return { kind: 'refused', status, reason }
+  }
+  const exhausted = exhaustedBy(core, result)
+  if (!core.tally.count(policies, result, exhausted)) {
+    return exhausted === undefined ? { kind: 'denied' } : { kind: 'limited', ...exhausted }
+  }
+  const { raw, consents, downstream = [] } = asked
+  return { kind: 'allowed', peer: connected.source, decided: result, raw, consents, downstream }
 }
 
 /** The decision about a TCP connection. Throws ERR_UNTRUSTED. */
-export function judgeTcp(
-  { identities, mesh, tally }: Core,
-  connection: Connection,
-  port: number,
-): Request | undefined {
-  const source = connection.peer()
-  const id = identities.current()?.svid.id
-  if (id === undefined) return undefined
-  const request: Request = { source, destination: { id, port }, http: undefined }
-  return tally.allows(mesh.current().policies, request) ? request : undefined
+export function judgeTcp(core: Core, arrival: Arrival): Request | undefined {
+  const connected = connectedOf(core, arrival)
+  if (connected === undefined) return undefined
+  const { policies } = core.mesh.current()
+  const decided = evaluateTcp(policies, connected)
+  const exhausted = exhaustedBy(core, decided)
+  return core.tally.count(policies, decided, exhausted) ? decided.request : undefined
 }

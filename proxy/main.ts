@@ -1,11 +1,18 @@
 // The embedded sidecar: an ordinary workload to the agent, mutual TLS and decisions to everyone else.
+import { readFileSync } from 'node:fs'
 import { endpointFrom } from '../client/endpoint.ts'
+import { createIssuers, type Issuers } from '../client/issuers.ts'
 import { startX509Source } from '../client/x509-source.ts'
+import { keyFileOf } from '../policies/language/request-authentication.ts'
+import { longestJwks } from '../policies/tokens/jwks.ts'
 import { type Clock, systemClock } from '../runtime/clock.ts'
+import { fetchBounded } from '../runtime/fetch.ts'
 import type { Log } from '../runtime/log.ts'
+import { readBounded } from '../runtime/read-bounded.ts'
 import { selfTest } from '../runtime/self-test.ts'
 import { explain } from '../spiffe/errors.ts'
 import { startControl } from './control.ts'
+import { createDecisionLog } from './decision-log.ts'
 import { createMesh } from './mesh.ts'
 import { serve } from './serve.ts'
 import type { ProxySpec } from './spec.ts'
@@ -30,6 +37,30 @@ export interface Proxy extends AsyncDisposable {
   }[]
 }
 
+const fetchTime = 5000
+
+/** The keys of token issuers, over HTTPS or from files of this node. */
+function startIssuers({ jwks }: ProxySpec, log: Log, clock: Clock): Issuers {
+  const roots = jwks.roots === undefined ? undefined : readFileSync(jwks.roots, 'utf8')
+  return createIssuers({
+    clock,
+    onTrouble: (uri, error) => log.warn({ uri, reason: explain(error) }, 'no keys of an issuer'),
+    async load(uri, signal) {
+      const file = keyFileOf(uri)
+      if (file !== undefined) return (await readBounded(file, longestJwks)).toString('utf8')
+      const bytes = await fetchBounded(uri, {
+        roots,
+        privateAddress: jwks.privateAddresses,
+        remedy: 'jwks.privateAddresses: true in the proxy spec',
+        timeout: fetchTime,
+        most: longestJwks,
+        signal,
+      })
+      return bytes.toString('utf8')
+    },
+  })
+}
+
 /** Listens once the first X.509 context has arrived, and denies everything until policies have. */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const { spec, log, clock = systemClock, environment = {} } = options
@@ -42,10 +73,25 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const source = starting.use(startX509Source(endpoint, { clock, onTrouble }))
   await source.ready(signal)
   const mesh = createMesh()
-  const tally = createTally(clock)
+  const note = createDecisionLog({ spec: spec.decisionLog, log, clock })
+  const tally = createTally(clock, note)
   const serving = starting.use(await serve(spec, { source, mesh, tally, log, clock }))
   const { identities, listeners } = serving
-  starting.use(startControl({ endpoint, mesh, tally, identities, log, clock }))
+  const issuers = starting.use(startIssuers(spec, log, clock))
+  const inbound = spec.inbound.map(({ forwardTo: { port }, backend }) => ({ port, backend }))
+  starting.use(
+    startControl({
+      endpoint,
+      mesh,
+      tally,
+      identities,
+      issuers,
+      inbound,
+      trusted: spec,
+      log,
+      clock,
+    }),
+  )
   const started = starting.move()
   return {
     listeners,

@@ -1,8 +1,10 @@
 // What the agent says about the mesh: policies and endpoints, replaced whole, never mixed.
 import { noPolicies, type PolicySet } from '../policies/compile.ts'
+import type { Labels } from '../policies/language/policy.ts'
 import type { Address } from '../runtime/config.ts'
 import { createTopic } from '../runtime/lifecycle.ts'
 import { type DenyList, denyNothing } from '../spiffe/deny-list.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
 
 export interface MeshState {
   readonly policies: PolicySet
@@ -10,6 +12,8 @@ export interface MeshState {
   readonly endpoints: ReadonlyMap<string, readonly Address[]>
   /** peers that are refused whatever they show */
   readonly denyList: DenyList
+  /** of this sidecar's own identities, those that have some */
+  readonly labels: ReadonlyMap<SpiffeId, Labels>
 }
 
 export interface Mesh {
@@ -22,7 +26,12 @@ export interface Mesh {
 
 export function createMesh(): Mesh {
   const topic = createTopic<MeshState>()
-  let current: MeshState = { policies: noPolicies, endpoints: new Map(), denyList: denyNothing }
+  let current: MeshState = {
+    policies: noPolicies,
+    endpoints: new Map(),
+    denyList: denyNothing,
+    labels: new Map(),
+  }
   return {
     current: () => current,
     put(state) {

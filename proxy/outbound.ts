@@ -64,7 +64,7 @@ function doorOf(
   { routes, isStopped }: { readonly routes: PeerRoutes; readonly isStopped: () => boolean },
 ): Door {
   return {
-    open({ target }) {
+    open({ target, headers }) {
       if (!target.startsWith('/')) return { status: 400, text: 'bad request' }
       const address = addressOf(core, spec)
       const route = address && routes.to(address)
@@ -74,7 +74,10 @@ function doorOf(
         core.log.warn({ service: spec.service, reason: text }, 'request failed')
         return { status: 502, text }
       }
-      return { route, path: target, added: [], begin: () => () => {}, isLast: isStopped }
+      return {
+        ...{ route, path: target, headers, added: [], drops: [], downstream: [] },
+        ...{ begin: () => () => {}, isLast: isStopped },
+      }
     },
   }
 }

@@ -1,10 +1,13 @@
 // The data path of one sidecar: all listeners of a spec, from an identity source and what the mesh says.
 import type { X509Source } from '../client/x509-source.ts'
+import { createBuckets } from '../policies/limits.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import { IdentityError } from '../spiffe/errors.ts'
+import { createAuthorizer } from './authorizer.ts'
 import { createConnections } from './connections.ts'
 import type { Core, Listener } from './core.ts'
+import { startExpiry } from './expiry.ts'
 import { followIdentity, type Identities } from './identity.ts'
 import { startInbound } from './inbound.ts'
 import { defaultLimits, type Limits } from './limits.ts'
@@ -31,6 +34,8 @@ export interface Serving extends AsyncDisposable {
   readonly connections: { readonly size: number }
 }
 
+type Parts = Pick<Core, 'tally' | 'log' | 'limits'>
+
 async function startListeners(core: Core, spec: ProxySpec, started: Listener[]): Promise<void> {
   const identity = core.identities.current()
   if (identity === undefined) {
@@ -44,19 +49,43 @@ async function startListeners(core: Core, spec: ProxySpec, started: Listener[]):
   }
 }
 
+function authorizersOf({ authorizers }: ProxySpec, { tally, log, limits }: Parts) {
+  const { headerBytes } = limits
+  return new Map(
+    Object.entries(authorizers).map(([name, it]) => [
+      name,
+      createAuthorizer(it, { name, log, onFailure: () => tally.failed(), headerBytes }),
+    ]),
+  )
+}
+
 export async function serve(spec: ProxySpec, options: ServeOptions): Promise<Serving> {
   const { source, mesh, tally, log, clock } = options
   const limits = { ...defaultLimits, ...options.limits }
+  const authorizers = authorizersOf(spec, { tally, log, limits })
   const identities = followIdentity(source, { wanted: spec.identity, log, clock })
   const connections = createConnections({ identities, mesh, tally, clock, log, limits })
-  const core: Core = { identities, mesh, connections, tally, log, clock, limits }
+  const core: Core = {
+    identities,
+    mesh,
+    connections,
+    tally,
+    log,
+    clock,
+    limits,
+    authorizers,
+    buckets: createBuckets(),
+  }
   const listeners: Listener[] = []
+  const expiry = startExpiry({ mesh, clock, log })
 
   async function close(): Promise<void> {
     // 1. accept nothing more  2. let what is in flight finish  3. end the rest
     for (const listener of listeners) listener.stop()
+    await expiry[Symbol.asyncDispose]()
     await connections[Symbol.asyncDispose]()
     for (const listener of listeners) await listener.close()
+    for (const authorizer of authorizers.values()) authorizer[Symbol.dispose]()
     identities[Symbol.dispose]()
   }
 

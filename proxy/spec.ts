@@ -1,8 +1,11 @@
 // The proxy spec: whom the sidecar is, where it listens and whom it expects to meet.
 import { z } from 'zod'
+import { backend, meshDocument } from '../policies/language/mesh.ts'
 import { address, addressText, duration, loadConfig } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseSpiffeId } from '../spiffe/id.ts'
+import { authorizers } from './authorizer-spec.ts'
+import { loopback } from './loopback.ts'
 
 const spiffeId = z.string().transform((text, context) => {
   try {
@@ -20,8 +23,6 @@ const listenerName = z
   .string()
   .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'a name has a-z, 0-9 and hyphens, at most 63')
 
-const loopback = /^(127(\.\d{1,3}){3}|::1|localhost)$/
-
 const inbound = z.strictObject({
   // in logs; inbound-0, inbound-1, … when left out
   name: listenerName.optional(),
@@ -30,6 +31,8 @@ const inbound = z.strictObject({
   protocol,
   // the workload; its port is the destination port that policies see
   forwardTo: address,
+  // how the workload reads paths: policies take its readings into account
+  backend: backend.optional(),
   // a connection is ended after this; half the life of the own SVID when left out, never more
   maxConnectionAge: duration.optional(),
 })
@@ -65,6 +68,32 @@ export const proxySpec = z
     workloadApi: z.string().optional(),
     // which of the workload's SVIDs to use; the first when left out
     identity: spiffeId.optional(),
+    // where keys of token issuers may be fetched from (jwksUri of RequestAuthentication)
+    jwks: z
+      .strictObject({
+        // PEM file of the roots that such servers are verified with; the public ones when left out
+        roots: z.string().optional(),
+        // whether addresses of private networks and of this machine will do
+        privateAddresses: z.boolean().default(false),
+      })
+      .prefault({}),
+    // whom CUSTOM policies ask, by the names of their providers
+    authorizers,
+    // whose X-Forwarded-For counts, as addresses and CIDR blocks; and how many entries from its right the client is
+    trustedProxies: meshDocument.shape.trustedProxies,
+    trustedHops: meshDocument.shape.trustedHops,
+    // decisions as lines of the log
+    decisionLog: z
+      .strictObject({
+        // which share of what is allowed, and of what is not: from 0 to 1
+        allowed: z.number().min(0).max(1).default(0),
+        denied: z.number().min(0).max(1).default(1),
+        // lines at most; what is left out is counted in the next one
+        perSecond: z.int().min(1).max(100_000).default(100),
+        // whether paths are in it; queries never are
+        paths: z.boolean().default(true),
+      })
+      .prefault({}),
     inbound: z.array(inbound).max(256).default([]),
     outbound: z.array(outbound).max(256).default([]),
   })

@@ -1,16 +1,27 @@
 // Counts since the last report. The path of a request only counts and keeps what a denial was made
 // of; whoever reports explains it later.
+
+import { isRejection, type Rejection, type Request } from '../policies/attributes/request.ts'
 import type { PolicySet } from '../policies/compile.ts'
-import { type Decision, decide } from '../policies/decide.ts'
-import type { Request } from '../policies/request.ts'
+import { auditOf, type Decision, policyNameOf } from '../policies/decide.ts'
+import type { Connected, Decided } from '../policies/evaluate.ts'
+import { policyName } from '../policies/language/policy.ts'
+import type { Exhausted } from '../policies/limits.ts'
+import { type Former, reconsider } from '../policies/reconsider.ts'
+import type { CompiledRule } from '../policies/rules/rule.ts'
+import { withShadow } from '../policies/shadow.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { createTopic } from '../runtime/lifecycle.ts'
+import type { DecisionLog } from './decision-log.ts'
+import { createFlows, type Determinant, type Flow, type Outcome, undetermined } from './flows.ts'
 
 export interface KeptDenial {
   readonly at: number
   readonly policies: PolicySet
   readonly request: Request
   readonly decision: Decision
+  /** it was allowed, but asked too often */
+  readonly exhausted?: Exhausted | undefined
 }
 
 export interface Counts {
@@ -18,13 +29,16 @@ export interface Counts {
   readonly denied: number
   /** the newest ones */
   readonly denials: readonly KeptDenial[]
+  readonly flows: readonly Flow[]
 }
 
 export interface Tally {
-  /** Decides, and counts the answer. */
-  allows(policies: PolicySet, request: Request): boolean
-  /** Decides again about what was allowed before: only a denial is counted. */
-  stillAllows(policies: PolicySet, request: Request): boolean
+  /** Counts what was decided; whether it may pass. */
+  count(policies: PolicySet, decided: Decided, exhausted?: Exhausted): boolean
+  /** Counts what was refused before it could be decided. */
+  reject(connected: Pick<Connected, 'source' | 'destination'>, rejection: Rejection): void
+  /** Decides again about what was allowed: only a denial is counted. */
+  stillAllows(policies: PolicySet, request: Request, former: Former): boolean
   /** a request or connection that failed for another reason than a decision */
   failed(): void
   readonly failures: number
@@ -36,35 +50,111 @@ export interface Tally {
 
 const mostDenials = 64
 
-export function createTally(clock: Clock): Tally {
-  const changes = createTopic<void>()
-  let allowed = 0
-  let denied = 0
-  let failures = 0
-  let denials: KeptDenial[] = []
+const byRule = ({ policy, index }: CompiledRule): Determinant => ({
+  policy: policyName(policy),
+  rule: index,
+})
 
-  function deny(policies: PolicySet, request: Request, decision: Decision): void {
-    denied++
-    if (denials.length === mostDenials) denials.shift()
-    denials.push({ at: clock.now(), policies, request, decision })
+function causeOf(decision: Decision, exhausted: Exhausted | undefined): Determinant {
+  if (exhausted !== undefined) return { policy: exhausted.limit.name, rule: exhausted.limit.index }
+  return { policy: policyNameOf(decision), rule: decision.rule?.index ?? 0 }
+}
+
+/** What AUDIT rules and policies in shadow mode say beside a decision. */
+function asidesOf({ guard, request, decision }: Decided) {
+  const audit = auditOf(guard, request)
+  const shadow = withShadow(guard, request, decision)
+  return {
+    audit: audit === undefined ? undefined : byRule(audit),
+    shadow:
+      shadow === undefined
+        ? undefined
+        : {
+            outcome: shadow.allow ? ('wouldAllow' as const) : ('wouldDeny' as const),
+            ...causeOf(shadow, undefined),
+          },
+  }
+}
+
+const partiesOf = ({ source, destination }: Pick<Request, 'source' | 'destination'>) => ({
+  source,
+  destination: destination.id,
+})
+
+/** What is counted for the next report. */
+function createCounts(clock: Clock) {
+  const flows = createFlows()
+  let [allowed, denied, rejected] = [0, 0, 0]
+  let denials: KeptDenial[] = []
+  return {
+    flows,
+    allow: () => allowed++,
+    reject: () => rejected++,
+    deny(denial: Omit<KeptDenial, 'at'>): void {
+      denied++
+      if (denials.length === mostDenials) denials.shift()
+      denials.push({ at: clock.now(), ...denial })
+    },
+    take(): Counts | undefined {
+      if (allowed + denied + rejected === 0) return undefined
+      const counts = { allowed, denied, denials, flows: flows.take() }
+      allowed = denied = rejected = 0
+      denials = []
+      return counts
+    },
+  }
+}
+
+function outcomeOf({ decision }: Decided, exhausted: Exhausted | undefined): Outcome {
+  if (!decision.allow) return 'denied'
+  return exhausted === undefined ? 'allowed' : 'limited'
+}
+
+const nobody: DecisionLog = () => {}
+
+export function createTally(clock: Clock, note: DecisionLog = nobody): Tally {
+  const changes = createTopic<void>()
+  const counts = createCounts(clock)
+  const { flows } = counts
+  let failures = 0
+
+  function write(decided: Decided, exhausted?: Exhausted): void {
+    const { request, decision } = decided
+    const outcome = outcomeOf(decided, exhausted)
+    const [parties, by] = [partiesOf(request), causeOf(decision, exhausted)]
+    const { audit, shadow } = asidesOf(decided)
+    flows.add(outcome, parties, by)
+    if (audit !== undefined) flows.add('audited', parties, audit)
+    if (shadow !== undefined) flows.add(shadow.outcome, parties, shadow)
+    note({ outcome, request, by, audit, shadow })
     changes.publish()
   }
 
   return {
-    allows(policies, request) {
-      const decision = decide(policies, request)
-      if (!decision.allow) {
-        deny(policies, request, decision)
-        return false
-      }
-      allowed++
-      changes.publish()
-      return true
+    count(policies, decided, exhausted) {
+      const { request, decision } = decided
+      const passes = decision.allow && exhausted === undefined
+      if (passes) counts.allow()
+      else counts.deny({ policies, request, decision, exhausted })
+      write(decided, exhausted)
+      return passes
     },
-    stillAllows(policies, request) {
-      const decision = decide(policies, request)
-      if (!decision.allow) deny(policies, request, decision)
-      return decision.allow
+    reject({ source, destination }, { reason }) {
+      counts.reject()
+      const request = { source, destination, http: undefined }
+      flows.add('rejected', partiesOf(request), undetermined)
+      note({ outcome: 'rejected', request, reason })
+      changes.publish()
+    },
+    stillAllows(policies, asked, former) {
+      const again = reconsider(policies, asked, former)
+      // as at the door, a token that is refused is no decision
+      if (isRejection(again)) return false
+      const { decision, request } = again
+      if (decision.allow) return true
+      counts.deny({ policies, request, decision })
+      write({ kind: 'decided', ...again })
+      return false
     },
     failed() {
       failures++
@@ -74,13 +164,6 @@ export function createTally(clock: Clock): Tally {
       return failures
     },
     subscribe: (listener) => changes.subscribe(listener),
-    take() {
-      if (allowed + denied === 0) return undefined
-      const counts = { allowed, denied, denials }
-      allowed = 0
-      denied = 0
-      denials = []
-      return counts
-    },
+    take: counts.take,
   }
 }

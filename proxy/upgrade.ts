@@ -3,9 +3,10 @@
 import { type IncomingMessage, STATUS_CODES, request as send } from 'node:http'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { fieldOf } from '../policies/attributes/fields.ts'
 import type { Core } from './core.ts'
-import { type Doors, isRefusal, type Passage } from './door.ts'
-import { fieldOf, passingRequest, passingResponse, peerIdHeader } from './headers.ts'
+import { type Doors, isRefusal, type Passage, type Refusal, settle, unreachable } from './door.ts'
+import { hostOf, passingRequest, passingResponse, peerIdHeader } from './headers.ts'
 import { pipeBoth, type Side } from './pipe.ts'
 
 export interface Upgrade {
@@ -21,15 +22,19 @@ function head(status: number, headers: readonly string[]): string {
   return `${text}\r\n`
 }
 
-function refuse(socket: Duplex, status: number, text: string): void {
+function refuse(socket: Duplex, { status, text, headers = {} }: Refusal): void {
   const body = `${text}\n`
-  const headers = ['content-type', 'text/plain', 'content-length', String(body.length)]
-  socket.end(head(status, [...headers, 'connection', 'close']) + body, () => socket.destroy())
+  const own = ['content-type', 'text/plain', 'content-length', String(body.length)]
+  const given = Object.entries(headers).flatMap(([name, values]) =>
+    [values].flat().flatMap((value) => [name, value]),
+  )
+  const all = [...given, ...own, 'connection', 'close']
+  socket.end(head(status, all) + body, () => socket.destroy())
 }
 
-function fields(incoming: IncomingMessage, { route }: Passage): string[] {
+function fields(incoming: IncomingMessage, { route, downstream }: Passage): string[] {
   const peer = route.peerOf(incoming.socket)
-  const kept = passingResponse(incoming.rawHeaders)
+  const kept = [...passingResponse(incoming.rawHeaders), ...downstream]
   return peer === undefined ? kept : [...kept, peerIdHeader, peer]
 }
 
@@ -45,12 +50,15 @@ function decline({ socket }: Upgrade, incoming: IncomingMessage, passage: Passag
 // a websocket has an end of its own, so a plain close is enough of a break
 const sideOf = (socket: Socket): Side => ({ socket, break: () => void socket.destroy() })
 
-function pass(core: Core, upgrade: Upgrade, passage: Passage): void {
+function pass(
+  core: Pick<Core, 'limits' | 'log' | 'tally'>,
+  upgrade: Upgrade,
+  passage: Passage,
+): void {
   const { request, socket, head: early } = upgrade
   const { route, path } = passage
-  const { rawHeaders } = request
   const done = passage.begin(() => socket.destroy())
-  const host = ['host', fieldOf(rawHeaders, 'host') ?? '']
+  const host = ['host', hostOf(request)]
   const hop = ['connection', 'Upgrade', 'upgrade', 'websocket']
   const sent = send({
     agent: route.single,
@@ -58,7 +66,7 @@ function pass(core: Core, upgrade: Upgrade, passage: Passage): void {
     port: route.port,
     method: 'GET',
     path,
-    headers: [...host, ...passingRequest(rawHeaders), ...passage.added, ...hop],
+    headers: [...host, ...passingRequest(passage.headers, passage.drops), ...passage.added, ...hop],
     setHost: false,
   })
   socket.once('close', () => {
@@ -68,7 +76,7 @@ function pass(core: Core, upgrade: Upgrade, passage: Passage): void {
   sent.on('error', (error) => {
     core.tally.failed()
     core.log.warn({ err: error, port: route.port }, 'upgrade failed')
-    refuse(socket, 502, 'the other side cannot be reached')
+    refuse(socket, unreachable)
   })
   sent.once('response', (incoming) => decline(upgrade, incoming, passage))
   sent.once('upgrade', (incoming, other, late) => {
@@ -81,16 +89,25 @@ function pass(core: Core, upgrade: Upgrade, passage: Passage): void {
   sent.end()
 }
 
-export function passUpgrade(core: Core, upgrade: Upgrade, doors: Doors): void {
+export function passUpgrade(
+  core: Pick<Core, 'limits' | 'log' | 'tally'>,
+  upgrade: Upgrade,
+  doors: Doors,
+): void {
   const { request, socket } = upgrade
   socket.on('error', () => socket.destroy())
-  try {
-    const answer = doors(socket)?.open({ method: 'GET', target: request.url ?? '' })
-    if (answer === undefined) socket.destroy()
-    else if (isRefusal(answer)) refuse(socket, answer.status, answer.text)
-    else pass(core, upgrade, answer)
-  } catch (error) {
-    core.log.warn({ err: error }, 'upgrade ended')
-    socket.destroy()
-  }
+  const { url: target = '', rawHeaders: headers } = request
+  const host = fieldOf(headers, 'host')
+  settle(
+    () => doors(socket)?.open({ method: 'GET', target, host, headers }),
+    (answer) => {
+      if (answer === undefined || socket.destroyed) socket.destroy()
+      else if (isRefusal(answer)) refuse(socket, answer)
+      else pass(core, upgrade, answer)
+    },
+    (error) => {
+      core.log.warn({ err: error }, 'upgrade ended')
+      socket.destroy()
+    },
+  )
 }

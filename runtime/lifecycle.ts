@@ -74,6 +74,8 @@ export function createTopic<T>(): Topic<T> {
 export interface Latest<T> extends Disposable {
   /** Replaces what has not been read yet: a slow reader sees the newest, never a backlog. */
   push(value: T): void
+  /** Resolves once the reader waits for more, or has ended; undefined when that is so already. */
+  caughtUp(): Promise<void> | undefined
   [Symbol.asyncIterator](): AsyncGenerator<T, void, void>
 }
 
@@ -81,16 +83,26 @@ export interface Latest<T> extends Disposable {
 export function createLatest<T>(signal: AbortSignal): Latest<T> {
   let waiting = Promise.withResolvers<void>()
   let box: { value: T } | undefined
+  let busy: PromiseWithResolvers<void> | undefined
   const wake = () => waiting.resolve()
+  const rest = () => {
+    busy?.resolve()
+    busy = undefined
+  }
   signal.addEventListener('abort', wake, { once: true })
   return {
     push(value) {
       box = { value }
+      busy ??= Promise.withResolvers()
       wake()
     },
+    caughtUp: () => busy?.promise,
     async *[Symbol.asyncIterator]() {
       while (!signal.aborted) {
-        if (box === undefined) await waiting.promise
+        if (box === undefined) {
+          rest()
+          await waiting.promise
+        }
         waiting = Promise.withResolvers<void>()
         if (signal.aborted) return
         const full = box
@@ -100,6 +112,7 @@ export function createLatest<T>(signal: AbortSignal): Latest<T> {
     },
     [Symbol.dispose]() {
       signal.removeEventListener('abort', wake)
+      rest()
     },
   }
 }

@@ -1,7 +1,6 @@
 // What the Docker Engine API, which Podman speaks too, says of a container.
 import { z } from 'zod'
 import { IdentityError } from '../../spiffe/errors.ts'
-import { askJson } from './ask-json.ts'
 
 export interface ContainerFacts {
   readonly labels: Readonly<Record<string, string>>
@@ -43,6 +42,8 @@ export function createContainerEngine(whom: string, socketPath: string): Contain
   return {
     async containerOf(id, { signal }) {
       const to = { socketPath, path: `/containers/${id}/json` }
+      // loaded when there is a container to ask about: HTTP takes longer to load than most of this agent
+      const { askJson } = await import('./ask-json.ts')
       const json = await askJson({ whom, to, timeout, most: largestAnswer, signal })
       if (json === undefined) return undefined
       const parsed = answer.safeParse(json)

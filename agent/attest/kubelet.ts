@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { Clock } from '../../runtime/clock.ts'
 import { errnoOf } from '../../runtime/errno.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
-import { askJson, type TlsOptions } from './ask-json.ts'
+import type { TlsOptions } from './ask-json.ts'
 import { unlessAborted } from './patience.ts'
 
 const status = z.object({
@@ -28,6 +28,7 @@ const pod = z.object({
     nodeName: z.string().default(''),
   }),
   status: z.object({
+    phase: z.string().default(''),
     containerStatuses: z.array(status).nullish(),
     initContainerStatuses: z.array(status).nullish(),
   }),
@@ -52,6 +53,17 @@ export interface PodResolver {
   ): Promise<FoundPod | undefined>
 }
 
+/** A pod by its UID, or by its namespace and name; by both when they have to agree. */
+export interface PodReference {
+  readonly uid?: string | undefined
+  readonly key?: { readonly namespace: string; readonly name: string } | undefined
+}
+
+/** The seam: undefined when this node runs no such pod. Throws ERR_UNAVAILABLE when nobody can say. */
+export interface PodFinder {
+  find(reference: PodReference, options: { readonly signal: AbortSignal }): Promise<Pod | undefined>
+}
+
 export interface KubeletOptions {
   /** https://…:10250, or http://127.0.0.1:10255, the port that is for reading only */
   readonly url: string
@@ -69,6 +81,8 @@ const timeout = 3000
 const largestAnswer = 32 * 1024 * 1024
 /** milliseconds for which a list is used again */
 const freshness = 250
+/** the same for those who look again and again at a pod that is known */
+const lookFreshness = 1000
 
 const plain = (uid: string) => uid.toLowerCase().replaceAll('-', '')
 
@@ -89,6 +103,7 @@ async function tlsOf({ ca, certificate, key, nodeName }: KubeletOptions): Promis
 /** Pods by the digits of their uids. */
 async function fetchPods(options: KubeletOptions): Promise<ReadonlyMap<string, unknown>> {
   const token = await textOf(options.token)
+  const { askJson } = await import('./ask-json.ts')
   const json = await askJson({
     whom: `the kubelet at ${options.url}`,
     to: { url: new URL('/pods', options.url).href },
@@ -117,15 +132,28 @@ function foundIn(item: unknown, id: string): FoundPod | undefined {
   return container === undefined ? undefined : { pod: parsed.data, container }
 }
 
-export function createKubelet(options: KubeletOptions): PodResolver {
+const isOver = ({ status: { phase } }: Pod) => phase === 'Succeeded' || phase === 'Failed'
+
+/** A pod that was not to be read is nobody's. */
+function referredIn(item: unknown, { uid, key }: PodReference): readonly Pod[] {
+  const { data } = pod.safeParse(item)
+  if (data === undefined || isOver(data)) return []
+  const { metadata } = data
+  const isIt =
+    (uid === undefined || metadata.uid === uid) &&
+    (key === undefined || (metadata.namespace === key.namespace && metadata.name === key.name))
+  return isIt ? [data] : []
+}
+
+export function createKubelet(options: KubeletOptions): PodResolver & PodFinder {
   const { clock } = options
   let asked = Number.NEGATIVE_INFINITY
   let pods: Promise<ReadonlyMap<string, unknown>> = Promise.resolve(new Map())
   let isUnderWay = false
 
   /** One question at a time, for everybody who waits. */
-  function podsNow(): Promise<ReadonlyMap<string, unknown>> {
-    if (isUnderWay || clock.monotonic() - asked < freshness) return pods
+  function podsNow(age = freshness): Promise<ReadonlyMap<string, unknown>> {
+    if (isUnderWay || clock.monotonic() - asked < age) return pods
     asked = clock.monotonic()
     isUnderWay = true
     pods = fetchPods(options).finally(() => {
@@ -142,6 +170,15 @@ export function createKubelet(options: KubeletOptions): PodResolver {
       if (other !== undefined)
         throw new IdentityError('ERR_RUNTIME', `two pods have a container ${id}`)
       return found
+    },
+    async find(reference, { signal }) {
+      const known = await unlessAborted(podsNow(lookFreshness), signal)
+      const { uid } = reference
+      const candidates = uid === undefined ? [...known.values()] : [known.get(plain(uid))]
+      const [found, other] = candidates.flatMap((item) => referredIn(item, reference))
+      if (other === undefined) return found
+      // one is about to take the other's place
+      throw new IdentityError('ERR_UNAVAILABLE', 'two pods have that name', { retryAfter: 1000 })
     },
   }
 }

@@ -45,12 +45,17 @@ function valuesOf({ metadata, spec, status }: Pod): string[] {
   ]
 }
 
+const named = (values: readonly string[]) => new Set(values.map((value) => `k8s:${value}`))
+
+/** What all the processes of a pod have. */
+export const selectorsOfPod = (pod: Pod): ReadonlySet<string> => named(valuesOf(pod))
+
 function selectorsOf({ pod, container }: FoundPod): ReadonlySet<string> {
   const own = [
     `container-name:${container.name}`,
     ...imagesOf([container]).map((image) => `container-image:${image}`),
   ]
-  return new Set([...valuesOf(pod), ...own].map((value) => `k8s:${value}`))
+  return named([...valuesOf(pod), ...own])
 }
 
 export function createKubernetesAttestor(options: KubernetesOptions): Attestor {

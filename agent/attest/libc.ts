@@ -10,7 +10,7 @@ export interface Libc {
   errno(): number
 }
 
-export const errnos = { noProcess: 3, unknownOption: 92 } as const
+export const errnos = { noProcess: 3, interrupted: 4, tooManyFiles: 24, unknownOption: 92 } as const
 
 export function loadLibc(): Libc {
   // CommonJS with a native part: loaded by its own resolver, when the agent starts and not before

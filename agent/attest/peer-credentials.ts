@@ -37,9 +37,14 @@ const soPeerPidfd = 77
 const sysPidfdOpen = 434
 const pollIn = 1
 const pollEntry = 8
+const mostInterruptions = 100
 
 function refuse(why: string): never {
   throw new IdentityError('ERR_DENIED', `the caller cannot be identified: ${why}`)
+}
+
+function exhausted(): never {
+  throw new IdentityError('ERR_EXHAUSTED', 'this agent has no file descriptor left for a caller')
 }
 
 /** The descriptor of a socket that Node owns. */
@@ -63,7 +68,12 @@ function createPoll(libc: Libc): (pidfds: readonly number[]) => number[] {
       // the events asked for, and no answer yet
       buffer.writeInt32LE(pollIn, i * pollEntry + 4)
     })
-    const found = libc.poll(buffer, pidfds.length, 0)
+    let found = libc.poll(buffer, pidfds.length, 0)
+    // a signal to this process says nothing about others
+    for (let again = 0; found < 0 && again < mostInterruptions; again++) {
+      if (libc.errno() !== errnos.interrupted) break
+      found = libc.poll(buffer, pidfds.length, 0)
+    }
     if (found === 0) return []
     // a poll that failed says nothing, so it is taken to say the worst
     return pidfds.flatMap((_, i) =>
@@ -88,8 +98,10 @@ export function createProcesses(options: ProcessesOptions = {}): Processes {
 
   function pidfdOf(fd: number, pid: number): number {
     if (option(fd, soPeerPidfd, 4)) return value.readInt32LE(0)
+    const error = libc.errno()
+    if (error === errnos.tooManyFiles) exhausted()
     // any other error than "no such option" is about the peer: by its pid a stranger would be found
-    const isOld = libc.errno() === errnos.unknownOption
+    const isOld = error === errnos.unknownOption
     // before Linux 6.5: there is a moment in which the pid could be reused; the check below narrows it
     const pidfd = isOld ? libc.syscall(sysPidfdOpen, pid, 0) : -1
     return pidfd >= 0 ? pidfd : refuse(`process ${pid} has ended`)

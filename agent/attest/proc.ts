@@ -24,7 +24,7 @@ export interface FileFacts {
 }
 
 export interface Proc {
-  text(pid: number | 'self', name: 'cgroup' | 'mountinfo' | 'status'): string
+  text(pid: number | 'self', name: 'cgroup' | 'limits' | 'mountinfo' | 'status'): string
   link(pid: number | 'self', name: 'exe' | 'ns/user'): string
   /** Where the program that the process runs can be read, whatever its path is by now. */
   programFile(pid: number): string

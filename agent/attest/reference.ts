@@ -4,29 +4,24 @@ import { createTopic, every } from '../../runtime/lifecycle.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { Knowledge } from '../knowledge.ts'
 import { createDemand, type Demand } from './demand.ts'
+import type { PodReference } from './kubelet.ts'
 import type { PeerProcess } from './peer-credentials.ts'
-import type { NodeAttestation } from './workload-attestor.ts'
-
-/** A workload as long as somebody asks for it; structurally a Subject of the Workload API. */
-export interface ReferredWorkload extends AsyncDisposable {
-  attest(): Promise<{
-    readonly selectors: ReadonlySet<string>
-    readonly failed: ReadonlySet<string>
-  }>
-  isAlive(): boolean
-  onChange(listener: () => void): Disposable
-}
+import { podWorkload } from './pod-workload.ts'
+import type { ReferredWorkload } from './referred-workload.ts'
+import type { OpenAttestation } from './workload-attestor.ts'
 
 /** milliseconds between two looks at a process that somebody else asks for */
 const lookEvery = 1000
 const largestPid = 4_194_304
 
-export interface ReferenceOptions extends NodeAttestation {
+export interface ReferenceOptions extends OpenAttestation {
   readonly knowledge: Pick<Knowledge, 'entries' | 'onChange'>
   readonly clock: Clock
 }
 
 export interface References {
+  /** undefined where nobody says what pods there are. Throws ERR_NOT_FOUND, ERR_UNAVAILABLE. */
+  readonly byPod: ((reference: PodReference) => Promise<ReferredWorkload>) | undefined
   /** Throws ERR_BAD_REQUEST, and ERR_NOT_FOUND when there is no such process. */
   byPid(pid: number, field: string): ReferredWorkload
 }
@@ -66,7 +61,9 @@ function workloadOf(
 
 export function createReferences(options: ReferenceOptions): References {
   const demand = createDemand(options.knowledge)
+  const { pods, clock } = options
   return {
+    byPod: pods && ((reference) => podWorkload(reference, { pods, clock })),
     byPid(pid, field) {
       if (pid < 1 || pid > largestPid) {
         const problem = 'is no process id'

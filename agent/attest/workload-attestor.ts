@@ -7,7 +7,7 @@ import type { AttestorsConfig } from './config.ts'
 import { createContainerEngine } from './container-engine.ts'
 import { createLocateContainer } from './container-place.ts'
 import { createDockerAttestor, type Engines, engineAmong } from './docker.ts'
-import { createKubelet } from './kubelet.ts'
+import { createKubelet, type PodFinder, type PodResolver } from './kubelet.ts'
 import { createKubernetesAttestor } from './kubernetes.ts'
 import { loadLibc } from './libc.ts'
 import { createNames } from './names.ts'
@@ -19,6 +19,8 @@ import { createUnixAttestor } from './unix.ts'
 
 export interface AttestorsOptions {
   readonly proc: Proc
+  /** where the configuration names a kubelet */
+  readonly pods: PodResolver | undefined
   readonly clock: Clock
 }
 
@@ -51,9 +53,14 @@ function enginesOf({ docker, podman }: AttestorsConfig): Engines {
   }
 }
 
+/** Undefined where the configuration names no kubelet. */
+export function kubeletOf({ kubernetes }: AttestorsConfig, clock: Clock) {
+  return kubernetes && createKubelet({ ...kubernetes, url: kubernetes.kubelet, clock })
+}
+
 export function attestorsOf(
   config: AttestorsConfig,
-  { proc, clock }: AttestorsOptions,
+  { proc, pods, clock }: AttestorsOptions,
 ): Attestor[] {
   const { unix, systemd, docker, podman, kubernetes } = config
   const locate = createLocateContainer(proc)
@@ -71,13 +78,7 @@ export function attestorsOf(
     docker === undefined && podman === undefined
       ? undefined
       : createDockerAttestor({ locate, engineOf: engineAmong(enginesOf(config)), clock }),
-    kubernetes &&
-      createKubernetesAttestor({
-        locate,
-        pods: createKubelet({ ...kubernetes, url: kubernetes.kubelet, clock }),
-        wait: kubernetes.wait,
-        clock,
-      }),
+    kubernetes && pods && createKubernetesAttestor({ locate, pods, wait: kubernetes.wait, clock }),
   ]
   return attestors.filter((it) => it !== undefined)
 }
@@ -89,11 +90,17 @@ export interface NodeAttestation {
   readonly attestor: WorkloadAttestor
 }
 
+/** With the pods of this node, where the configuration names a kubelet. */
+export interface OpenAttestation extends NodeAttestation {
+  readonly pods: PodFinder | undefined
+}
+
 /** Throws ERR_CONFIG where nothing could be told of anybody. */
-export function openAttestation(config: AttestorsConfig, clock: Clock): NodeAttestation {
+export function openAttestation(config: AttestorsConfig, clock: Clock): OpenAttestation {
   const libc = loadLibc()
   const proc = createProc({ libc })
   demandOwnProc(proc)
-  const attestor = createWorkloadAttestor(attestorsOf(config, { proc, clock }), proc)
-  return { proc, processes: createProcesses({ libc, proc }), attestor }
+  const pods = kubeletOf(config, clock)
+  const attestor = createWorkloadAttestor(attestorsOf(config, { proc, pods, clock }), proc)
+  return { proc, processes: createProcesses({ libc, proc }), attestor, pods }
 }

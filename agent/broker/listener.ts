@@ -11,6 +11,7 @@ import { type Presented, presentedOf } from '../../spiffe/deny-list.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { TrustDomain } from '../../spiffe/id.ts'
 import { verifySvid } from '../../spiffe/svid.ts'
+import { readingOf } from '../audience.ts'
 import type { Core } from '../core.ts'
 import type { AgentSvid } from '../own-svid.ts'
 import type { Serving } from '../serving.ts'
@@ -61,7 +62,7 @@ export async function startBroker(
   core: Core,
   { entitled, x509, jwt, references }: Serving,
 ): Promise<AsyncDisposable> {
-  const { config, clock } = core
+  const { config, clock, log } = core
   const stack = new AsyncDisposableStack()
   if (config.broker === undefined) return stack
   const { socket, listen, brokers: ids } = config.broker
@@ -79,9 +80,11 @@ export async function startBroker(
     peer: (connection) => peerOf(connection, core),
     authorize: authorizeBroker(brokers),
     details: brokerDetails,
+    reading: readingOf(log, ({ id }) => ({ broker: id })),
     clock,
   })
   stack.use(server)
+  stack.use(core.audience.carry(server))
   stack.use(
     every(clock, lookEvery, () => {
       server.disconnect((peer) => isOver(peer, core))

@@ -1,7 +1,7 @@
 // The SPIFFE Broker API (incubating): a broker that the configuration names gets identities of workloads that
 // it refers to, by mutual TLS.
 
-import { create } from '@bufbuild/protobuf'
+import { create, type DescMessage, type MessageShape } from '@bufbuild/protobuf'
 import { type Any, anyPack, anyUnpack } from '@bufbuild/protobuf/wkt'
 import { ErrorInfoSchema } from '../../proto/gen/google/rpc/error_details_pb.js'
 import {
@@ -14,11 +14,13 @@ import type { CallContext, Prepared, Service } from '../../runtime/grpc/service.
 import { service } from '../../runtime/grpc/service.ts'
 import { type ErrorCode, IdentityError } from '../../spiffe/errors.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
-import type { References, ReferredWorkload } from '../attest/reference.ts'
+import type { References } from '../attest/reference.ts'
+import type { ReferredWorkload } from '../attest/referred-workload.ts'
 import { type AgentEntry, ordinary } from '../entries.ts'
 import type { Serving } from '../serving.ts'
 import type { Answer } from '../workload-api/entitled.ts'
 import { badField } from '../workload-api/jwt.ts'
+import { podReferenceOf } from './pod-reference.ts'
 
 /** A broker, by its verified certificate. */
 export interface BrokerPeer {
@@ -63,23 +65,28 @@ export function brokerDetails(error: IdentityError): Any[] {
   return [anyPack(ErrorInfoSchema, create(ErrorInfoSchema, { reason, domain: 'spiffe.io' }))]
 }
 
-function workloadOf(
+async function workloadOf(
   reference: WorkloadReference | undefined,
   { references, isLocal }: BrokerOptions,
-): ReferredWorkload {
+): Promise<ReferredWorkload> {
   const any = reference?.reference
   if (any === undefined || any.typeUrl === '') return badField('reference', 'is missing')
-  if (anyUnpack(any, KubernetesObjectReferenceSchema) !== undefined)
-    return badField('reference', 'is to a Kubernetes object, which this agent does not resolve')
-  const process = unpacked(any)
+  const object = unpacked(any, KubernetesObjectReferenceSchema)
+  if (object !== undefined) {
+    const { byPod } = references
+    if (byPod === undefined)
+      return badField('reference', 'is to a Kubernetes object; agent.yaml names no kubelet to ask')
+    return await byPod(podReferenceOf(object))
+  }
+  const process = unpacked(any, WorkloadPIDReferenceSchema)
   if (process === undefined) return badField('reference', `is of an unknown type, ${any.typeUrl}`)
   if (!isLocal) badField('reference', 'is to a process, but was asked for over the network')
   return references.byPid(process.pid, 'reference.pid')
 }
 
-function unpacked(any: Any) {
+function unpacked<S extends DescMessage>(any: Any, schema: S): MessageShape<S> | undefined {
   try {
-    return anyUnpack(any, WorkloadPIDReferenceSchema)
+    return anyUnpack(any, schema)
   } catch {
     return badField('reference', 'cannot be read')
   }
@@ -100,7 +107,7 @@ export function brokerService(options: BrokerOptions): Service<BrokerPeer> {
     reference: WorkloadReference | undefined,
     answer: (entries: readonly AgentEntry[]) => Answer | undefined,
   ): AsyncGenerator<Prepared> {
-    await using workload = workloadOf(reference, options)
+    await using workload = await workloadOf(reference, options)
     const how = { which: 'identified', signal: call.signal } as const
     yield* entitled.followSubject(workload, how, (entries) => answer(givable(entries)))
   }
@@ -111,7 +118,7 @@ export function brokerService(options: BrokerOptions): Service<BrokerPeer> {
     subscribeToX509Bundles: ({ reference }, call) => follow(call, reference, x509.bundles),
     subscribeToJWTBundles: ({ reference }, call) => follow(call, reference, jwt.bundles),
     async fetchJWTSVID({ reference, audience, spiffeId }) {
-      await using workload = workloadOf(reference, options)
+      await using workload = await workloadOf(reference, options)
       const entries = givable(await entitled.entriesOf(workload))
       return await jwt.svids({ audience, spiffeId }, entries)
     },

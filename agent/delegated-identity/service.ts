@@ -14,7 +14,8 @@ import { bundleToDer } from '../../spiffe/bundle.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { pathOf, type SpiffeId, trustDomainOf } from '../../spiffe/id.ts'
 import type { Caller } from '../attest/caller.ts'
-import { describedBy, type References, type ReferredWorkload } from '../attest/reference.ts'
+import { describedBy, type References } from '../attest/reference.ts'
+import type { ReferredWorkload } from '../attest/referred-workload.ts'
 import { type AgentEntry, ordinary } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
@@ -68,14 +69,17 @@ function answers({ knowledge, cache }: DelegatedIdentityOptions) {
       const svids = mine.flatMap(({ id }) => cache.svids.get(id) ?? [])
       const hints = hintsOf(mine)
       const federatesWith = [...new Set(mine.flatMap((it) => it.federatesWith))].sort()
-      const message = create(SubscribeToX509SVIDsResponseSchema, {
-        x509Svids: svids.map((svid) => svidToWire(svid, hints.get(svid.entryId) ?? '')),
-        federatesWith,
-      })
+      const encode = () => {
+        const message = create(SubscribeToX509SVIDsResponseSchema, {
+          x509Svids: svids.map((svid) => svidToWire(svid, hints.get(svid.entryId) ?? '')),
+          federatesWith,
+        })
+        return toBinary(SubscribeToX509SVIDsResponseSchema, message)
+      }
       const names = svids.map(({ entryId, serial }) => `${entryId}=${serial}=${hints.get(entryId)}`)
       return {
         version: `delegated ${names.join()} ${federatesWith.join()}`,
-        encode: () => toBinary(SubscribeToX509SVIDsResponseSchema, message),
+        encode,
       }
     },
     x509Bundles(): Answer {

@@ -2,6 +2,7 @@
 import type {
   DecisionCounts,
   Denial,
+  Flow,
   Vitals,
 } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import { createTopic } from '../../runtime/lifecycle.ts'
@@ -15,6 +16,10 @@ export interface SidecarRecord {
   vitals: Vitals | undefined
   /** version of the state that it has put to use */
   acknowledged: bigint
+  /** that of the policies in it */
+  policies: bigint
+  /** why it refused a later one; empty when it did not */
+  refusal: string
 }
 
 export interface Ledger {
@@ -23,21 +28,50 @@ export interface Ledger {
   denials(): readonly Denial[]
   open(id: SpiffeId, pid: number): SidecarRecord
   close(record: SidecarRecord): void
+  /** who called whom since the agent started, and what was decided */
+  flows(): readonly Flow[]
   count(record: SidecarRecord, counts: DecisionCounts): void
   live(record: SidecarRecord, vitals: Vitals): void
-  acknowledge(record: SidecarRecord, version: bigint): void
+  acknowledge(record: SidecarRecord, of: Pick<SidecarRecord, 'acknowledged' | 'policies'>): void
+  refuse(record: SidecarRecord, problem: string): void
   onChange(listener: () => void): Disposable
 }
 
 const mostDenials = 1000
+const longestRefusal = 1000
+const mostFlows = 10_000
+/** of a SPIFFE ID and a policy's name */
+const longestNames = 4096
+const others = '(others)'
+
+/** Counts by who asked whom; what is one kind too many is counted as one of "(others)". */
+function createFlows() {
+  const flows = new Map<string, Flow>()
+  const add = (key: string, flow: Flow) => {
+    const known = flows.get(key)
+    flows.set(key, known === undefined ? flow : { ...known, count: known.count + flow.count })
+  }
+  return {
+    all: () => [...flows.values()],
+    add(flow: Flow) {
+      const { source, destination, outcome, policy, rule } = flow
+      if (source.length + policy.length > longestNames) return
+      const key = `${source} ${destination} ${outcome} ${policy} ${rule}`
+      if (flows.has(key) || flows.size < mostFlows) add(key, flow)
+      else add(`${outcome}`, { ...flow, source: others, destination: others, policy: '', rule: 0 })
+    },
+  }
+}
 
 export function createLedger(): Ledger {
   const sidecars = new Set<SidecarRecord>()
   const topic = createTopic<void>()
+  const flows = createFlows()
   let denials: Denial[] = []
   return {
     sidecars,
     denials: () => denials,
+    flows: flows.all,
     open(id, pid) {
       const record: SidecarRecord = {
         id,
@@ -46,6 +80,8 @@ export function createLedger(): Ledger {
         denied: 0n,
         vitals: undefined,
         acknowledged: 0n,
+        policies: 0n,
+        refusal: '',
       }
       sidecars.add(record)
       topic.publish()
@@ -58,6 +94,7 @@ export function createLedger(): Ledger {
     count(record, counts) {
       record.allowed += counts.allowed
       record.denied += counts.denied
+      for (const flow of counts.flows) flows.add(flow)
       denials = [...counts.denials.toReversed(), ...denials].slice(0, mostDenials)
       topic.publish()
     },
@@ -65,8 +102,12 @@ export function createLedger(): Ledger {
       record.vitals = vitals
       topic.publish()
     },
-    acknowledge(record, version) {
-      record.acknowledged = version
+    acknowledge(record, of) {
+      Object.assign(record, of, { refusal: '' })
+      topic.publish()
+    },
+    refuse(record, problem) {
+      record.refusal = problem.slice(0, longestRefusal)
       topic.publish()
     },
     onChange: (listener) => topic.subscribe(listener),

@@ -1,60 +1,71 @@
 // castellan.workload.v1.Sidecar: policies and endpoints for an attested embedded proxy. Its scope is the
 // SVIDs that its process may have, nothing it says of itself.
-import { namespaceOf } from '../../policies/request.ts'
-import { scopedTo } from '../../policies/scope.ts'
-import { Sidecar, type SidecarReport } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
+import {
+  type Ack,
+  type DecisionCounts,
+  Sidecar,
+  type SidecarReport,
+} from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
 import { createLatest } from '../../runtime/lifecycle.ts'
 import type { Log } from '../../runtime/log.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
-import type { SpiffeId } from '../../spiffe/id.ts'
 import type { Caller } from '../attest/caller.ts'
+import type { Audience } from '../audience.ts'
 import type { AgentConfig } from '../config.ts'
+import type { AgentEntry } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { Ledger, SidecarRecord } from './ledger.ts'
+import { stateFor, stateText } from './state.ts'
+
+/** a sidecar that never says what it has put to use stays where it was */
+const mostUnacknowledged = 10_000
 
 export interface SidecarOptions {
   readonly knowledge: Knowledge
   readonly ledger: Ledger
+  readonly audience: Pick<Audience, 'follow'>
   readonly services: AgentConfig['services']
   readonly log: Log
 }
 
-/** The part of the mesh that concerns these identities, without version. */
-function stateFor(identities: readonly SpiffeId[], { knowledge, services }: SidecarOptions) {
-  const set = knowledge.policies()
-  const rootNamespace = set?.rootNamespace ?? ''
-  const namespaces = new Set([rootNamespace, ...identities.map(namespaceOf)])
-  const files = scopedTo(set?.files ?? [], namespaces).map(({ name, text }) => ({ name, text }))
-  const endpoints = Object.entries(services).map(([name, addresses]) => ({
-    service: name,
-    addresses: [...addresses],
-  }))
-  const { message } = knowledge.revocation()
-  // without the reasons: who subscribes is any workload
-  const rules = (message?.rules ?? []).map(({ id, target, expiresAt }) => ({
-    ...{ id, target, expiresAt },
-  }))
-  const policies = { version: set?.version ?? 0n, files, rootNamespace }
-  return { policies, endpoints, denyList: { rules } }
+/** A sidecar that listens, and the versions of the policies in what it was sent. */
+interface Listener {
+  readonly record: SidecarRecord
+  readonly sent: Map<bigint, bigint>
+  /** that its process has, as it was last attested */
+  ids: ReadonlySet<string>
 }
 
-function note(
-  record: SidecarRecord,
-  { report }: SidecarReport,
-  { ledger, log }: SidecarOptions,
-): void {
+function acknowledged({ record, sent }: Listener, ack: Ack, { ledger, log }: SidecarOptions): void {
+  const { version, refusal } = ack
+  const policies = sent.get(version)
+  // of what came before nothing will be said any more
+  for (const older of sent.keys()) if (older <= version) sent.delete(older)
+  if (policies === undefined) return
+  if (refusal === '') {
+    ledger.acknowledge(record, { acknowledged: version, policies })
+    return
+  }
+  ledger.refuse(record, refusal)
+  log.error({ spiffeId: record.id, problem: refusal }, 'a sidecar refused its policies')
+}
+
+/** Of identities that it does not have a sidecar decides nothing, whatever it says. */
+function ofItsOwn(counts: DecisionCounts, ids: ReadonlySet<string>): DecisionCounts {
+  const isOwn = ({ destination }: { readonly destination: string }) => ids.has(destination)
+  return { ...counts, flows: counts.flows.filter(isOwn), denials: counts.denials.filter(isOwn) }
+}
+
+function note(listener: Listener, { report }: SidecarReport, options: SidecarOptions): void {
+  const { record } = listener
+  const { ledger } = options
   switch (report.case) {
     case 'ack':
-      if (report.value.refusal === '') ledger.acknowledge(record, report.value.version)
-      else
-        log.error(
-          { spiffeId: record.id, problem: report.value.refusal },
-          'a sidecar refused its policies',
-        )
+      acknowledged(listener, report.value, options)
       break
     case 'decisions':
-      ledger.count(record, report.value)
+      ledger.count(record, ofItsOwn(report.value, listener.ids))
       break
     case 'vitals':
       ledger.live(record, report.value)
@@ -66,15 +77,14 @@ function note(
   }
 }
 
-const textOf = (value: unknown) =>
-  JSON.stringify(value, (_, part: unknown) => (typeof part === 'bigint' ? String(part) : part))
+const idsOf = (entries: readonly AgentEntry[]) => new Set(entries.map(({ spiffeId }) => spiffeId))
 
 export function sidecarService(options: SidecarOptions): Service<Caller> {
-  const { knowledge, ledger } = options
+  const { knowledge, ledger, audience } = options
 
-  async function identitiesOf(caller: Caller): Promise<readonly [SpiffeId, ...SpiffeId[]]> {
+  async function entriesOf(caller: Caller): Promise<readonly [AgentEntry, ...AgentEntry[]]> {
     const { selectors } = await caller.attest()
-    const [first, ...rest] = knowledge.entriesFor(selectors).map(({ spiffeId }) => spiffeId)
+    const [first, ...rest] = knowledge.entriesFor(selectors)
     if (first === undefined) throw new IdentityError('ERR_NO_IDENTITY', 'no identity issued')
     return [first, ...rest]
   }
@@ -88,14 +98,18 @@ export function sidecarService(options: SidecarOptions): Service<Caller> {
           { retryAfter: 1000 },
         )
       }
-      const [identity] = await identitiesOf(context.peer)
-      const record = ledger.open(identity, context.peer.process.pid)
+      const entries = await entriesOf(context.peer)
+      const [{ spiffeId }] = entries
+      const record = ledger.open(spiffeId, context.peer.process.pid)
       using wake = createLatest<true>(context.signal)
+      using _told = audience.follow(wake)
       using _ = knowledge.onChange(() => wake.push(true))
+      const listener: Listener = { record, sent: new Map(), ids: idsOf(entries) }
+      const { sent } = listener
       let failure: { error: unknown } | undefined
       // not waited for: a sidecar that has lost its identity need not have said everything
       const listening = async () => {
-        for await (const report of requests) note(record, report, options)
+        for await (const report of requests) note(listener, report, options)
       }
       listening().catch((error: unknown) => {
         failure = { error }
@@ -107,11 +121,14 @@ export function sidecarService(options: SidecarOptions): Service<Caller> {
       try {
         for await (const __ of wake) {
           if (failure !== undefined) throw failure.error
-          const state = stateFor(await identitiesOf(context.peer), options)
-          const text = textOf(state)
+          const now = await entriesOf(context.peer)
+          listener.ids = idsOf(now)
+          const state = stateFor(now, options)
+          const text = stateText(state)
           if (text === told) continue
           told = text
           version++
+          if (sent.size < mostUnacknowledged) sent.set(version, state.policies.version)
           yield { version, ...state }
         }
         context.signal.throwIfAborted()

@@ -7,6 +7,7 @@ import { createLatest } from '../../runtime/lifecycle.ts'
 import { hasCode, IdentityError } from '../../spiffe/errors.ts'
 import type { TrustDomain } from '../../spiffe/id.ts'
 import type { Caller } from '../attest/caller.ts'
+import type { Audience } from '../audience.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { Trust } from '../trust.ts'
@@ -22,8 +23,9 @@ export interface Answer {
 export interface EntitledOptions {
   readonly knowledge: Knowledge
   readonly clock: Clock
-  /** a listener for what else changes answers, such as renewed SVIDs */
-  readonly onChange: (listener: () => void) => Disposable
+  /** a listener for what else changes answers: SVIDs, by the entries that they are of */
+  readonly onChange: (listener: (entryIds: ReadonlySet<string>) => void) => Disposable
+  readonly audience: Pick<Audience, 'follow'>
 }
 
 export type Call = CallContext<Caller>
@@ -112,7 +114,18 @@ function createLook(subject: Subject, knowledge: Knowledge) {
   }
 }
 
-export function createEntitled({ knowledge, clock, onChange }: EntitledOptions): Entitled {
+/** Rings at `until` as well. */
+function createAlarm(clock: Clock, signal: AbortSignal, ring: () => void) {
+  return (until: number): Disposable => {
+    const over = new AbortController()
+    const either = AbortSignal.any([signal, over.signal])
+    clock.sleep(Math.max(until - clock.now(), 10), { signal: either }).then(ring, () => {})
+    return { [Symbol.dispose]: () => over.abort() }
+  }
+}
+
+export function createEntitled(options: EntitledOptions): Entitled {
+  const { knowledge, clock, onChange, audience } = options
   const encodedOnce = createEncoded()
 
   function applying({ selectors }: Attested): readonly AgentEntry[] {
@@ -133,29 +146,27 @@ export function createEntitled({ knowledge, clock, onChange }: EntitledOptions):
     return entitled(await subject.attest())
   }
 
-  /** Wakes at `until` as well. */
-  function alarm(until: number, signal: AbortSignal, ring: () => void): Disposable {
-    const over = new AbortController()
-    const either = AbortSignal.any([signal, over.signal])
-    clock.sleep(Math.max(until - clock.now(), 10), { signal: either }).then(ring, () => {})
-    return { [Symbol.dispose]: () => over.abort() }
-  }
-
   async function* followSubject(
     subject: Subject,
     { which, signal }: { readonly which: Which; readonly signal: AbortSignal },
     answer: Answering,
   ): AsyncGenerator<Prepared> {
     using wake = createLatest<true>(signal)
+    using _told = audience.follow(wake)
     const ring = () => wake.push(true)
+    const alarm = createAlarm(clock, signal, ring)
     const look = createLook(subject, knowledge)
     using _knowledge = knowledge.onChange(ring)
-    using _more = onChange(ring)
+    using _more = onChange((changed) => {
+      if (mine === undefined || mine.some(({ id }) => changed.has(id))) ring()
+    })
     using _process = subject.onChange(() => {
       look.forget()
       ring()
     })
     let told = ''
+    /** what was answered with; undefined while that is found out */
+    let mine: readonly AgentEntry[] | undefined
     let next: Answer | undefined
     let alarmed: Disposable | undefined
     ring()
@@ -163,11 +174,13 @@ export function createEntitled({ knowledge, clock, onChange }: EntitledOptions):
       for await (const __ of wake) {
         alarmed?.[Symbol.dispose]()
         if (!knowledge.isComplete()) notYet()
+        mine = undefined
         const attested = await look.now()
-        next = await answer(which === 'identified' ? entitled(attested) : applying(attested))
+        mine = which === 'identified' ? entitled(attested) : applying(attested)
+        next = await answer(mine)
         // undefined while an SVID of a new entry is still being made: its arrival wakes us again
         if (next === undefined && told !== '') expired()
-        if (next?.until !== undefined) alarmed = alarm(next.until, signal, ring)
+        if (next?.until !== undefined) alarmed = alarm(next.until)
         if (next === undefined || next.version === told) continue
         told = next.version
         yield encodedOnce(next)

@@ -10,7 +10,7 @@ import type { Clock } from '../../runtime/clock.ts'
 import { formatBundleDocument, type TokenKey } from '../../spiffe/bundle-document.ts'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import { isSpiffeId, type TrustDomain } from '../../spiffe/id.ts'
-import { type JwtSvid, verifyJwtSvid } from '../../spiffe/jwt-svid.ts'
+import type { JwtSvid } from '../../spiffe/jwt-svid.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { Session } from '../session.ts'
@@ -126,6 +126,8 @@ export function jwtProfile({ knowledge, tokens, request, clock }: JwtOptions) {
       const foreign = new Map(federatedWith(entries, knowledge))
       const keys = (name: TrustDomain) =>
         name === trustDomain() ? knowledge.own().jwt : foreign.get(name)?.jwt
+      // loaded here: an agent that starts has nothing to verify yet
+      const { verifyJwtSvid } = await import('../../spiffe/jwt-svid.ts')
       const verified = await verifyJwtSvid(svid, {
         keys,
         audience,

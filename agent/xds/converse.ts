@@ -2,6 +2,7 @@
 import type { Status } from '../../proto/gen/google/rpc/status_pb.js'
 import type { Clock } from '../../runtime/clock.ts'
 import { createLatest } from '../../runtime/lifecycle.ts'
+import type { Audience } from '../audience.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Call, Entitled } from '../workload-api/entitled.ts'
 import type { Offer, Wanted } from './resource.ts'
@@ -23,6 +24,7 @@ export interface Conversation<Request, Response> {
   readonly inspect: (request: Request) => void
   readonly refused: (reason: Status) => void
   readonly follow: Entitled['follow']
+  readonly audience: Pick<Audience, 'follow'>
   readonly clock: Clock
 }
 
@@ -46,11 +48,12 @@ export async function watchEntries(
 export async function* converse<Request, Response>(
   requests: AsyncIterable<Request>,
   call: Call,
-  { protocol, offer, inspect, refused, follow, clock }: Conversation<Request, Response>,
+  { protocol, offer, inspect, refused, follow, audience, clock }: Conversation<Request, Response>,
 ): AsyncGenerator<Response> {
   const stop = new AbortController()
   const signal = AbortSignal.any([call.signal, stop.signal])
   using wake = createLatest<true>(signal)
+  using _told = audience.follow(wake)
   const ring = () => wake.push(true)
   let entries: readonly AgentEntry[] | undefined
   let failure: { readonly error: unknown } | undefined

@@ -8,6 +8,7 @@ import { type Service, service } from '../../runtime/grpc/service.ts'
 import type { Log } from '../../runtime/log.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { Caller } from '../attest/caller.ts'
+import type { Audience } from '../audience.ts'
 import type { AgentConfig } from '../config.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { SvidCache } from '../svid-cache.ts'
@@ -23,6 +24,7 @@ export interface SdsOptions {
   readonly knowledge: Knowledge
   readonly cache: Pick<SvidCache, 'svids' | 'want' | 'onChange'>
   readonly config: Pick<AgentConfig, 'sds'>
+  readonly audience: Pick<Audience, 'follow'>
   readonly clock: Clock
   readonly log: Log
 }
@@ -124,11 +126,12 @@ export function secretService(options: SdsOptions): Service<Caller> {
   const {
     knowledge,
     cache,
+    audience,
     clock,
     log,
     config: { sds },
   } = options
-  const { follow } = createEntitled({ knowledge, clock, onChange: cache.onChange })
+  const { follow } = createEntitled({ knowledge, clock, audience, onChange: cache.onChange })
   const offer = createSecrets({ ...{ knowledge, cache, clock, log }, config: sds })
 
   /** What both variants have in common, for one stream. */
@@ -136,7 +139,7 @@ export function secretService(options: SdsOptions): Service<Caller> {
     let node: Node | undefined
     const told = createTold(log, call, () => node)
     return {
-      ...{ follow, clock, refused: told.refused },
+      ...{ follow, audience, clock, refused: told.refused },
       inspect(request) {
         demandType(request)
         // the first request alone is sure to have it

@@ -2,7 +2,7 @@
 import { createPrivateKey } from 'node:crypto'
 import type { X509Context } from '../../client/x509-source.ts'
 import { compile } from '../../policies/compile.ts'
-import { readPolicies } from '../../policies/read.ts'
+import { readPolicies } from '../../policies/language/read.ts'
 import { createMesh } from '../../proxy/mesh.ts'
 import { serve } from '../../proxy/serve.ts'
 import { proxySpec } from '../../proxy/spec.ts'
@@ -49,7 +49,7 @@ process.once('message', async (message) => {
   const context = contextOf(message.chain, message.key, message.root)
   const mesh = createMesh()
   const policies = compile(readPolicies([{ name: 'all.yaml', text: allowAll }]))
-  mesh.put({ policies, endpoints: new Map(), denyList: denyNothing })
+  mesh.put({ policies, endpoints: new Map(), denyList: denyNothing, labels: new Map() })
   const inbound = { listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: message.workload }
   const serving = await serve(proxySpec.parse({ inbound: [inbound] }), {
     source: { current: () => context, subscribe: () => ({ [Symbol.dispose]() {} }) },

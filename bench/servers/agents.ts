@@ -3,11 +3,12 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createClient } from '@connectrpc/connect'
-import { openTransport, securityHeader } from '../../client/transport.ts'
-import { SpiffeWorkloadAPI } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
+import { setTimeout as delay } from 'node:timers/promises'
+import { fromBinary } from '@bufbuild/protobuf'
+import { X509SVIDResponseSchema } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { connectLocally, rootsOf } from '../../test/support/ca-client.ts'
+import { connectSoon, fetchX509Svid, subscribe } from '../agents/workload.ts'
 import type { AuthorityProcess } from './authorities.ts'
 import { type Usage, usageOf } from './usage.ts'
 
@@ -27,6 +28,9 @@ export interface AgentProcess extends Usage, AsyncDisposable {
 
 const trustDomain = 'example.org'
 
+/** milliseconds */
+const askAgain = 20
+
 /** A token for the agent `/NAME`, and the roots to believe; both as files in `folder`. */
 async function invite({ socket }: AuthorityProcess, folder: string, name: string): Promise<string> {
   mkdirSync(folder, { recursive: true })
@@ -38,9 +42,12 @@ async function invite({ socket }: AuthorityProcess, folder: string, name: string
   return value
 }
 
+/** `program` is a `bin/castellan`; `more` are lines of agent.yaml. */
 export async function prepareOurAgent(
+  program: string,
   authority: AuthorityProcess,
   folder: string,
+  more = '',
 ): Promise<PreparedAgent> {
   await invite(authority, folder, 'ours')
   const config = join(folder, 'agent.yaml')
@@ -51,13 +58,10 @@ state: state
 socket: run/agent.sock
 adminSocket: admin/agent-admin.sock
 logLevel: error
-`
+${more}`
   writeFileSync(config, text)
-  const boot = join(import.meta.dirname, '../../cli/boot.mjs')
-  // the flag is that of bin/castellan
-  const args = ['--max-semi-space-size=8', boot, 'agent', 'run', '--config', config]
-  const socket = join(folder, 'run/agent.sock')
-  return { program: process.execPath, args, socket, parent: '/ours' }
+  const args = ['agent', 'run', '--config', config]
+  return { program, args, socket: join(folder, 'run/agent.sock'), parent: '/ours' }
 }
 
 /** `program` is a spire-agent. */
@@ -106,21 +110,27 @@ export function startAgent({ program, args }: PreparedAgent): AgentProcess {
   }
 }
 
-/** Calls `onIds` with the IDs of each answer, until it is stopped; connects again and again before that. */
+/**
+ * Calls `onIds` with the IDs of each answer, until it is stopped; connects as soon as somebody serves the
+ * socket, and again after an end.
+ */
 export async function followIds(
   socket: string,
   onIds: (ids: readonly string[]) => void,
   signal: AbortSignal,
 ): Promise<void> {
+  const onMessage = (message: Uint8Array) =>
+    onIds(fromBinary(X509SVIDResponseSchema, message).svids.map(({ spiffeId }) => spiffeId))
+  const stopped = once(signal, 'abort')
   while (!signal.aborted) {
-    using local = openTransport({ kind: 'unix', path: socket }, { interceptors: [securityHeader] })
     try {
-      const client = createClient(SpiffeWorkloadAPI, local.transport)
-      for await (const { svids } of client.fetchX509SVID({}, { signal }))
-        onIds(svids.map(({ spiffeId }) => spiffeId))
-    } catch {
-      // nobody listens yet, or has nothing for us yet
-      await new Promise((resolve) => setImmediate(resolve))
+      const connection = await connectSoon(socket, signal)
+      await using stream = subscribe(connection, { method: fetchX509Svid, onMessage })
+      await Promise.race([stream.ended, stopped])
+      // it has nothing for us yet: a stock agent ends the stream, and is asked again
+      await delay(askAgain, undefined, { signal })
+    } catch (error) {
+      if (!signal.aborted) throw error
     }
   }
 }

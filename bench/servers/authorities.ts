@@ -6,7 +6,6 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { IdentityError } from '../../spiffe/errors.ts'
-import { buildStock } from '../../test/interop/stock.ts'
 import { freePort } from '../../test/support/ports.ts'
 import { type Usage, usageOf } from './usage.ts'
 
@@ -113,14 +112,6 @@ logLevel: error
 
 export async function startOurs(folder: string): Promise<AuthorityProcess> {
   return start(await prepareOurs(folder))
-}
-
-/** The program of a stock spire-server, which a benchmark is measured against. Throws ERR_UNAVAILABLE. */
-export async function stockProgram(): Promise<string> {
-  const stock = await buildStock({ log: (line) => console.log(line) })
-  if (stock.kind !== 'skipped') return stock.server
-  const message = `${stock.reason}; the peer is part of this benchmark`
-  throw new IdentityError('ERR_UNAVAILABLE', message)
 }
 
 /** `program` is a spire-server. */

@@ -1,5 +1,6 @@
 // castellan.control.v1.Control: pushes what concerns an agent, after a cursor, and hears what it has put
 // to use. A live stream gets differences; an agent that was away gets what changed, whole.
+import { createHash } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import {
   type AgentMessage,
@@ -14,10 +15,11 @@ import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
 import type { Change } from '../registry.ts'
 import type { AgentRow, EntryRow } from '../store/model.ts'
-import { badRequest, bundleToWire, entryToWire } from '../wire.ts'
+import { badRequest, bundleToWire, entryToWire, hasLabels, labelsToWire } from '../wire.ts'
 import { denyListToWire } from './deny-rules.ts'
+import { pointsOf } from './enforcement.ts'
 import { type Federated, openFederated } from './federated.ts'
-import { policiesToWire } from './policies.ts'
+import { enforcedToWire } from './policies.ts'
 
 type Message = MessageInitShape<typeof AuthorityMessageSchema>
 
@@ -51,12 +53,22 @@ async function helloOf(requests: AsyncIterator<AgentMessage>): Promise<Hello> {
   return value.message.value
 }
 
+/** What cursors are of: this store, and who was told. Another agent, or one with other selectors, has other entries. */
+function epochOf({ store }: Authority, { id, selectors }: AgentRow): string {
+  const who = [id, ...selectors.map(({ type, value }) => `${type}:${value}`).toSorted()]
+  const digest = createHash('sha256').update(JSON.stringify(who)).digest('base64url')
+  return `${store.epoch}.${digest.slice(0, 16)}`
+}
+
 async function missedSince(
   { cursor, epoch }: Hello,
-  { store }: Authority,
+  authority: Authority,
+  agent: AgentRow,
 ): Promise<Dirty | 'everything'> {
+  const { store } = authority
   const at = Number(cursor)
-  if (at === 0 || epoch !== store.epoch || at > store.events.last()) return 'everything'
+  if (at === 0 || epoch !== epochOf(authority, agent) || at > store.events.last())
+    return 'everything'
   const events = await store.events.after(at, mostMissed)
   if (events.length === mostMissed) return 'everything'
   const kinds = new Set(events.map(({ kind }) => kind))
@@ -87,6 +99,7 @@ async function revocationOf({ registry, revocation }: Authority) {
 /** Composes messages for one agent and remembers what it was sent. */
 function createFeed(authority: Authority, agent: AgentRow, federated: Federated) {
   const { registry, clock, store } = authority
+  const epoch = epochOf(authority, agent)
   // rows, not revisions: an entry that was deleted and made again starts its revisions anew (R12)
   const sent = new Map<string, EntryRow>()
   const parents = new Set<SpiffeId>()
@@ -107,7 +120,7 @@ function createFeed(authority: Authority, agent: AgentRow, federated: Federated)
     return { federated: { bundles: await federated.of(peers) } }
   }
 
-  function entries(): Pick<Message & object, 'entries' | 'deletedEntries'> {
+  function entries(): Pick<Message & object, 'entries' | 'deletedEntries' | 'labels'> {
     const now = registry.entries.authorized(agent, clock.now())
     parents.clear()
     parents.add(agent.id)
@@ -118,7 +131,11 @@ function createFeed(authority: Authority, agent: AgentRow, federated: Federated)
     const deletedEntries = [...sent.keys()].filter((id) => !present.has(id))
     sent.clear()
     for (const entry of now) sent.set(entry.id, entry)
-    return { entries: changed.map((entry) => entryToWire(entry)), deletedEntries }
+    return {
+      entries: changed.map((entry) => entryToWire(entry)),
+      labels: changed.filter(hasLabels).map(labelsToWire),
+      deletedEntries,
+    }
   }
 
   return {
@@ -127,11 +144,11 @@ function createFeed(authority: Authority, agent: AgentRow, federated: Federated)
       const cursor = BigInt(store.events.last())
       return {
         cursor,
-        epoch: store.epoch,
+        epoch,
         snapshot,
         ...(dirty.entries ? entries() : {}),
         ...(dirty.bundle ? bundleOf(authority) : {}),
-        ...(dirty.policies ? { policies: policiesToWire(registry.policies()) } : {}),
+        ...(dirty.policies ? { policies: enforcedToWire(registry.policies()) } : {}),
         ...(dirty.revocation ? { revocation: await revocationOf(authority) } : {}),
         // after the entries, which say whose
         ...(await bundles(dirty.federated)),
@@ -153,17 +170,25 @@ function createFeed(authority: Authority, agent: AgentRow, federated: Federated)
 }
 
 export function controlService(authority: Authority): Service<Peer> {
-  const { registry, callers, clock, acknowledgements, revocation } = authority
+  const { registry, callers, clock, acknowledgements, enforcement, revocation } = authority
   // as long as the process, like the registry that it follows
   const federated = openFederated(authority)
 
   async function hear(requests: AsyncIterable<AgentMessage>, agent: SpiffeId): Promise<void> {
     for await (const { message } of requests) {
-      if (message.case !== 'acknowledged')
-        badRequest([{ field: 'message', problem: 'is not an acknowledgement' }])
-      // no further than there is anything to know
-      const cursor = Math.min(Number(message.value.cursor), authority.store.events.last())
-      acknowledgements.acknowledge(agent, cursor)
+      switch (message.case) {
+        case 'acknowledged': {
+          // no further than there is anything to know
+          const cursor = Math.min(Number(message.value.cursor), authority.store.events.last())
+          acknowledgements.acknowledge(agent, cursor)
+          break
+        }
+        case 'policies':
+          enforcement.said(agent, pointsOf(message.value))
+          break
+        default:
+          badRequest([{ field: 'message', problem: 'is nothing that comes after the first' }])
+      }
     }
   }
 
@@ -174,6 +199,7 @@ export function controlService(authority: Authority): Service<Peer> {
       const hello = await helloOf(iterator)
       // heard, and waited for, before it has put anything to use
       acknowledgements.acknowledge(agent.id, 0)
+      enforcement.opened(agent.id)
       const feed = createFeed(authority, agent, federated)
       using wake = createLatest<true>(context.signal)
       let dirty = clean
@@ -194,7 +220,7 @@ export function controlService(authority: Authority): Service<Peer> {
         wake.push(true)
       })
       await using __beat = every(clock, heartbeat, () => wake.push(true))
-      const missed = await missedSince(hello, authority)
+      const missed = await missedSince(hello, authority, agent)
       if (missed !== 'everything') feed.assumeKnown()
       yield missed === 'everything'
         ? await feed.message(everything, true)

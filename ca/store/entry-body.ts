@@ -2,6 +2,7 @@
 // takes three times as long as JSON.parse itself. Checked all the same: never believed.
 import { IdentityError } from '../../spiffe/errors.ts'
 import { isSpiffeId } from '../../spiffe/id.ts'
+import { noLabels } from '../labels.ts'
 import type { EntryRow, SelectorRow } from './model.ts'
 
 const isText = (value: unknown): value is string => typeof value === 'string'
@@ -18,7 +19,10 @@ function isSelector(value: unknown): value is SelectorRow {
   return isRecord(value) && isText(value.type) && isText(value.value)
 }
 
-const checks: Readonly<Record<keyof EntryRow, (value: unknown) => boolean>> = {
+/** As it is written: most entries have no labels, and a word less each is megabytes. */
+type EntryBody = Omit<EntryRow, 'labels'> & { readonly labels?: EntryRow['labels'] }
+
+const checks: Readonly<Record<keyof EntryBody, (value: unknown) => boolean>> = {
   id: isText,
   spiffeId: isId,
   parentId: isId,
@@ -36,13 +40,20 @@ const checks: Readonly<Record<keyof EntryRow, (value: unknown) => boolean>> = {
   includeJti: isFlag,
   revision: isNumber,
   createdAt: isNumber,
+  labels: (value) => value === undefined || (isRecord(value) && Object.values(value).every(isText)),
 }
 const fields = Object.entries(checks)
 
-function isEntry(value: unknown): value is EntryRow {
+function isEntry(value: unknown): value is EntryBody {
   if (!isRecord(value)) return false
   for (const [field, holds] of fields) if (!holds(value[field])) return false
-  return Object.keys(value).length === fields.length
+  const most = value.labels === undefined ? fields.length - 1 : fields.length
+  return Object.keys(value).length === most
+}
+
+export function bodyOf({ labels, ...rest }: EntryRow): string {
+  const body: EntryBody = Object.keys(labels).length === 0 ? rest : { ...rest, labels }
+  return JSON.stringify(body)
 }
 
 const none: readonly never[] = []
@@ -57,6 +68,7 @@ export function entryOf(body: unknown): EntryRow {
   // most have none of either: a million empty lists would be many megabytes
   return {
     ...value,
+    labels: value.labels ?? noLabels,
     dnsNames: orNone(value.dnsNames),
     federatesWith: orNone(value.federatesWith),
   }

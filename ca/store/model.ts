@@ -1,4 +1,5 @@
 // What the authority remembers: the rows of its store, whatever engine keeps them.
+import type { Labels } from '../../policies/language/policy.ts'
 import type { Serial } from '../../spiffe/certificate.ts'
 import type { DenyRule } from '../../spiffe/deny-list.ts'
 import type { SpiffeId, TrustDomain } from '../../spiffe/id.ts'
@@ -98,6 +99,8 @@ export interface EntryRow {
   readonly hint: string
   readonly disablePrefetch: boolean
   readonly includeJti: boolean
+  /** of the workloads; they change no certificate, and so not the revision */
+  readonly labels: Labels
   readonly revision: number
   /** seconds since the epoch */
   readonly createdAt: number
@@ -168,6 +171,25 @@ export interface AcknowledgementRow {
   readonly patience: number
 }
 
+/** A sidecar, or an agent that has the policies of its node. */
+export interface EnforcementPoint {
+  /** empty for the agent itself */
+  readonly spiffeId: string
+  readonly pid: number
+  /** policy version in use, 0 before the first */
+  readonly version: number
+  /** why a later one was refused; empty when none was */
+  readonly refusal: string
+}
+
+/** What an agent says of the policies on its node. */
+export interface EnforcementRow {
+  readonly agentId: SpiffeId
+  /** who hears it */
+  readonly replica: string
+  readonly points: readonly EnforcementPoint[]
+}
+
 export interface ReplicaRow {
   readonly id: string
   /** milliseconds since the epoch, by its own clock */
@@ -188,6 +210,16 @@ export interface TokenRow {
 export interface StoredPolicies {
   readonly version: number
   readonly files: readonly { readonly name: string; readonly text: string }[]
+}
+
+/** Who put a policy set into force, and why. */
+export interface PolicyVersionRow {
+  readonly version: number
+  /** milliseconds since the epoch */
+  readonly at: number
+  /** `local`, an administrator's ID, or `folder`; empty for those of an older program */
+  readonly caller: string
+  readonly message: string
 }
 
 /** A public key that signs tokens of a trust domain. */

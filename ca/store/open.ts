@@ -5,18 +5,19 @@ import type { Database, OnCommit } from '../../runtime/db/database.ts'
 import { openPostgres } from '../../runtime/db/postgres.ts'
 import { openSqlite, type SqliteOptions } from '../../runtime/db/sqlite.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
-import { policiesRow } from './rows.ts'
 import { migrations } from './schema.ts'
-import type { PolicyTable, Store } from './store.ts'
+import type { Store } from './store.ts'
 import { agentTable } from './tables/agents.ts'
 import { authorityTable } from './tables/authorities.ts'
 import { denyTable } from './tables/deny-rules.ts'
+import { enforcementTable } from './tables/enforcement.ts'
 import { entryTable } from './tables/entries.ts'
 import { openEventLog } from './tables/events.ts'
 import { federationTable } from './tables/federation.ts'
 import { issuanceTable, recoverTokens } from './tables/issuance.ts'
+import { policyTable } from './tables/policies.ts'
 import { acknowledgementTable, replicaTable } from './tables/replicas.ts'
-import { createSession, type Session } from './tables/session.ts'
+import { createSession } from './tables/session.ts'
 
 /** Where a store is: a file (`:memory:` for none), or a database that several authorities may share. */
 export type StoreLocation =
@@ -34,23 +35,6 @@ export interface StoreOptions {
   readonly replica: string
   /** told why what is committed is not taken in yet; it is tried again */
   readonly onTrouble?: (error: unknown) => void
-}
-
-function policyTable({ db, change }: Session): PolicyTable {
-  return {
-    async current() {
-      const sql = 'SELECT version, files FROM policies ORDER BY version DESC LIMIT 1'
-      const row = await db.read.get(sql)
-      return row === undefined ? { version: 0, files: [] } : policiesRow.parse(row)
-    },
-    set: (files, at) =>
-      change(async (tx, emit) => {
-        const sql = 'INSERT INTO policies (at, files) VALUES (?, ?) RETURNING version'
-        const version = Number((await tx.get(sql, at, JSON.stringify(files)))?.version)
-        await emit('policies', String(version))
-        return { version, files }
-      }),
-  }
 }
 
 /** Reads a fact about this store, writing it first when it is new. */
@@ -107,6 +91,7 @@ export async function openStore(location: StoreLocation, options: StoreOptions):
     federation: federationTable(session),
     denyRules: denyTable(session),
     acknowledgements: acknowledgementTable(session),
+    enforcement: enforcementTable(session),
     replicas: replicaTable(session),
     events: log.table,
     probe: () => probe(db, replica),

@@ -8,12 +8,14 @@ import type {
   AuthorityRow,
   CrlRow,
   DenyRuleRow,
+  EnforcementRow,
   EntryRow,
   Event,
   FederatedBundleRow,
   IssuedRow,
   LiveCertificate,
   OverrideRow,
+  PolicyVersionRow,
   RelationshipRow,
   ReplicaRow,
   ServerSvidRow,
@@ -131,6 +133,17 @@ export const acknowledgementRow: z.ZodType<AcknowledgementRow> = z
     heardAt: heard_at,
   }))
 
+const enforcementPoint = z.strictObject({
+  spiffeId: z.string(),
+  pid: z.number(),
+  version: z.number(),
+  refusal: z.string(),
+})
+
+export const enforcementRow: z.ZodType<EnforcementRow> = z
+  .object({ agent_id: spiffeId, replica: z.string(), points: json(z.array(enforcementPoint)) })
+  .transform(({ agent_id, ...row }) => ({ ...row, agentId: agent_id }))
+
 export const replicaRow: z.ZodType<ReplicaRow> = z
   .object({ id: z.string(), alive_at: z.number() })
   .transform(({ id, alive_at }) => ({ id, aliveAt: alive_at }))
@@ -179,6 +192,13 @@ export const denyRuleRow = z.object({ body: json(denyRule) }).transform((row) =>
 export const policiesRow = z.object({
   version: z.number(),
   files: json(z.array(z.strictObject({ name: z.string(), text: z.string() }))),
+})
+
+export const policyVersionRow: z.ZodType<PolicyVersionRow> = z.object({
+  version: z.number(),
+  at: z.number(),
+  caller: z.string(),
+  message: z.string(),
 })
 
 const trustDomain = z.string().transform((text) => parseTrustDomain(text))

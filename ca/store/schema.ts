@@ -122,4 +122,22 @@ CREATE TABLE events (
 ) ${table};
 `
 
-export const migrations: Migrations = (dialect) => [first(dialect)]
+const whoAppliedPolicies = `
+ALTER TABLE policies ADD COLUMN caller TEXT NOT NULL DEFAULT '';
+ALTER TABLE policies ADD COLUMN message TEXT NOT NULL DEFAULT '';
+`
+
+const enforcement = ({ keyedTable }: Dialect) => `
+-- What agents say of the policies on their nodes: who hears them, and their enforcement points as JSON.
+CREATE TABLE enforcement (
+  agent_id TEXT PRIMARY KEY,
+  replica TEXT NOT NULL,
+  points TEXT NOT NULL
+) ${keyedTable};
+`
+
+export const migrations: Migrations = (dialect) => [
+  first(dialect),
+  whoAppliedPolicies,
+  enforcement(dialect),
+]

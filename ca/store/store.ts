@@ -11,6 +11,7 @@ import type {
   AuthorityList,
   CrlRow,
   DenyRuleRow,
+  EnforcementRow,
   EntryRow,
   Event,
   FederatedBundleRow,
@@ -19,6 +20,7 @@ import type {
   IssuedRow,
   LiveCertificate,
   OverrideRow,
+  PolicyVersionRow,
   RelationshipRow,
   ReplicaRow,
   ServerSvidRow,
@@ -105,10 +107,18 @@ export interface FederationTable {
   deleteRelationship(trustDomain: string): Promise<boolean>
 }
 
+export interface PolicyChange extends Omit<PolicyVersionRow, 'version'> {
+  readonly basedOn?: number
+}
+
 export interface PolicyTable {
   current(): Promise<StoredPolicies>
-  /** `at` in milliseconds since the epoch. */
-  set(files: StoredPolicies['files'], at: number): Promise<StoredPolicies>
+  /** One that is kept still. */
+  find(version: number): Promise<StoredPolicies | undefined>
+  /** The newest first. */
+  versions(): Promise<PolicyVersionRow[]>
+  /** ERR_CONFLICT when another version is in force than the one that it is `basedOn`. */
+  set(files: StoredPolicies['files'], change: PolicyChange): Promise<StoredPolicies>
 }
 
 export interface DenyTable {
@@ -143,6 +153,14 @@ export interface AcknowledgementTable {
   remove(agents: readonly SpiffeId[]): Promise<void>
 }
 
+export interface EnforcementTable {
+  list(): Promise<EnforcementRow[]>
+  /** Of agents that this replica hears. */
+  put(rows: readonly EnforcementRow[]): Promise<void>
+  /** Of agents that are away; what another replica hears stays. */
+  remove(agents: readonly SpiffeId[]): Promise<void>
+}
+
 export interface ReplicaTable {
   list(): Promise<ReplicaRow[]>
   /** This one is alive; `at` in milliseconds since the epoch. */
@@ -173,6 +191,7 @@ export interface Store extends AsyncDisposable {
   readonly federation: FederationTable
   readonly denyRules: DenyTable
   readonly acknowledgements: AcknowledgementTable
+  readonly enforcement: EnforcementTable
   readonly replicas: ReplicaTable
   readonly events: EventTable
   /** A consistent copy of everything, as a file of its own, while writes go on. Throws ERR_STORE. */

@@ -32,6 +32,9 @@ function statusValue(status: AgentStatus) {
         expiresAt: timeOf(notAfter),
       }),
     ),
+    unread: status.unread.map(({ pid, uid, method, milliseconds }) => ({
+      ...{ pid, uid, method, seconds: Math.round(Number(milliseconds) / 1000) },
+    })),
   }
 }
 
@@ -52,6 +55,9 @@ function statusText(status: ReturnType<typeof statusValue>): string {
     agentId === '' ? 'this node has not joined yet' : `${agentId}, until ${agentExpiresAt}`,
     connected ? 'connected to the authority' : `not connected to the authority: ${trouble}`,
     ...(diskTrouble === '' ? [] : [`what it knows is in memory only: ${diskTrouble}`]),
+    ...status.unread.map(
+      ({ pid, method, seconds }) => `process ${pid} has not read ${method} for ${seconds} s`,
+    ),
   ]
   if (files.length > 0) lines.push('', filesText(files))
   if (identities.length === 0) return [...lines, 'no identities of workloads'].join('\n')

@@ -1,15 +1,15 @@
-// castellan agent run; list, show, ban, delete at the authority; what is asked at the node is beside this
+// castellan agent list, show, ban, delete: at the authority; what is run and asked at the node is beside this
 import { type Client, createClient } from '@connectrpc/connect'
-import { z } from 'zod'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import type { Agent as AgentMessage } from '../../proto/gen/spire/api/types/agent_pb.js'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { answer, table } from '../context.ts'
 import { allPages, idText, idToMessage, timeText } from '../messages.ts'
-import { flag, type Given, optionsOf, type Register, text } from '../register.ts'
-import { lifeOption, logFor, untilStopped } from '../run.ts'
+import { type Given, optionsOf, type Register } from '../register.ts'
 import { atAuthority, socketOption, withAuthority } from '../sockets.ts'
+import { agentFlowsCommand } from './agent-flows.ts'
 import { agentNodeCommands } from './agent-node.ts'
+import { agentRunCommand } from './agent-run.ts'
 
 function plain(agent: AgentMessage) {
   return {
@@ -40,32 +40,10 @@ function idArgument({ args }: Given) {
   return idToMessage(id)
 }
 
-function runVerb(register: Register): void {
-  register({
-    noun: 'agent',
-    verb: 'run',
-    about: 'Runs the node agent until it is stopped.',
-    options: [['-c, --config <file>', 'agent.yaml', 'agent.yaml'], lifeOption],
-    async run(context, given) {
-      const { config: file, exitWithStdin = false } = optionsOf(
-        given,
-        z.object({ config: text, exitWithStdin: flag }),
-      )
-      // loaded here: the other verbs need none of it
-      const { loadAgentConfig } = await import('../../agent/config.ts')
-      const { runAgent } = await import('../../agent/main.ts')
-      const config = loadAgentConfig(file)
-      const log = logFor('agent', config.logLevel)
-      await using agent = await runAgent(config, { log, signal: context.signal })
-      await untilStopped(context, { withStdin: exitWithStdin, failed: agent.done })
-      return 0
-    },
-  })
-}
-
 export function agentCommands(register: Register): void {
-  runVerb(register)
+  agentRunCommand(register)
   agentNodeCommands(register)
+  agentFlowsCommand(register)
   writeVerbs(register)
   register({
     noun: 'agent',

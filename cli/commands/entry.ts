@@ -1,11 +1,12 @@
-// castellan entry create, list, show, update, delete
-import { type Client, createClient } from '@connectrpc/connect'
+// castellan entry create, list, show, update, label, delete
+import { type Client, createClient, type Transport } from '@connectrpc/connect'
 import { z } from 'zod'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import type { Entry as EntryMessage } from '../../proto/gen/spire/api/types/entry_pb.js'
 import { SelectorMatch_MatchBehavior as Behaviour } from '../../proto/gen/spire/api/types/selector_pb.js'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { answer, type Context, table } from '../context.ts'
+import { type LabelsOf, labelText, readLabels } from '../entry-labels.ts'
 import {
   allPages,
   demandDone,
@@ -24,6 +25,7 @@ import {
   whole,
 } from '../register.ts'
 import { socketOption, withAuthority } from '../sockets.ts'
+import { entryLabelCommand } from './entry-label.ts'
 
 const fields = z.object({
   id: optionalText,
@@ -85,7 +87,9 @@ function given(options: Fields) {
   }
 }
 
-function plain(entry: EntryMessage) {
+const noLabels: LabelsOf = {}
+
+function plain(entry: EntryMessage, labels = noLabels) {
   return {
     id: entry.id,
     spiffeId: idText(entry.spiffeId),
@@ -97,19 +101,20 @@ function plain(entry: EntryMessage) {
     hint: entry.hint,
     admin: entry.admin,
     downstream: entry.downstream,
+    labels,
     expiresAt: timeText(entry.expiresAt),
     createdAt: timeText(entry.createdAt),
     revision: Number(entry.revisionNumber),
   }
 }
 
-function card(entry: EntryMessage): string {
-  return Object.entries(plain(entry))
-    .filter(([, value]) => value !== '' && !(Array.isArray(value) && value.length === 0))
+function card(entry: EntryMessage, labels = noLabels): string {
+  return Object.entries({ ...plain(entry), labels: labelText(labels) })
     .map(
-      ([name, value]) =>
-        `${name.padEnd(14)}${Array.isArray(value) ? value.join(', ') : String(value)}`,
+      ([name, value]) => [name, Array.isArray(value) ? value.join(', ') : String(value)] as const,
     )
+    .filter(([, text]) => text !== '')
+    .map(([name, text]) => `${name.padEnd(14)}${text}`)
     .join('\n')
 }
 
@@ -123,10 +128,10 @@ export function listEntries(client: Client<typeof Entry>, filter: object): Promi
 function withEntries(
   context: Context,
   { socket }: Fields,
-  work: (client: Client<typeof Entry>) => Promise<void>,
+  work: (client: Client<typeof Entry>, transport: Transport) => Promise<void>,
 ): Promise<0> {
   return withAuthority(context, socket, async (transport) => {
-    await work(createClient(Entry, transport))
+    await work(createClient(Entry, transport), transport)
     return 0 as const
   })
 }
@@ -154,7 +159,7 @@ function readVerbs(register: Register): void {
     ],
     run(context, it) {
       const options = optionsOf(it, fields)
-      return withEntries(context, options, async (client) => {
+      return withEntries(context, options, async (client, transport) => {
         const { spiffeId, parentId, selectors } = given(options)
         const filter = {
           ...(spiffeId === undefined ? {} : { bySpiffeId: spiffeId }),
@@ -164,16 +169,19 @@ function readVerbs(register: Register): void {
             : { bySelectors: { selectors, match: Behaviour.MATCH_SUPERSET } }),
         }
         const entries = await listEntries(client, filter)
-        answer(context, entries.map(plain), () =>
+        const labels = await readLabels(
+          transport,
+          entries.map(({ id }) => id),
+        )
+        const all = entries.map((entry) => plain(entry, labels.get(entry.id)))
+        answer(context, all, () =>
           entries.length === 0
             ? 'no entries; make one with: castellan entry create --spiffe-id … --parent-id … --selector …'
             : table([
-                ['ID', 'SPIFFE ID', 'PARENT', 'SELECTORS'],
-                ...entries.map((entry) => [
-                  entry.id,
-                  idText(entry.spiffeId),
-                  idText(entry.parentId),
-                  entry.selectors.map(({ type, value }) => `${type}:${value}`).join(' '),
+                ['ID', 'SPIFFE ID', 'PARENT', 'SELECTORS', 'LABELS'],
+                ...all.map(({ id, spiffeId, parentId, selectors, labels }) => [
+                  ...[id, spiffeId, parentId, selectors.join(' ')],
+                  labelText(labels),
                 ]),
               ]),
         )
@@ -187,9 +195,10 @@ function readVerbs(register: Register): void {
     positional: ['<id>'],
     options: [socketOption],
     run(context, it) {
-      return withEntries(context, optionsOf(it, fields), async (client) => {
+      return withEntries(context, optionsOf(it, fields), async (client, transport) => {
         const entry = await client.getEntry({ id: idArgument(it) })
-        answer(context, plain(entry), () => card(entry))
+        const labels = (await readLabels(transport, [entry.id])).get(entry.id)
+        answer(context, plain(entry, labels), () => card(entry, labels))
       })
     },
   })
@@ -221,6 +230,7 @@ export function entryCommands(register: Register): void {
     },
   })
   readVerbs(register)
+  entryLabelCommand(register)
   register({
     noun: 'entry',
     verb: 'update',

@@ -1,21 +1,18 @@
-// castellan policy apply, list, denials
-import { readFileSync } from 'node:fs'
+// castellan policy denials, and where the other verbs are
 import { createClient } from '@connectrpc/connect'
 import { z } from 'zod'
-import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
 import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import type { Denial } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
-import { errnoOf } from '../../runtime/errno.ts'
-import { IdentityError } from '../../spiffe/errors.ts'
-import { answer, table } from '../context.ts'
+import { answer } from '../context.ts'
 import { optionalText, optionsOf, type Register, whole } from '../register.ts'
-import {
-  adminSocketOption,
-  atAuthority,
-  socketOption,
-  withAgent,
-  withAuthority,
-} from '../sockets.ts'
+import { adminSocketOption, withAgent } from '../sockets.ts'
+import { policyApplyCommand } from './policy-apply.ts'
+import { policyCheckCommand } from './policy-check.ts'
+import { policyEvalCommand } from './policy-eval.ts'
+import { policyExplainCommand } from './policy-explain.ts'
+import { policyLowerCommand } from './policy-lower.ts'
+import { policyTestCommand } from './policy-test.ts'
+import { policyVersionCommands } from './policy-versions.ts'
 
 const atAgent = z.object({ adminSocket: optionalText, limit: whole })
 
@@ -23,44 +20,14 @@ export function denialText({ reason, remedy }: Denial): string {
   return remedy === '' ? reason : `${reason}\n  would allow it: ${remedy}`
 }
 
-function readPolicyFile(name: string): { name: string; text: string } {
-  try {
-    return { name, text: readFileSync(name, 'utf8') }
-  } catch (cause) {
-    throw new IdentityError('ERR_BAD_REQUEST', `cannot read ${name} (${errnoOf(cause)})`, { cause })
-  }
-}
-
 export function policyCommands(register: Register): void {
-  register({
-    noun: 'policy',
-    verb: 'apply',
-    about: 'Replaces the policies in force by those of the files, or refuses them whole.',
-    positional: ['<file...>'],
-    options: [socketOption],
-    run: (context, given) =>
-      withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
-        const names = given.args.map((name = '') => name)
-        const files = names.map(readPolicyFile)
-        const { version } = await createClient(Policies, transport).applyPolicies({ files })
-        answer(context, { version, files: names }, () => `version ${version} is in force`)
-        return 0
-      }),
-  })
-  register({
-    noun: 'policy',
-    verb: 'list',
-    about: 'Lists the policy files in force.',
-    options: [socketOption],
-    run: (context, given) =>
-      withAuthority(context, optionsOf(given, atAuthority).socket, async (transport) => {
-        const { version, files } = await createClient(Policies, transport).getPolicies({})
-        answer(context, { version, files: files.map(({ name, text }) => ({ name, text })) }, () =>
-          table([['VERSION', 'FILE'], ...files.map(({ name }) => [String(version), name])]),
-        )
-        return 0
-      }),
-  })
+  policyEvalCommand(register)
+  policyCheckCommand(register)
+  policyTestCommand(register)
+  policyExplainCommand(register)
+  policyLowerCommand(register)
+  policyApplyCommand(register)
+  policyVersionCommands(register)
   register({
     noun: 'policy',
     verb: 'denials',

@@ -1,12 +1,14 @@
 // One call and its one answer: whoever is first (handler, deadline, caller, drain) gives it.
 
-import type { ServerHttp2Stream } from 'node:http2'
+import type { ServerHttp2Session, ServerHttp2Stream } from 'node:http2'
+import type { Socket } from 'node:net'
 import type { DescMessage } from '@bufbuild/protobuf'
 import type { Any } from '@bufbuild/protobuf/wkt'
 import type { IdentityError } from '../../spiffe/errors.ts'
 import type { Clock } from '../clock.ts'
 import type { Abortable } from './context.ts'
 import type { Deadline, Deadlines } from './deadline.ts'
+import type { Reading } from './reading.ts'
 import { createReplies, type Replies } from './replies.ts'
 import type { Requests } from './requests.ts'
 import {
@@ -46,12 +48,15 @@ export interface Rules<P> {
   readonly authorize: ((context: CallContext<P>) => void | Promise<void>) | undefined
   readonly observe: ((event: CallEvent<P>) => void) | undefined
   readonly details: ((error: IdentityError) => readonly Any[]) | undefined
+  readonly reading: Reading<P> | undefined
 }
 
 /** A connection's part in its calls: who calls, and the calls that are not answered yet. */
 export interface Caller<P> {
   readonly peer: P
   readonly calls: Set<Call<P>>
+  readonly http2: ServerHttp2Session
+  readonly socket: Socket
 }
 
 export interface Call<P> extends Abortable {
@@ -211,7 +216,7 @@ export async function answerMany<P>(
       if (call.answered || !isOpen(stream)) return
       const message = encodeReply(call.route.method, next.value)
       if (call.replies === undefined) {
-        call.replies = createReplies(stream)
+        call.replies = createReplies(stream, call.rules.reading?.follow(call))
         sendHeaders(call)
       }
       if (!call.replies.write(message)) await call.replies.drained()

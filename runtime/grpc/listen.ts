@@ -30,6 +30,8 @@ export interface ListenOptions {
 // A peer that vanished without a word is noticed by the kernel's probes.
 const shared = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 } as const
 const handshakeTimeout = 10_000
+// who connects while this many wait is refused by the kernel, which has its own limit (somaxconn)
+const backlog = 4096
 
 function makeServer(options: ListenOptions): {
   server: net.Server
@@ -70,7 +72,7 @@ function isTaken(error: unknown): boolean {
 
 async function bind(server: net.Server, listen: Listen): Promise<void> {
   const listening = once(server, 'listening')
-  server.listen(listen)
+  server.listen({ ...listen, backlog })
   // the file exists as soon as listen() returns; nobody is accepted before the event loop turns
   if ('path' in listen && server.listening) chmodSync(listen.path, listen.mode)
   await listening

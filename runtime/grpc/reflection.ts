@@ -1,5 +1,12 @@
 // grpc.reflection.v1 and v1alpha: what grpcurl and its kin ask a server about its services.
-import { type DescExtension, type DescFile, type DescService, toBinary } from '@bufbuild/protobuf'
+import {
+  type DescEnum,
+  type DescExtension,
+  type DescFile,
+  type DescMessage,
+  type DescService,
+  toBinary,
+} from '@bufbuild/protobuf'
 import { nestedTypes } from '@bufbuild/protobuf/reflect'
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt'
 import {
@@ -29,12 +36,24 @@ function withDependencies(file: DescFile, into = new Map<string, DescFile>()) {
   return into
 }
 
+function membersOf(type: DescMessage | DescEnum | DescExtension | DescService): readonly string[] {
+  const within = (scope: string, members: readonly { readonly name: string }[]) =>
+    members.map(({ name }) => (scope === '' ? name : `${scope}.${name}`))
+  switch (type.kind) {
+    case 'service':
+      return within(type.typeName, type.methods)
+    case 'message':
+      return within(type.typeName, [...type.fields, ...type.oneofs])
+    case 'enum':
+      // values stand beside their enum, not in it
+      return within(type.parent?.typeName ?? type.file.proto.package, type.values)
+    case 'extension':
+      return []
+  }
+}
+
 function symbolsOf(file: DescFile): readonly string[] {
-  return [...nestedTypes(file)].flatMap((type) =>
-    type.kind === 'service'
-      ? [type.typeName, ...type.methods.map((method) => `${type.typeName}.${method.name}`)]
-      : [type.typeName],
-  )
+  return [...nestedTypes(file)].flatMap((type) => [type.typeName, ...membersOf(type)])
 }
 
 function createIndex(services: readonly DescService[]): Index {
@@ -98,8 +117,9 @@ function answerTo(question: Question, index: Index) {
   }
 }
 
+/** `services` are all that the server has beside these, health too: a client can call only what it is told of. */
 export function reflectionServices<P>(services: readonly DescService[]): readonly Service<P>[] {
-  const index = createIndex(services)
+  const index = createIndex([...services, ServerReflection, ServerReflectionAlpha])
 
   async function* answers<R extends ServerReflectionRequest | ServerReflectionRequestAlpha>(
     requests: AsyncIterable<R>,

@@ -8,8 +8,9 @@ import { IdentityError } from '../../spiffe/errors.ts'
 import { type Clock, systemClock } from '../clock.ts'
 import type { CallEvent, Rules } from './answer.ts'
 import { startCall } from './call.ts'
-import { createDeadlines, type Deadlines } from './deadline.ts'
+import { createDeadlines } from './deadline.ts'
 import { type Listen, type Listener, startListener } from './listen.ts'
+import { createReading, type ReadingOptions, type UnreadStream } from './reading.ts'
 import { type CallContext, methodName, type Route, type Service } from './service.ts'
 import {
   closeSession,
@@ -34,6 +35,10 @@ export interface GrpcServer<P = unknown> extends AsyncDisposable {
   readonly connections: number
   /** Replaces everything (setSecureContext): what is not passed again returns to its default. */
   setTls(options: tls.SecureContextOptions): void
+  /** Streams whose client has not read for a while; none where `reading` is left out. */
+  unread(): readonly UnreadStream<P>[]
+  /** Resolves once what was written to streams is read, or they are late; at once where `reading` is left out. */
+  caughtUp(): Promise<void>
   /** Ends the connections whose peer matches; their calls end with UNAVAILABLE. */
   disconnect(when: (peer: P) => boolean): void
   /** Accepts nothing more, ends streaming calls with UNAVAILABLE, waits for unary ones up to drainTimeout. */
@@ -58,6 +63,8 @@ export interface GrpcServerOptions<P> {
   /** ALPN is h2 always; sessions and tickets are the caller's business */
   readonly tls?: tls.TlsOptions
   readonly services: readonly Service<P>[]
+  /** Services that are loaded while others are served already; who calls one of them waits. */
+  readonly later?: Promise<readonly Service<P>[]> | undefined
   /** Called once per connection, synchronously, before any byte of HTTP/2; a throw refuses the connection. */
   readonly peer: (socket: net.Socket | tls.TLSSocket) => P
   readonly disconnected?: (peer: P) => void
@@ -68,6 +75,8 @@ export interface GrpcServerOptions<P> {
   /** more google.rpc.Status details for an error */
   readonly details?: (error: IdentityError) => readonly Any[]
   readonly limits?: GrpcLimits
+  /** what becomes of streams that their clients do not read; they wait for ever when left out */
+  readonly reading?: ReadingOptions<P>
   /** milliseconds; 5 seconds */
   readonly drainTimeout?: number
   readonly clock?: Clock
@@ -99,7 +108,29 @@ interface Streams<P> {
   readonly count: () => number
 }
 
-function createStreams<P>(routes: ReadonlyMap<string, Route<P>>, rules: Rules<P>): Streams<P> {
+/** The route of a path: at once, or once the services that come later have come. */
+function createRouting<P>({ services, later }: Pick<GrpcServerOptions<P>, 'services' | 'later'>) {
+  let routes = routesOf(services)
+  let coming = later?.then(
+    (more) => {
+      routes = routesOf([...services, ...more])
+      coming = undefined
+    },
+    // whoever failed to load them has said so
+    () => {
+      coming = undefined
+    },
+  )
+  return (path: string, found: (route: Route<P> | undefined) => void): void => {
+    const route = routes.get(path)
+    if (route !== undefined || coming === undefined) found(route)
+    else void coming.then(() => found(routes.get(path)))
+  }
+}
+
+type Routing<P> = ReturnType<typeof createRouting<P>>
+
+function createStreams<P>(routing: Routing<P>, rules: Rules<P>): Streams<P> {
   let open = 0
   const closed = () => void open--
 
@@ -123,9 +154,11 @@ function createStreams<P>(routes: ReadonlyMap<string, Route<P>>, rules: Rules<P>
       return
     }
     const path = headers[':path'] ?? ''
-    const route = routes.get(path)
-    if (route === undefined) refuse(session.peer, stream, path)
-    else startCall({ stream, headers, rawHeaders, route, caller: session }, rules)
+    routing(path, (route) => {
+      if (stream.destroyed || stream.closed) return
+      if (route === undefined) refuse(session.peer, stream, path)
+      else startCall({ stream, headers, rawHeaders, route, caller: session }, rules)
+    })
   }
   return { onStream, count: () => open }
 }
@@ -171,10 +204,12 @@ async function disconnectSession<P>(session: Session<P>): Promise<void> {
   session.socket.destroy()
 }
 
-function rulesOf<P>(options: GrpcServerOptions<P>, clock: Clock, deadlines: Deadlines): Rules<P> {
+function rulesOf<P>(
+  options: GrpcServerOptions<P>,
+  parts: Pick<Rules<P>, 'clock' | 'deadlines' | 'reading'>,
+): Rules<P> {
   return {
-    clock,
-    deadlines,
+    ...parts,
     messageBytes: options.limits?.messageBytes ?? defaultMessageBytes,
     authorize: options.authorize,
     observe: options.observe,
@@ -185,7 +220,11 @@ function rulesOf<P>(options: GrpcServerOptions<P>, clock: Clock, deadlines: Dead
 export async function startGrpcServer<P>(options: GrpcServerOptions<P>): Promise<GrpcServer<P>> {
   const { clock = systemClock, drainTimeout: patience = 5000, limits = {} } = options
   const deadlines = createDeadlines(clock)
-  const streams = createStreams(routesOf(options.services), rulesOf(options, clock, deadlines))
+  const reading = options.reading && createReading(options.reading, clock)
+  const streams = createStreams(
+    createRouting(options),
+    rulesOf(options, { clock, deadlines, reading }),
+  )
   const sessions = createSessions({
     limits: {
       messageBytes: limits.messageBytes ?? defaultMessageBytes,
@@ -207,6 +246,7 @@ export async function startGrpcServer<P>(options: GrpcServerOptions<P>): Promise
 
   async function drain(): Promise<void> {
     await drainParts({ clock, listener, sessions, patience })
+    await reading?.[Symbol.asyncDispose]()
     deadlines[Symbol.dispose]()
   }
   const drainOnce = () => {
@@ -224,6 +264,8 @@ export async function startGrpcServer<P>(options: GrpcServerOptions<P>): Promise
       return sessions.open.size
     },
     setTls: listener.setTls,
+    unread: () => reading?.unread() ?? [],
+    caughtUp: async () => await reading?.caughtUp(),
     disconnect(when) {
       for (const session of sessions.open) if (when(session.peer)) void disconnectSession(session)
     },

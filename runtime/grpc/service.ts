@@ -29,9 +29,15 @@ export interface CallContext<P> {
 
 const encoded = Symbol('encoded')
 
+export interface Encoded {
+  readonly message: Uint8Array
+  /** the same with its length prefix, where that is at hand */
+  readonly frame?: Uint8Array
+}
+
 /** A response that was encoded before; handlers may give it again and again. */
 export interface Prepared {
-  readonly [encoded]: { readonly message: Uint8Array; readonly frame: Uint8Array }
+  readonly [encoded]: Encoded
 }
 
 /** `bytes` are those of an encoded response message. */
@@ -135,14 +141,15 @@ function isPrepared(reply: object): reply is Prepared {
   return encoded in reply
 }
 
-export function encodeReply(method: DescMethod, reply: Reply<DescMessage>): Uint8Array {
-  if (isPrepared(reply)) return reply[encoded].message
-  return toBinary(method.output, create(method.output, reply))
+export function encodeReply(method: DescMethod, reply: Reply<DescMessage>): Encoded {
+  if (isPrepared(reply)) return reply[encoded]
+  return { message: toBinary(method.output, create(method.output, reply)) }
 }
 
 /** The reply with its length prefix. */
 export function frameReply(method: DescMethod, reply: Reply<DescMessage>): Uint8Array {
-  return isPrepared(reply) ? reply[encoded].frame : encodeFrame(encodeReply(method, reply))
+  const { message, frame } = encodeReply(method, reply)
+  return frame ?? encodeFrame(message)
 }
 
 /** How logs, metrics and callers name a method: `package.Service/Method`. */

@@ -4,20 +4,20 @@ import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2'
 import http2, { type Http2Server, type ServerHttp2Session } from 'node:http2'
 import type net from 'node:net'
 import type tls from 'node:tls'
+import { hasCode } from '../../spiffe/errors.ts'
 import { abort, type Call, type Caller } from './answer.ts'
+import { sayGoodbye } from './goodbye.ts'
 import { closing } from './status.ts'
 
 export interface SessionLimits {
   readonly headerBytes: number
   readonly messageBytes: number
   readonly streams: number
-  /** milliseconds without a call or a frame; 0 is for ever */
+  /** milliseconds without a call; 0 is for ever */
   readonly idle: number
 }
 
 export interface Session<P> extends Caller<P> {
-  readonly http2: ServerHttp2Session
-  readonly socket: net.Socket
   readonly ended: Promise<void>
 }
 
@@ -59,10 +59,28 @@ export interface SessionOptions<P> {
   readonly onStream: OnStream<P>
 }
 
-function closeWhenIdle<P>({ calls, http2: session }: Session<P>, idle: number): void {
-  session.setTimeout(idle, () => {
-    if (calls.size === 0) session.close()
+/** A timer of our own: Node's keeps a session that has ended, with all that it held, until it is due. */
+function closeWhenIdle<P>({ calls, http2: session, socket }: Session<P>, idle: number): void {
+  const timer = setTimeout(() => {
+    timer.refresh()
+    if (calls.size > 0) return
+    // one that does not read the end of its calls would never be closed
+    if (session.closed) socket.destroy()
+    else session.close()
+  }, idle)
+  session.on('stream', (stream) => {
+    timer.refresh()
+    stream.once('close', () => {
+      if (!session.destroyed) timer.refresh()
+    })
   })
+  session.once('close', () => clearTimeout(timer))
+}
+
+/** Whoever made `peer` throw has said why; a peer is told that it is one too many, and nothing else. */
+function refuse(socket: net.Socket, error: unknown): void {
+  if (hasCode(error, 'ERR_EXHAUSTED')) sayGoodbye(socket, error.message)
+  else socket.on('error', () => {}).destroy()
 }
 
 export function createSessions<P>(options: SessionOptions<P>): Sessions<P> {
@@ -93,10 +111,8 @@ export function createSessions<P>(options: SessionOptions<P>): Sessions<P> {
       let peer: P
       try {
         peer = options.peer(socket)
-      } catch {
-        // whoever made `peer` throw has said why; here the connection is only refused
-        socket.on('error', () => {})
-        socket.destroy()
+      } catch (error) {
+        refuse(socket, error)
         return
       }
       // 'connection' gives the 'session' event before it returns, so the two are a pair

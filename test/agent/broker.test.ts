@@ -169,9 +169,13 @@ describe('Broker API', () => {
       domain: 'spiffe.io',
     }
     const unknown = { typeUrl: 'type.googleapis.com/example.Unknown', value: new Uint8Array() }
+    // well said, but this agent has no kubelet to ask
     const pod = anyPack(
       KubernetesObjectReferenceSchema,
-      create(KubernetesObjectReferenceSchema, { uid: 'x' }),
+      create(KubernetesObjectReferenceSchema, {
+        type: { plural: 'pods', group: 'core' },
+        uid: 'x',
+      }),
     )
     const wrong = [
       {},

@@ -11,7 +11,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openTransport, securityHeader } from '../../client/transport.ts'
 import { startX509Source, type X509Context } from '../../client/x509-source.ts'
 import { Sidecar } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
-import { ServerReflection } from '../../proto/gen/grpc/reflection/v1/reflection_pb.js'
+import {
+  ServerReflection,
+  type ServerReflectionRequest,
+} from '../../proto/gen/grpc/reflection/v1/reflection_pb.js'
 import { SpiffeWorkloadAPI } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { createLatest } from '../../runtime/lifecycle.ts'
@@ -50,6 +53,17 @@ function ask(transport: Transport, headers: [string, string][] = []) {
   return first(
     createClient(SpiffeWorkloadAPI, transport).fetchX509SVID({}, { headers, signal: patience() }),
   )
+}
+
+async function reflected(
+  transport: Transport,
+  messageRequest: ServerReflectionRequest['messageRequest'],
+) {
+  async function* question() {
+    yield { messageRequest }
+  }
+  const answers = createClient(ServerReflection, transport).serverReflectionInfo(question())
+  return (await first(answers)).messageResponse
 }
 
 describe('Workload API', () => {
@@ -214,16 +228,26 @@ describe('Workload API', () => {
 
   it('WA-3 WE-12 is the standard’s service and no more, as reflection says', async () => {
     using local = openTransport({ kind: 'unix', path: node.agent.socket })
-    async function* question() {
-      yield {
-        messageRequest: { case: 'fileContainingSymbol', value: 'SpiffeWorkloadAPI' } as const,
-      }
-    }
-    const reflection = createClient(ServerReflection, local.transport)
-    const { messageResponse } = await first(reflection.serverReflectionInfo(question()))
-    if (messageResponse.case !== 'fileDescriptorResponse') throw new Error('no file')
-    const [file = new Uint8Array()] = messageResponse.value.fileDescriptorProto
+    const answer = await reflected(local.transport, {
+      case: 'fileContainingSymbol',
+      value: 'SpiffeWorkloadAPI',
+    })
+    if (answer.case !== 'fileDescriptorResponse') throw new Error('no file')
+    const [file = new Uint8Array()] = answer.value.fileDescriptorProto
     assertWorkloadApi(fromBinary(FileDescriptorProtoSchema, file))
+  })
+
+  it('tells by reflection of all services of its socket, health too', async () => {
+    using local = openTransport({ kind: 'unix', path: node.agent.socket })
+    const answer = await reflected(local.transport, { case: 'listServices', value: '*' })
+    if (answer.case !== 'listServicesResponse') throw new Error('no list')
+    expect(answer.value.service.map(({ name }) => name)).toEqual([
+      'SpiffeWorkloadAPI',
+      'castellan.workload.v1.Sidecar',
+      'envoy.service.secret.v3.SecretDiscoveryService',
+      'grpc.health.v1.Health',
+      ...['v1', 'v1alpha'].map((version) => `grpc.reflection.${version}.ServerReflection`),
+    ])
   })
 
   it('WA-5 WA-6 WA-27 each message is the whole state, in one order', async () => {

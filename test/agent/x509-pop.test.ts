@@ -2,12 +2,15 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { loadAgentConfig } from '../../agent/config.ts'
 import { type RunningAgent, runAgent } from '../../agent/main.ts'
 import { openTransport } from '../../client/transport.ts'
+import { startX509Source } from '../../client/x509-source.ts'
 import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
+import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
+import { parseCertificate } from '../../spiffe/certificate.ts'
 import { explain } from '../../spiffe/errors.ts'
 import { type MemoryLog, memoryLog, startTestCa, type TestCa, testFolder } from '../support/ca.ts'
 import { type Connection, connectLocally, rootsOf } from '../support/ca-client.ts'
@@ -121,6 +124,40 @@ describe('an agent with a certificate of its node', () => {
     await untilOther(cn, before)
     expect(await Promise.race([second.done, 'running'])).toBe('running')
   }, 120_000)
+
+  it('has the entries of its new certificate once it has attested by that', async () => {
+    const cn = 'moved'
+    const selectors = [{ type: 'unix', value: `uid:${process.getuid?.()}` }]
+    const idOf = (path: string) => ({ trustDomain: 'example.org', path })
+    const server = idOf('/spire/server')
+    async function makeNode(name: string): Promise<NodeCertificate> {
+      const made = await issuer.node(ec, 3_600_000, cn)
+      const { serial } = parseCertificate(new Uint8Array(made.certificate.rawData))
+      const own = [{ type: 'x509pop', value: `serialnumber:${serial}` }]
+      await local.client(Entry).batchCreateEntry({
+        entries: [
+          { spiffeId: idOf(name), parentId: server, selectors: own },
+          { spiffeId: idOf(`${name}/web`), parentId: idOf(name), selectors },
+        ],
+      })
+      return made
+    }
+    const [first, second] = [await makeNode('/first'), await makeNode('/second')]
+    const patience = { timeout: 60_000, interval: 200 }
+    async function served(path: string): Promise<void> {
+      const socket = at(`${place}/public/agent.sock`)
+      await using source = startX509Source({ kind: 'unix', path: socket })
+      await source.ready(AbortSignal.timeout(60_000))
+      const ids = () => source.current()?.svids.map(({ id }) => id)
+      await vi.waitFor(() => expect(ids()).toEqual([`spiffe://example.org${path}`]), patience)
+    }
+    putCertificate(first)
+    await using agent = await start(cn)
+    await served('/first/web')
+    putCertificate(second)
+    await served('/second/web')
+    expect(await Promise.race([agent.done, 'running'])).toBe('running')
+  }, 150_000)
 
   it('goes on as it is while its certificate cannot be read, and renews once it can', async () => {
     const cn = 'unreadable'

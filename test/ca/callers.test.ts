@@ -15,6 +15,7 @@ import type { Store } from '../../ca/store/store.ts'
 import { Authorities } from '../../proto/gen/castellan/authority/v1/authorities_pb.js'
 import { Control } from '../../proto/gen/castellan/control/v1/control_pb.js'
 import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
+import { Labels } from '../../proto/gen/castellan/entry/v1/labels_pb.js'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
 import { Records } from '../../proto/gen/castellan/records/v1/records_pb.js'
 import { Echo } from '../../proto/gen/castellan/test/v1/echo_pb.js'
@@ -40,7 +41,7 @@ const trustDomain = parseTrustDomain('example.org')
 const now = 1_900_000_000_000
 const services = [
   ...[Agent, Entry, SVID, Bundle, TrustDomain, LocalAuthority, Logger, Debug],
-  ...[Authorities, DenyRules, Records],
+  ...[Authorities, DenyRules, Labels, Records],
   ...[IstioCertificateService, Control, Policies, Health, ServerReflection],
 ]
 const methods = services.flatMap<DescMethod>((it) => [...it.methods])
@@ -117,11 +118,17 @@ const expected: Readonly<Record<string, readonly (CallerClass | 'nobody')[]>> = 
   'DenyRules/AddRule': ['local', 'admin'],
   'DenyRules/ListRules': ['local', 'admin'],
   'DenyRules/RemoveRule': ['local', 'admin'],
+  'Labels/ListLabels': ['local', 'admin'],
+  'Labels/UpdateLabels': ['local', 'admin'],
   'Records/ListIssued': ['local', 'admin'],
   'Records/Backup': ['local'],
   'Control/Subscribe': ['agent'],
   'Policies/GetPolicies': ['local', 'admin'],
   'Policies/ApplyPolicies': ['local', 'admin'],
+  'Policies/ListVersions': ['local', 'admin'],
+  'Policies/RollbackPolicies': ['local', 'admin'],
+  'Policies/DeletePolicy': ['local', 'admin'],
+  'Policies/WatchEnforcement': ['local', 'admin'],
   'Health/Check': ['anyone'],
   'Health/Watch': ['anyone'],
   'Health/List': ['anyone'],

@@ -4,8 +4,10 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Authority } from '../../ca/authority.ts'
 import { openAuthority } from '../../ca/open.ts'
 import { followPolicies } from '../../ca/policies-folder.ts'
+import { applyPolicies } from '../../ca/policy-sets.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { memoryLog, testConfig, testFolder } from '../support/ca.ts'
+import { createFakeClock } from '../support/fake-clock.ts'
 import { refusalOf } from '../support/refusal.ts'
 
 const policy = (name: string, action = 'ALLOW') => `apiVersion: security.istio.io/v1
@@ -73,6 +75,29 @@ describe('a folder of policies', () => {
     rmSync(join(policies.path, 'a.yml'))
     await said('policies applied', 3)
     expect(names()).toEqual([join(policies.path, 'b.yaml')])
+  })
+
+  it('leaves in force what an operator applies, until the folder changes', async () => {
+    const { log, said } = listeningLog()
+    put('a.yaml', policy('a'))
+    const clock = createFakeClock()
+    await using _ = followPolicies(policies.path, authority, { log, clock })
+    // two readings that agree, then looks every two seconds
+    const applied = said('policies applied')
+    await clock.asleep()
+    await clock.advance(2100)
+    await applied
+    const byHand = [{ name: 'hand.yaml', text: policy('hand') }]
+    await applyPolicies(authority, byHand, { caller: 'local', message: '' })
+    await clock.advance(10_000)
+    expect(inForce().files).toEqual(byHand)
+    put('a.yaml', policy('a', 'DENY'))
+    const again = said('policies applied', 2)
+    await clock.advance(10_000)
+    await again
+    expect(inForce().files[0]?.name).toBe(join(policies.path, 'a.yaml'))
+    const { versions } = authority.store.policies
+    expect((await versions()).map(({ caller }) => caller)).toEqual(['folder', 'local', 'folder'])
   })
 
   it('with a broken edit changes nothing, and the line is told', async () => {

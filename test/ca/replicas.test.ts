@@ -20,6 +20,7 @@ import { LocalAuthority } from '../../proto/gen/spire/api/server/localauthority/
 import { createLog } from '../../runtime/log.ts'
 import { toPem } from '../../spiffe/pem.ts'
 import { testConfig, testFolder } from '../support/ca.ts'
+import { castellan } from '../support/command.ts'
 import { freePorts } from '../support/ports.ts'
 import { startPostgres, type TestPostgres, whyNoPostgres } from '../support/postgres.ts'
 
@@ -179,6 +180,19 @@ describe.skipIf(why !== undefined)('a second authority on the same PostgreSQL', 
       createClient(Agent, transport).listAgents({}),
     )
     expect(agents.agents).toHaveLength(1)
+  }, 120_000)
+
+  it('knows of agents of the other one whether they decide with new policies', async () => {
+    const file = join(stack.use(testFolder()).path, 'all.yaml')
+    const spec = 'spec: { rules: [{ from: [{ source: { namespaces: [a] } }] }] }'
+    const metadata = 'metadata: { name: all, namespace: shop }'
+    const head = 'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy'
+    writeFileSync(file, `${head}\n${metadata}\n${spec}\n`)
+    const socket = ['--socket', replicas[1]?.socket ?? '']
+    const waiting = ['--wait', '--timeout', '60s', '-o', 'json']
+    const { code, stdout } = await castellan(['policy', 'apply', file, ...waiting, ...socket])
+    expect(code).toBe(0)
+    expect(JSON.parse(stdout)).toMatchObject({ version: 1, points: 1, acknowledged: 1 })
   }, 120_000)
 
   it('activates a prepared key of tokens once, when both are told to at once', async () => {

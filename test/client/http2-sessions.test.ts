@@ -1,8 +1,11 @@
 import { once } from 'node:events'
 import http2, { type ServerHttp2Session } from 'node:http2'
 import { type AddressInfo, createServer } from 'node:net'
+import { Code, ConnectError, createClient } from '@connectrpc/connect'
+import { createGrpcTransport } from '@connectrpc/connect-node'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createHttp2Sessions, type Http2Sessions } from '../../client/http2-sessions.ts'
+import { Health } from '../../proto/gen/grpc/health/v1/health_pb.js'
 
 const patience = { timeout: 20_000, interval: 50 }
 const portOf = (address: AddressInfo | string | null) =>
@@ -71,6 +74,21 @@ describe('a session', () => {
     first.destroy()
     await vi.waitFor(async () => expect(await ask()).toBe('done'), patience)
     expect(seen).toHaveLength(2)
+  })
+
+  it('that is disposed ends the calls that have no answer yet, at once', async () => {
+    const asked = Promise.withResolvers<void>()
+    server.removeAllListeners('stream')
+    server.on('stream', () => asked.resolve())
+    const baseUrl = sessions.authority
+    const transport = createGrpcTransport({ baseUrl, sessionManager: sessions })
+    const call = createClient(Health, transport).check({}).catch(ConnectError.from)
+    await asked.promise
+    sessions[Symbol.dispose]()
+    expect(await call).toMatchObject({
+      code: Code.Unavailable,
+      rawMessage: 'the connection was closed',
+    })
   })
 
   it('to where nobody listens says so, each time', async () => {

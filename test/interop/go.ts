@@ -41,27 +41,45 @@ export function lastLine(error: unknown): string {
   return text.trim().split('\n').at(-1) ?? ''
 }
 
+export interface Source {
+  /** the folder of its module, below this one */
+  readonly module?: string
+  /** the package of a program that others wrote, which the module names as its tool */
+  readonly tool?: string
+  readonly cgo?: boolean
+}
+
 /**
- * Builds `name` of the module in this folder, or in `module` below it. A machine without Go or without
- * the modules skips; code that does not compile fails.
+ * Builds `./name` of the module in this folder, unless `source` says otherwise. A machine without Go or without
+ * the modules skips; code of ours that does not compile fails, and that of others skips as well.
  */
-export async function buildGo(name: string, { log }: Surroundings, module = '.'): Promise<Built> {
+export async function buildGo(
+  name: string,
+  { log }: Surroundings,
+  { module = '.', tool, cgo = false }: Source = {},
+): Promise<Built> {
   const cwd = join(own, module)
+  const target = tool ?? `./${name}`
   let env: Environment
   try {
-    env = await goEnvironment()
+    env = { ...(await goEnvironment()), ...(cgo ? { CGO_ENABLED: '1' } : {}) }
   } catch (error) {
     return { kind: 'skipped', reason: `go does not run: ${lastLine(error)}` }
   }
   try {
     // gets what this program needs; `go mod download` would ask for more than can be had
-    await run('go', ['list', '-deps', '-f', '{{""}}', `./${name}`], { cwd, env })
+    await run('go', ['list', '-deps', '-f', '{{""}}', target], { cwd, env })
   } catch (error) {
     return { kind: 'skipped', reason: `its modules cannot be had: ${lastLine(error)}` }
   }
-  log(`building ${name}`)
+  log(tool === undefined ? `building ${name}` : `building ${name}: minutes the first time`)
   const path = join(cache, 'bin', name)
-  await run('go', ['build', '-o', path, `./${name}`], { cwd, env })
+  try {
+    await run('go', ['build', '-o', path, target], { cwd, env })
+  } catch (error) {
+    if (tool === undefined) throw error
+    return { kind: 'skipped', reason: `it cannot be built here: ${lastLine(error)}` }
+  }
   return { kind: 'built', path }
 }
 

@@ -8,7 +8,7 @@ import { buildGo, runProgram } from './go.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
 async function run(surroundings: Surroundings): Promise<Outcome> {
-  const program = await buildGo('istio-csr', surroundings, 'istio')
+  const program = await buildGo('istio-csr', surroundings, { module: 'istio' })
   if (program.kind === 'skipped') return program
   using folder = testFolder()
   const at = (name: string) => join(folder.path, name)

@@ -9,7 +9,10 @@ const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   { name: 'library', load: async () => (await import('./library.ts')).library },
   { name: 'spire-cli', load: async () => (await import('./spire-cli.ts')).spireCli },
   { name: 'istio-csr', load: async () => (await import('./istio-csr.ts')).istioCsr },
+  { name: 'grpcurl', load: async () => (await import('./grpcurl.ts')).grpcurl },
+  { name: 'ghostunnel', load: async () => (await import('./ghostunnel.ts')).ghostunnel },
   { name: 'envoy-sds', load: async () => (await import('./envoy-sds.ts')).envoySds },
+  { name: 'envoy-rbac', load: async () => (await import('./envoy-rbac.ts')).envoyRbac },
   { name: 'spire-agent', load: async () => (await import('./spire-agent.ts')).spireAgent },
   { name: 'spire-server', load: async () => (await import('./spire-server.ts')).spireServer },
 ]

@@ -107,6 +107,14 @@ describe('inbound HTTP/1.1', () => {
     expect(statusesOf(await get('/ok/%2e%2e/secret'))).toEqual(['403'])
   })
 
+  it('rows 33 and 61: passes on the host of a target in absolute form, not the field', async () => {
+    await raw('GET http://Other:80/x/../ok?a=b HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n')
+    expect(seen[0]?.line).toBe('GET /ok?a=b')
+    expect(seen[0]?.headers.slice(0, 2)).toEqual(['host', 'Other:80'])
+    const denied = 'GET https://shop/secret HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n'
+    expect(statusesOf(await raw(denied))).toEqual(['403'])
+  })
+
   it('strips what a peer says of itself, and what is for one hop', async () => {
     await get(
       '/ok',
@@ -213,7 +221,10 @@ describe('inbound HTTP/1.1', () => {
     'two Hosts': [body('GET /ok HTTP/1.1', 'Host: other'), '400'],
     'two equal Hosts': [body('GET /ok HTTP/1.1', 'Host: shop'), '400'],
     'a Host that is none': ['GET /ok HTTP/1.1\r\nHost: a/b@c d\r\n\r\n', '400'],
-    'absolute form': [body('GET http://shop/ok HTTP/1.1'), '400'],
+    'absolute form of no HTTP': [body('GET ftp://shop/ok HTTP/1.1'), '400'],
+    'absolute form without a host': [body('GET http:///ok HTTP/1.1'), '400'],
+    'absolute form with a user': [body('GET http://me@shop/ok HTTP/1.1'), '400'],
+    'absolute form without Host': ['GET http://shop/ok HTTP/1.1\r\n\r\n', '400'],
     'asterisk form': [body('OPTIONS * HTTP/1.1'), '400'],
     CONNECT: ['CONNECT shop:443 HTTP/1.1\r\nHost: shop:443\r\n\r\n', '400'],
     'an unknown method': [body('HACK /ok HTTP/1.1'), '400'],

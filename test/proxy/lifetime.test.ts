@@ -2,7 +2,9 @@ import { once } from 'node:events'
 import { request, type ServerResponse } from 'node:http'
 import { type ClientHttp2Session, connect } from 'node:http2'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { compile } from '../../policies/compile.ts'
+import { destinationOf } from '../../policies/attributes/request.ts'
+import { noPolicies } from '../../policies/compile.ts'
+import { evaluateTcp } from '../../policies/evaluate.ts'
 import { createTally } from '../../proxy/tally.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
@@ -140,9 +142,12 @@ describe('tally', () => {
   it('keeps the newest 64 denials and counts all', () => {
     const tally = createTally(systemClock)
     const source = parseSpiffeId(web)
+    const nothing = { sourceIp: undefined, sni: undefined }
     for (let port = 0; port < 100; port++) {
-      const destination = { id: parseSpiffeId(own), port }
-      expect(tally.allows(compile([]), { source, destination, http: undefined })).toBe(false)
+      const destination = destinationOf(parseSpiffeId(own), { port })
+      expect(
+        tally.count(noPolicies, evaluateTcp(noPolicies, { ...nothing, source, destination })),
+      ).toBe(false)
     }
     const counts = tally.take()
     expect(counts?.denied).toBe(100)

@@ -21,6 +21,10 @@ const outbound = (more: string) => `outbound:
     ${more}
 `
 
+const asking = (http: string, more = 'timeout: 1s') =>
+  `${outbound('service: a')}authorizers: { ask: { http: { ${http} }, ${more} } }\n`
+const local = 'url: http://127.0.0.1:9000'
+
 const refused: Readonly<Record<string, readonly [text: string, place: string, problem: string]>> = {
   'an unknown key': ['inbound: []\nunknown: 1\n', ':2 unknown', 'unknown key'],
   'no listener': ['identity: spiffe://td/a\n', ':1', 'no listener'],
@@ -46,6 +50,91 @@ const refused: Readonly<Record<string, readonly [text: string, place: string, pr
     ':1',
     'two listeners on 127.0.0.1:9001',
   ],
+  'an authorizer in the clear on another machine': [
+    asking('url: http://authz.example:80'),
+    ':6 authorizers.ask.http.url',
+    'plain HTTP to another machine; set allowPlaintext: true if that is meant',
+  ],
+  'an authorizer that only begins like loopback': [
+    asking('url: http://127.0.0.1.example:80'),
+    ':6 authorizers.ask.http.url',
+    'plain HTTP to another machine',
+  ],
+  ...Object.fromEntries(
+    [
+      ...['ftp://127.0.0.1', '127.0.0.1:9000', 'http://a@127.0.0.1', 'http://127.0.0.1/check'],
+      ...['http://127.0.0.1:65536', 'unix://authz.sock', 'unix:///run/', 'http://'],
+    ].map((url) => [
+      `an authorizer at ${url}`,
+      [
+        asking(`url: "${url}"`),
+        ':6 authorizers.ask.http.url',
+        'a path goes to pathPrefix',
+      ] as const,
+    ]),
+  ),
+  'an authorizer without a limit of time': [
+    asking(local, ''),
+    ':6 authorizers.ask.timeout',
+    'string',
+  ],
+  'an authorizer with no time': [
+    asking(local, 'timeout: 0s'),
+    ':6 authorizers.ask.timeout',
+    'from 1ms to 60s',
+  ],
+  'an authorizer with ten minutes': [
+    asking(local, 'timeout: 10m'),
+    ':6 authorizers.ask.timeout',
+    'from 1ms to 60s',
+  ],
+  'an error that is told as success': [
+    asking(local, 'timeout: 1s, statusOnError: 200'),
+    ':6 authorizers.ask.statusOnError',
+    '400',
+  ],
+  'an authorizer that is told the body': [
+    asking(`${local}, includeRequestBodyInCheck: { maxRequestBytes: 1 }`),
+    ':6 authorizers.ask.http.includeRequestBodyInCheck',
+    'unknown key',
+  ],
+  'an authorizer that speaks gRPC': [
+    `${outbound('service: a')}authorizers: { ask: { grpc: {}, timeout: 1s } }\n`,
+    ':6 authorizers.ask.http',
+    'expected object',
+  ],
+  'an authorizer of no name': [
+    `${outbound('service: a')}authorizers: { A: { http: { ${local} }, timeout: 1s } }\n`,
+    ':6 authorizers.A',
+    'a name has a-z',
+  ],
+  'roots without TLS': [
+    asking(`${local}, roots: a.pem`),
+    ':6 authorizers.ask.http.roots',
+    'only with https://',
+  ],
+  'every field': [
+    asking(`${local}, headersToUpstreamOnAllow: ["*"]`),
+    ':6 authorizers.ask.http.headersToUpstreamOnAllow[0]',
+    'a header name, or one as x-* or *-x',
+  ],
+  ...Object.fromEntries(
+    ['Host', 'content-length', 'transfer-encoding', 'x-spiffe-peer-id', 'x-forwarded-for'].map(
+      (name) => [
+        `an authorizer that sets ${name}`,
+        [
+          asking(`${local}, headersToUpstreamOnAllow: [${name}]`),
+          ':6 authorizers.ask.http.headersToUpstreamOnAllow[0]',
+          'never passed on',
+        ] as const,
+      ],
+    ),
+  ),
+  'a host of its own in the check': [
+    asking(`${local}, includeAdditionalHeadersInCheck: { host: a }`),
+    ':6 authorizers.ask.http.includeAdditionalHeadersInCheck',
+    'never passed on',
+  ],
   'an unknown protocol': [
     'inbound:\n  - { listen: 127.0.0.1:1, protocol: udp, forwardTo: 127.0.0.1:1 }\n',
     ':2 inbound[0].protocol',
@@ -67,6 +156,11 @@ ${outbound('service: payments')}`)
     expect(spec).toEqual({
       workloadApi: 'unix:///run/agent.sock',
       identity: 'spiffe://td/ns/x/sa/y',
+      jwks: { privateAddresses: false },
+      authorizers: {},
+      trustedProxies: [],
+      trustedHops: 0,
+      decisionLog: { allowed: 0, denied: 1, perSecond: 100, paths: true },
       inbound: [
         {
           name: 'web',
@@ -94,6 +188,33 @@ ${outbound('service: payments')}`)
       '0.0.0.0:1',
     )
     expect(load(text).outbound[0]?.listen.host).toBe('0.0.0.0')
+  })
+
+  it('names authorizers, with defaults that fail closed', () => {
+    const fields = 'includeRequestHeadersInCheck: [Cookie, x-spiffe-peer-id, "X-*"]'
+    const { ask } = load(asking(`url: "https://[::1]", ${fields}`)).authorizers
+    expect(ask).toEqual({
+      http: {
+        url: { via: 'https', host: '::1', port: 443 },
+        allowPlaintext: false,
+        pathPrefix: '',
+        includeRequestHeadersInCheck: ['cookie', 'x-spiffe-peer-id', 'x-*'],
+        includeAdditionalHeadersInCheck: {},
+        headersToUpstreamOnAllow: [],
+        headersToDownstreamOnDeny: [],
+        headersToDownstreamOnAllow: [],
+      },
+      timeout: 1000,
+      failOpen: false,
+      statusOnError: 403,
+    })
+    const urlOf = (http: string) => load(asking(http)).authorizers.ask?.http.url
+    expect(urlOf('url: unix:///run/authz.sock')).toEqual({
+      via: 'unix',
+      socketPath: '/run/authz.sock',
+    })
+    const elsewhere = { via: 'http', host: 'authz.example', port: 80 }
+    expect(urlOf('url: http://authz.example, allowPlaintext: true')).toEqual(elsewhere)
   })
 
   for (const [name, [text, place, problem]] of Object.entries(refused)) {

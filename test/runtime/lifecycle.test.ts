@@ -83,6 +83,29 @@ describe('a mailbox of one place', () => {
     expect(await last).toEqual({ value: undefined, done: true })
   })
 
+  it('says when its reader has dealt with what was put in: when it comes for more', async () => {
+    const box = createLatest<number>(new AbortController().signal)
+    const reader = box[Symbol.asyncIterator]()
+    expect(box.caughtUp()).toBe(undefined)
+    box.push(1)
+    const first = box.caughtUp()
+    await reader.next()
+    expect(box.caughtUp()).toBe(first)
+    box.push(2)
+    expect(box.caughtUp()).toBe(first)
+    await reader.next()
+    expect(box.caughtUp()).toBe(first)
+    const next = reader.next()
+    await first
+    expect(box.caughtUp()).toBe(undefined)
+    box.push(3)
+    await next
+    const last = box.caughtUp()
+    // a stream that has ended has nothing to deal with
+    box[Symbol.dispose]()
+    await last
+  })
+
   it('gives undefined and false as what they are', async () => {
     using box = createLatest<boolean | undefined>(new AbortController().signal)
     const reader = box[Symbol.asyncIterator]()

@@ -1,16 +1,23 @@
 // `npm run soak -- NAME [--minutes N]`: the long runs. Each prints how far it is, and at the end one line.
 import { parseArgs } from 'node:util'
 import { testFolder } from '../support/ca.ts'
+import { compareRandomly } from '../support/differential.ts'
 import { killedAt, problemsOf } from '../support/killed-at.ts'
+import { agentStreams } from './agent-streams.ts'
+
+interface Tried {
+  readonly tries: number
+  readonly problems: readonly string[]
+}
 
 interface Soak {
   readonly about: string
   /** The number of tries, and what went wrong. */
-  run(until: number): Promise<{ tries: number; problems: string[] }>
+  run(until: number): Tried | Promise<Tried>
 }
 
 /** Each statement once, then again until the time is over. */
-async function kill(until: number): Promise<{ tries: number; problems: string[] }> {
+async function kill(until: number): Promise<Tried> {
   using folder = testFolder()
   const whole = await killedAt(folder.path, 0)
   const statements = whole.statements ?? 0
@@ -27,7 +34,32 @@ async function kill(until: number): Promise<{ tries: number; problems: string[] 
   return { tries, problems }
 }
 
+/** Both profiles in turn, each time with another seed. */
+function policies(until: number): Tried {
+  const problems: string[] = []
+  let tries = 0
+  let seed = Date.now() % 1_000_000_000
+  do {
+    for (const profile of ['strict', 'istio'] as const) {
+      const { pairs, failure } = compareRandomly(profile, 10_000, seed)
+      tries += pairs
+      if (failure !== undefined) {
+        problems.push(`${profile}: ${failure}`)
+        console.log(`  ${profile}: ${failure}`)
+      }
+      console.log(`  ${tries} decisions compared, ${problems.length} differences, seed ${seed}`)
+    }
+    seed += 1_000
+  } while (Date.now() < until)
+  return { tries, problems }
+}
+
 const soaks: Readonly<Record<string, Soak>> = {
+  policies: {
+    about: 'random policies and requests, decided by the engine and by the reference interpreter',
+    run: policies,
+  },
+  'agent-streams': { about: 'what 10 000 streams take of an agent', run: agentStreams },
   kill: { about: 'kill -9 before every statement that an authority at work writes', run: kill },
 }
 

@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
 import type { CliProcess } from '../../cli/context.ts'
-import { runProgram } from '../../cli/program.ts'
+import { run } from '../../cli/main.ts'
 
 export interface CommandResult {
   readonly code: number
@@ -13,12 +13,17 @@ export interface CommandResult {
 
 const launcher = join(import.meta.dirname, '../../bin/castellan')
 
-/** `bin/castellan` as people start it. */
-export function startCastellan(args: readonly string[], cwd: string): Promise<CommandResult> {
+/** `bin/castellan` as people start it; without `stdin` nothing is written there. */
+export function startCastellan(
+  args: readonly string[],
+  cwd: string,
+  stdin?: string,
+): Promise<CommandResult> {
   const { promise, resolve } = Promise.withResolvers<CommandResult>()
-  execFile(launcher, args, { cwd }, (error, stdout, stderr) => {
+  const child = execFile(launcher, args, { cwd }, (error, stdout, stderr) => {
     resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
   })
+  if (stdin !== undefined) child.stdin?.end(stdin)
   return promise
 }
 
@@ -49,6 +54,6 @@ export async function castellan(
     execPath: 'node',
     once: () => undefined,
   }
-  const code = await runProgram(process)
+  const code = await run(process)
   return { code, stdout: stdout.text(), stderr: stderr.text() }
 }

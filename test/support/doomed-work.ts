@@ -64,7 +64,8 @@ const steps: Readonly<Record<string, () => Promise<unknown>>> = {
       ...{ id: 'r', target: { kind: 'id', id }, reason: '', createdAt: 1, expiresAt: 0 },
     }),
   ban: () => store.agents.ban(agent.id),
-  policies: () => store.policies.set([{ name: 'p.yaml', text: '' }], Date.now()),
+  policies: () =>
+    store.policies.set([{ name: 'p.yaml', text: '' }], { at: Date.now(), caller: '', message: '' }),
 }
 done(`first ${authorities.active().id}`)
 for (const [name, step] of Object.entries(steps)) {

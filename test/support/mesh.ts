@@ -2,7 +2,7 @@
 import { issueDev, type LeafChoices, makeDevCa } from '../../certs-dev/authority.ts'
 import type { OwnSvid, X509Context, X509Source } from '../../client/x509-source.ts'
 import { compile } from '../../policies/compile.ts'
-import { readPolicies } from '../../policies/read.ts'
+import { readPolicies } from '../../policies/language/read.ts'
 import type { MeshState } from '../../proxy/mesh.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
 import { bundleOf, bundleSourceOf, type X509Bundle } from '../../spiffe/bundle.ts'
@@ -65,5 +65,5 @@ metadata: { name: test, namespace: shop }
 spec: { action: ALLOW, rules: ${rules} }
 `
   const policies = compile(readPolicies([{ name: 'test.yaml', text }]))
-  return { policies, endpoints, denyList: denyNothing }
+  return { policies, endpoints, denyList: denyNothing, labels: new Map() }
 }

@@ -14,6 +14,7 @@ import { openTransport } from '../../client/transport.ts'
 import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
+import { type Clock, systemClock } from '../../runtime/clock.ts'
 import { createLog } from '../../runtime/log.ts'
 import { bundleToPem } from '../../spiffe/bundle.ts'
 
@@ -49,12 +50,15 @@ export interface NodeOptions {
   readonly svidLifetime?: string
   /** further keys of agent.yaml */
   readonly agent?: Readonly<Record<string, unknown>>
+  /** the agent's */
+  readonly clock?: Clock
 }
 
 /** Everything on loopback and in a temporary folder; leaves live `svidLifetime`. */
 export async function startNode({
   svidLifetime = '1h',
   agent: moreOfAgent = {},
+  clock = systemClock,
 }: NodeOptions = {}): Promise<TestNode> {
   await using starting = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'castellan-node-'))
@@ -100,7 +104,7 @@ export async function startNode({
   const config = loadAgentConfig(join(folder, 'agent.yaml'))
   const stop = new AbortController()
   starting.defer(() => stop.abort())
-  const start = () => runAgent(config, { log: silent(), signal: stop.signal })
+  const start = () => runAgent(config, { log: silent(), clock, signal: stop.signal })
   let agent = await start()
   starting.defer(() => agent[Symbol.asyncDispose]())
   await heard(agent)

@@ -1,7 +1,15 @@
 // Policies as text and requests as lines, for tests of decisions.
+
+import {
+  destinationOf,
+  isRejection,
+  type Request,
+  readHttp,
+} from '../../policies/attributes/request.ts'
 import { compile, type PolicySet } from '../../policies/compile.ts'
-import { readPolicies } from '../../policies/read.ts'
-import { isRejection, type Request, readHttp } from '../../policies/request.ts'
+import type { Connected } from '../../policies/evaluate.ts'
+import { defaultMesh } from '../../policies/language/mesh.ts'
+import { readPolicies } from '../../policies/language/read.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 
 interface Named {
@@ -31,21 +39,24 @@ interface Peers {
   readonly port?: number
 }
 
-function peers({ from, to = 'td/ns/shop/sa/web', port = 8443 }: Peers) {
+export function connectedOf({ from, to = 'td/ns/shop/sa/web', port = 8443 }: Peers): Connected {
   return {
     source: from === undefined ? undefined : parseSpiffeId(`spiffe://${from}`),
-    destination: { id: parseSpiffeId(`spiffe://${to}`), port },
+    sourceIp: undefined,
+    destination: destinationOf(parseSpiffeId(`spiffe://${to}`), { port }),
+    sni: undefined,
   }
 }
 
 /** `line` is a method and a target: `GET /public?x=1`. */
 export function httpRequest(line: string, between: Peers = {}): Request {
   const [method = '', target = ''] = line.split(' ')
-  const http = readHttp(method, target)
+  const http = readHttp({ method, target, host: 'web', headers: [] }, defaultMesh)
   if (isRejection(http)) throw new Error(`${line}: ${http.reason}`)
-  return { ...peers(between), http }
+  return { ...connectedOf(between), remoteIp: undefined, http, claims: undefined }
 }
 
 export function tcpRequest(between: Peers = {}): Request {
-  return { ...peers(between), http: undefined }
+  const nothing = { remoteIp: undefined, http: undefined, claims: undefined }
+  return { ...connectedOf(between), ...nothing }
 }

@@ -37,6 +37,7 @@ export function testEntry(id: string, change: Partial<EntryRow> = {}): EntryRow 
     hint: '',
     disablePrefetch: false,
     includeJti: false,
+    labels: {},
     revision: 0,
     createdAt: 0,
     ...change,

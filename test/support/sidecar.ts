@@ -1,7 +1,7 @@
 // A sidecar's data path for tests, with what it hangs on in reach.
 import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
-import type { AddressInfo, Server, Socket } from 'node:net'
+import type { AddressInfo, Server, Socket, TcpSocketConnectOpts } from 'node:net'
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import type { OwnSvid } from '../../client/x509-source.ts'
 import type { Limits } from '../../proxy/limits.ts'
@@ -108,7 +108,9 @@ export function peerOptions(
   }
 }
 
-export async function dial(options: ConnectionOptions): Promise<TLSSocket> {
+export type Dialled = ConnectionOptions & Pick<TcpSocketConnectOpts, 'localAddress'>
+
+export async function dial(options: Dialled): Promise<TLSSocket> {
   const socket = connect(options)
   socket.on('error', () => {})
   await once(socket, 'secureConnect')

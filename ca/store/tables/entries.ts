@@ -2,7 +2,7 @@
 import type { Transaction } from '../../../runtime/db/database.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
 import { hintsCollide } from '../../hints.ts'
-import { entryOf } from '../entry-body.ts'
+import { bodyOf, entryOf } from '../entry-body.ts'
 import type { EntryRow } from '../model.ts'
 import { identityOf } from '../rows.ts'
 import type { EntryTable } from '../store.ts'
@@ -39,7 +39,7 @@ export async function replaceEntry(tx: Transaction, entry: EntryRow): Promise<vo
     'UPDATE entries SET identity = ?, hint = ?, body = ? WHERE id = ?',
     identityOf(entry),
     entry.hint,
-    JSON.stringify(entry),
+    bodyOf(entry),
     entry.id,
   )
 }
@@ -70,7 +70,7 @@ export function entryTable({ db, change }: Session): EntryTable {
           throw new IdentityError('ERR_ALREADY_EXISTS', `entry ${entry.id} exists already`)
         }
         await demandDistinct(tx, entry)
-        const row = [entry.id, identityOf(entry), entry.hint, JSON.stringify(entry)]
+        const row = [entry.id, identityOf(entry), entry.hint, bodyOf(entry)]
         await tx.insert('entries (id, identity, hint, body)', [row])
         await emit('entry', entry.id)
       }),

@@ -50,6 +50,7 @@ export function replicaTable({ db, change, replica }: Session): ReplicaTable {
         await tx.run('DELETE FROM replicas WHERE id = ?', id)
         await tx.run('DELETE FROM server_svids WHERE replica = ?', id)
         await tx.run('DELETE FROM acknowledgements WHERE replica = ?', id)
+        await tx.run('DELETE FROM enforcement WHERE replica = ?', id)
         await tx.run('UPDATE join_tokens SET reserved_by = NULL WHERE reserved_by = ?', id)
         await emit('replica', id)
       }),

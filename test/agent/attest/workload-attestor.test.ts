@@ -3,7 +3,7 @@ import { chownSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { type AttestorsConfig, attestorsConfig } from '../../../agent/attest/config.ts'
-import { attestorsOf } from '../../../agent/attest/workload-attestor.ts'
+import { attestorsOf, kubeletOf } from '../../../agent/attest/workload-attestor.ts'
 import { pathRelativeTo } from '../../../runtime/config.ts'
 import {
   everything,
@@ -21,7 +21,8 @@ const read = (value: unknown): AttestorsConfig =>
   attestorsConfig(pathRelativeTo('agent.yaml')).parse(value)
 
 function attestors(value: unknown, { proc }: RecordedProc) {
-  return attestorsOf(read(value), { proc, clock: hastyClock() })
+  const [config, clock] = [read(value), hastyClock()]
+  return attestorsOf(config, { proc, pods: kubeletOf(config, clock), clock })
 }
 
 it('are those that are named; Docker and Podman are one, as their selectors are', () => {

@@ -129,6 +129,7 @@ describe('what is in the files', () => {
     rmSync(join(folder, 'password'))
     writeFileSync(join(folder, 'password'), 'changeit\n', { mode: 0o600 })
     await untilStatus(writer, ({ version }) => version === 'v1')
+    await writer[Symbol.asyncDispose]()
     // the same again, by another writer: salts differ, the content does not
     const again = start(`[{ folder: tls, files: [${files}] }]`, source, folder)
     await untilStatus(again.writer, ({ version }) => version === 'v1')

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import type { Transport } from '@connectrpc/connect'
+import { createAudience } from '../../../agent/audience.ts'
 import { createKnowledge } from '../../../agent/knowledge.ts'
 import type { WorkloadSvid } from '../../../agent/svid-cache.ts'
 import { sdsConfig } from '../../../agent/xds/config.ts'
@@ -86,20 +87,21 @@ export async function startSds(
   const log = createLog({ name: 'test', destination })
   const knowledge = createKnowledge(trustDomain, clock)
   const svids = new Map<string, WorkloadSvid>()
-  const changed = createTopic<void>()
+  const changed = createTopic<ReadonlySet<string>>()
   const wanted = new Set<string>()
   const cache = {
     svids,
     want: ({ id }: { readonly id: string }) => void wanted.add(id),
     onChange: changed.subscribe,
   }
+  const audience = createAudience(clock)
   const config = { sds: sdsConfig.parse(sds) }
   const never = { [Symbol.dispose]: () => {} }
   const path = join(folder, 'agent.sock')
   const server = starting.use(
     await startGrpcServer({
       listen: { path, mode: 0o600 },
-      services: [secretService({ knowledge, cache, config, clock, log })],
+      services: [secretService({ knowledge, cache, config, audience, clock, log })],
       peer: () => ({
         process: { pid: process.pid, uid: 0, gid: 0, isAlive: () => true, ...never },
         attest: async () => ({
@@ -120,11 +122,11 @@ export async function startSds(
     apply: (message) => knowledge.apply(create(AuthorityMessageSchema, message)),
     put(...list) {
       for (const svid of list) svids.set(svid.entryId, svid)
-      changed.publish()
+      changed.publish(new Set(list.map(({ entryId }) => entryId)))
     },
     drop(entry) {
       svids.delete(entry)
-      changed.publish()
+      changed.publish(new Set([entry]))
     },
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   }

@@ -2,6 +2,7 @@
 import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { z } from 'zod'
 import { Bundle } from '../../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import { Entry } from '../../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { LocalAuthority } from '../../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
@@ -56,6 +57,18 @@ async function verified(token: string, kind: 'jwt' | 'wit', audience?: string) {
 const newJwt = async (entryId: string, ...audience: string[]) =>
   (await agent.client(SVID).newJWTSVID({ entryId, audience })).svid
 
+// JWT-SVID.schema, and section 3.2 for several audiences
+const Header = z.strictObject({
+  alg: z.string().regex(/^(?:RS|ES|PS)(?:256|384|512)$/),
+  kid: z.string(),
+  typ: z.enum(['JWT', 'JOSE']),
+})
+const Payload = z.looseObject({
+  sub: z.string(),
+  aud: z.union([z.string(), z.array(z.string()).min(1)]),
+  exp: z.int(),
+})
+
 describe('a JWT-SVID', () => {
   it('JW-1 JW-2 JW-3 is a compact JWS whose header is alg, kid, typ and nothing else', async () => {
     const svid = await newJwt('web', 'them')
@@ -90,6 +103,21 @@ describe('a JWT-SVID', () => {
     expect((one?.exp ?? 0) - (one?.iat ?? 0)).toBe(300)
     expect(one?.jti).toMatch(/^[0-9a-f]{32}$/)
     expect(two?.jti).not.toBe(one?.jti)
+  })
+
+  it('JW-19 has the shape of the standard’s schema, whichever way it is issued', async () => {
+    const minted = await ca.local
+      .client(SVID)
+      .mintJWTSVID({ id: id('/anyone'), audience: ['them'], ttl: 60 })
+    const issued = [await newJwt('web', 'a'), await newJwt('jti', 'a', 'b'), minted.svid]
+    for (const svid of issued) {
+      const token = svid?.token ?? ''
+      for (const read of [
+        Header.safeParse(decodeProtectedHeader(token)),
+        Payload.safeParse(decodeJwt(token)),
+      ])
+        expect(read.error?.issues).toBeUndefined()
+    }
   })
 
   it('JW-14 its key is published with its kid, beside those of X.509', async () => {

@@ -18,6 +18,7 @@ import { testAgent, testEntry } from '../../support/rows.ts'
 import { testStore } from '../../support/store.ts'
 
 const now = 1_900_000_000_000
+const by = { at: now, caller: 'local', message: '' }
 const serial = (byte: number) => serialOf(Buffer.alloc(16, byte))
 const hash = hashOfToken('some-join-token')
 const unusable = {
@@ -318,6 +319,21 @@ describe.each(Object.keys(engines))('on %s', (engine) => {
       })
     })
 
+    it('keep their labels, and lose none to an edit beside it', async () => {
+      const labelled = testEntry('e', { labels: { app: 'web' } })
+      await store.entries.create(labelled)
+      await store.entries.create(testEntry('plain'))
+      await Promise.all([
+        store.entries.update('e', (it) => ({ ...it, labels: { ...it.labels, tier: '' } })),
+        store.entries.update('e', (it) => ({ ...it, dnsNames: ['e.example'] })),
+      ])
+      const [entry, plain] = await listed((await reopened()).entries.all())
+      expect(entry).toMatchObject({ labels: { app: 'web', tier: '' }, dnsNames: ['e.example'] })
+      expect(plain).toEqual(testEntry('plain'))
+      const { kind, key } = (await store.events.after(0, 100)).at(-1) ?? {}
+      expect([kind, key]).toEqual(['entry', 'e'])
+    })
+
     it('are deleted once', async () => {
       await store.entries.create(testEntry('e'))
       expect(await store.entries.delete('e')).toBe(true)
@@ -337,7 +353,7 @@ describe.each(Object.keys(engines))('on %s', (engine) => {
       ])
       await store.entries.update('e', (it) => it)
       await store.entries.delete('f')
-      await store.policies.set([{ name: 'p.yaml', text: '' }], now)
+      await store.policies.set([{ name: 'p.yaml', text: '' }], by)
       await store.issuance.record(issued(0x41), attested(testAgent('a')))
       await store.authorities.set('jwt', { basedOn: 0, rows: [], removed: [] })
       const kinds = told.map(({ kind, key }) => `${kind} ${key}`.trim())
@@ -453,12 +469,54 @@ describe.each(Object.keys(engines))('on %s', (engine) => {
       expect(live.map(({ isWorkload }) => isWorkload).sort()).toEqual([false, true])
     })
 
-    it('numbers policies, and gives the newest set', async () => {
+    it('numbers policies, says who set them, and gives the newest set', async () => {
       expect(await store.policies.current()).toEqual({ version: 0, files: [] })
       const files = [{ name: 'a', text: 'x: 1' }]
-      expect(await store.policies.set([], now)).toEqual({ version: 1, files: [] })
-      expect(await store.policies.set(files, now)).toEqual({ version: 2, files })
+      expect(await store.policies.set([], by)).toEqual({ version: 1, files: [] })
+      const why = { at: now + 1, caller: 'spiffe://example.org/admin', message: 'why' }
+      expect(await store.policies.set(files, why)).toEqual({ version: 2, files })
       expect(await (await reopened()).policies.current()).toEqual({ version: 2, files })
+      expect(await store.policies.versions()).toEqual([
+        { version: 2, ...why },
+        { version: 1, ...by },
+      ])
+    })
+
+    it('keeps the last twenty versions, and no number comes twice', async () => {
+      for (let i = 1; i <= 22; i++) await store.policies.set([{ name: String(i), text: '' }], by)
+      const kept = (await store.policies.versions()).map(({ version }) => version)
+      expect(kept).toEqual(Array.from({ length: 20 }, (_, i) => 22 - i))
+      expect(await store.policies.find(2)).toBeUndefined()
+      const files = [{ name: '3', text: '' }]
+      expect(await store.policies.find(3)).toEqual({ version: 3, files })
+      expect(await store.policies.set(files, by)).toEqual({ version: 23, files })
+    })
+
+    it('lets one of two changes to the same policies win, and tells the other', async () => {
+      await store.policies.set([], by)
+      const change = (text: string) =>
+        store.policies.set([{ name: 'p', text }], { ...by, basedOn: 1 })
+      const both = await Promise.allSettled([change('a'), change('b')])
+      expect(both.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
+      expect(both.find((it) => it.status === 'rejected')).toMatchObject({
+        reason: {
+          code: 'ERR_CONFLICT',
+          message: 'policy version 2 has taken the place of 1; look at it and try again',
+        },
+      })
+    })
+
+    it('knows which policies agents say are in use, until they are away', async () => {
+      const [a, b] = [testAgent('a').id, testAgent('b').id]
+      const point = { spiffeId: 'spiffe://example.org/web', pid: 7, version: 3, refusal: '' }
+      const row = (agentId: typeof a, version: number) => ({
+        ...{ agentId, replica: store.replica, points: [{ ...point, version }] },
+      })
+      await store.enforcement.put([row(a, 3), row(b, 3)])
+      await store.enforcement.put([row(a, 4)])
+      expect(await (await reopened()).enforcement.list()).toEqual([row(a, 4), row(b, 3)])
+      await store.enforcement.remove([a])
+      expect(await store.enforcement.list()).toEqual([row(b, 3)])
     })
   })
 })

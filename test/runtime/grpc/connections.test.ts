@@ -1,11 +1,13 @@
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
+import http2 from 'node:http2'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as grpc from '@grpc/grpc-js'
 import { afterAll, expect, test } from 'vitest'
+import { IdentityError } from '../../../spiffe/errors.ts'
 import { startEcho } from '../../support/echo.ts'
 import { echoClient } from '../../support/grpc-js.ts'
 import { rawCall, rawHeaders, rawSession } from '../../support/raw-grpc.ts'
@@ -69,6 +71,24 @@ test('a connection whose peer throws is refused, the next is served', async () =
   refuse = false
   using friend = echoClient(echo.server.address)
   expect(await friend.unary({ text: 'hi' })).toMatchObject({ text: 'hi' })
+})
+
+test('a connection that is one too many is told so', async () => {
+  const full = new IdentityError('ERR_EXHAUSTED', 'user 1000 has 2 connections already')
+  await using echo = await startEcho({
+    peer: () => {
+      throw full
+    },
+  })
+  const session = http2.connect(`http://${echo.server.address}`)
+  session.on('error', () => {})
+  const [code, last, reason] = await once(session, 'goaway')
+  expect([code, last, String(reason)]).toEqual([
+    http2.constants.NGHTTP2_ENHANCE_YOUR_CALM,
+    0,
+    full.message,
+  ])
+  expect(echo.server.connections).toBe(0)
 })
 
 test('the file of a server that was killed is taken over, that of a live one is not', async () => {

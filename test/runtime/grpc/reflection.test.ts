@@ -73,20 +73,23 @@ describe.each(Object.entries(versions))('%s', (_name, ask) => {
     return all
   }
 
-  test('lists the services', async () => {
+  test('lists the services, itself among them', async () => {
     const [answer] = await answers({ case: 'listServices', value: '*' })
-    expect(answer).toMatchObject({
-      case: 'listServicesResponse',
-      value: {
-        service: [{ name: 'castellan.test.v1.Echo' }, { name: 'spire.api.server.agent.v1.Agent' }],
-      },
-    })
+    if (answer?.case !== 'listServicesResponse') throw new TypeError(`got ${answer?.case}`)
+    expect(answer.value.service.map(({ name }) => name)).toEqual([
+      'castellan.test.v1.Echo',
+      'spire.api.server.agent.v1.Agent',
+      'grpc.reflection.v1.ServerReflection',
+      'grpc.reflection.v1alpha.ServerReflection',
+    ])
   })
 
   test.each([
     ['fileContainingSymbol', 'spire.api.server.agent.v1.Agent'],
     ['fileContainingSymbol', 'spire.api.server.agent.v1.Agent.AttestAgent'],
     ['fileContainingSymbol', 'spire.api.server.agent.v1.ListAgentsRequest.Filter'],
+    ['fileContainingSymbol', 'spire.api.server.agent.v1.GetAgentRequest.output_mask'],
+    ['fileContainingSymbol', 'spire.api.server.agent.v1.AttestAgentRequest.step'],
     ['fileByFilename', 'spire/api/server/agent/v1/agent.proto'],
   ] as const)('gives the files of %s %s, complete, its own first', async (kind, value) => {
     const [answer] = await answers({ case: kind, value })
@@ -98,6 +101,16 @@ describe.each(Object.entries(versions))('%s', (_name, ask) => {
     const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: sorted(file) }))
     const methods = registry.getService('spire.api.server.agent.v1.Agent')?.methods
     expect(methods?.map(({ name }) => name)).toEqual(Agent.methods.map(({ name }) => name))
+  })
+
+  test('knows the values of an enum, beside it as protobuf has them', async () => {
+    const [answer] = await answers({
+      case: 'fileContainingSymbol',
+      value: 'spire.api.types.SelectorMatch.MATCH_SUPERSET',
+    })
+    if (answer?.case !== 'fileDescriptorResponse') throw new TypeError(`got ${answer?.case}`)
+    const [file = new Uint8Array()] = answer.value.fileDescriptorProto
+    expect(fromBinary(FileDescriptorProtoSchema, file).name).toBe('spire/api/types/selector.proto')
   })
 
   test('says what it does not know, and goes on', async () => {

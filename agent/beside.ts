@@ -1,0 +1,80 @@
+// What an agent does beside the Workload API: loaded while workloads that waited for it are served already.
+import { dirname } from 'node:path'
+import { privateFolder } from '../runtime/durable.ts'
+import { healthService } from '../runtime/grpc/health.ts'
+import { reflectionServices } from '../runtime/grpc/reflection.ts'
+import { type GrpcServer, startGrpcServer } from '../runtime/grpc/server.ts'
+import type { Service } from '../runtime/grpc/service.ts'
+import { selfTest } from '../runtime/self-test.ts'
+import { type AdminOptions, adminService } from './admin.ts'
+import type { Caller } from './attest/caller.ts'
+import { callerFields, readingOf } from './audience.ts'
+import type { Core } from './core.ts'
+import { delegatedIdentityService } from './delegated-identity/service.ts'
+import { materialOfAgent } from './files/of-agent.ts'
+import { type FileWriter, startFileWriter } from './files/writer.ts'
+import type { Serving } from './serving.ts'
+import { sidecarService } from './sidecar/service.ts'
+import { secretService } from './xds/service.ts'
+
+/** The public socket's services beside `first`, which it has from its start. */
+export function moreServices(core: Core, first: readonly Service<Caller>[]): Service<Caller>[] {
+  const { config, knowledge, ledger, audience, log } = core
+  const more = [
+    sidecarService({ knowledge, ledger, audience, services: config.services, log }),
+    secretService(core),
+    healthService<Caller>(() => (knowledge.isComplete() ? 'serving' : 'not serving')),
+  ]
+  const all = [...first, ...more].map(({ descriptor }) => descriptor)
+  return [...more, ...reflectionServices<Caller>(all)]
+}
+
+function startAdmin(
+  core: Core,
+  { entitled, jwt, references, explain, callers }: Serving,
+  { files, unread }: Pick<AdminOptions, 'files' | 'unread'>,
+): Promise<GrpcServer<Caller>> {
+  const { config, knowledge, cache, clock, log } = core
+  const delegates = new Set(config.delegates)
+  privateFolder(dirname(config.adminSocket))
+  return startGrpcServer<Caller>({
+    listen: { path: config.adminSocket, mode: 0o600 },
+    services: [
+      adminService({ ...core, explain, files, unread }),
+      delegatedIdentityService({ knowledge, cache, entitled, jwt, references, delegates }),
+    ],
+    peer: callers,
+    disconnected: (caller) => caller[Symbol.dispose](),
+    reading: readingOf(log, callerFields),
+    clock,
+  })
+}
+
+/** What runs whether this node has joined or not; disposed after the connection to the authority. */
+export interface Beside extends AsyncDisposable {
+  readonly files: FileWriter
+  /** see GrpcServer; of the administration socket */
+  drain(): Promise<void>
+}
+
+/** Throws ERR_RUNTIME where Node hides what authentication rests on. */
+export async function startBeside(
+  core: Core,
+  serving: Serving,
+  { unread }: Pick<AdminOptions, 'unread'>,
+): Promise<Beside> {
+  await selfTest()
+  await using starting = new AsyncDisposableStack()
+  const { config, clock, log } = core
+  const files = starting.use(
+    startFileWriter({ sets: config.files, source: materialOfAgent(core), clock, log }),
+  )
+  const admin = starting.use(await startAdmin(core, serving, { files, unread }))
+  starting.use(core.audience.carry(admin))
+  if (config.operations !== undefined) {
+    const { startAgentOperations } = await import('./operations.ts')
+    starting.use(await startAgentOperations(core, config.operations))
+  }
+  const running = starting.move()
+  return { files, drain: admin.drain, [Symbol.asyncDispose]: () => running.disposeAsync() }
+}

@@ -1,0 +1,125 @@
+// What the agent says, put to use: read, compiled, decided with once for rehearsal, and only then in force. Of
+// a state that cannot be used nothing is taken but the deny-list.
+import { denyListOf } from '../client/deny-list.ts'
+import type { Issuers } from '../client/issuers.ts'
+import { destinationOf, type RawHttp } from '../policies/attributes/request.ts'
+import { compile } from '../policies/compile.ts'
+import { evaluateHttp, evaluateTcp } from '../policies/evaluate.ts'
+import { defaultMesh, type Mesh as MeshConfig } from '../policies/language/mesh.ts'
+import { createPolicyReader, jwksUrisOf } from '../policies/language/read.ts'
+import type { SidecarState } from '../proto/gen/castellan/workload/v1/sidecar_pb.js'
+import type { Clock } from '../runtime/clock.ts'
+import { type Address, address } from '../runtime/config.ts'
+import type { Log } from '../runtime/log.ts'
+import { explain, IdentityError } from '../spiffe/errors.ts'
+import { parseSpiffeId, trustDomainOf } from '../spiffe/id.ts'
+import { labelsIn } from './destination.ts'
+import type { Identities } from './identity.ts'
+import type { Arrival } from './judge.ts'
+import type { Mesh, MeshState } from './mesh.ts'
+import type { Report } from './reports.ts'
+
+export interface StateOptions {
+  readonly mesh: Mesh
+  readonly identities: Pick<Identities, 'current'>
+  readonly issuers: Pick<Issuers, 'source' | 'follow'>
+  /** where requests arrive: the port of the workload, and how it reads paths */
+  readonly inbound: readonly Pick<Arrival, 'port' | 'backend'>[]
+  /** whose word of other addresses counts */
+  readonly trusted: Pick<MeshConfig, 'trustedHops' | 'trustedProxies'>
+  readonly log: Log
+  readonly clock: Clock
+}
+
+function addressOf(text: string, service: string): Address {
+  const result = address.safeParse(text)
+  if (result.success) return result.data
+  const shown = JSON.stringify(text)
+  throw new IdentityError('ERR_BAD_REQUEST', `endpoint ${service}: ${shown} is no address`)
+}
+
+const endpointsOf = ({ endpoints }: SidecarState): MeshState['endpoints'] =>
+  new Map(
+    endpoints.map(({ service, addresses }) => [
+      service,
+      addresses.map((text) => addressOf(text, service)),
+    ]),
+  )
+
+/** The same value again for the same mesh: what is compiled for it is kept by it. */
+function createMeshConfig({
+  trustedHops,
+  trustedProxies,
+}: StateOptions['trusted']): (trustDomain: string, rootNamespace: string) => MeshConfig {
+  let known: MeshConfig = { ...defaultMesh, trustedHops, trustedProxies }
+  return (trustDomain, root) => {
+    const rootNamespace = root === '' ? defaultMesh.rootNamespace : root
+    if (known.trustDomain !== trustDomain || known.rootNamespace !== rootNamespace)
+      known = { ...known, trustDomain, rootNamespace }
+    return known
+  }
+}
+
+const asked: RawHttp = { method: 'GET', target: '/', host: 'rehearsal', headers: [] }
+
+/** Decides about a request and a connection at each port, as the first ones will be. Throws what goes wrong. */
+function rehearse(state: MeshState, { identities, inbound, clock }: StateOptions): void {
+  const id = identities.current()?.svid.id
+  if (id === undefined) return
+  for (const { port, backend } of inbound) {
+    const policies = state.policies.behind(backend)
+    const destination = destinationOf(id, { port, labels: labelsIn(state, id) })
+    const connected = { source: id, sourceIp: undefined, destination, sni: undefined }
+    evaluateTcp(policies, connected)
+    const { kind } = evaluateHttp(policies, connected, { raw: asked, now: clock.now() })
+    if (kind !== 'decided')
+      throw new IdentityError('ERR_POLICY', 'the rehearsal: a plain request is not decided')
+  }
+}
+
+/** What is denied is denied, whatever else of the state cannot be used. */
+function keepDenying({ denyList }: SidecarState, mesh: Mesh): void {
+  try {
+    mesh.put({ ...mesh.current(), denyList: denyListOf(denyList) })
+  } catch {
+    // the list itself is what cannot be read: the former one stays with the rest
+  }
+}
+
+/** Puts one state after the other to use; the report acknowledges it, or says why not. */
+export function createStateTaker(options: StateOptions): (state: SidecarState) => Report {
+  const { mesh, identities, issuers, clock, log } = options
+  const read = createPolicyReader()
+  const configOf = createMeshConfig(options.trusted)
+
+  /** Throws ERR_POLICY or ERR_BAD_REQUEST when a part of it cannot be used: then no part is. */
+  function meshStateOf(state: SidecarState): MeshState {
+    const { policies, denyList, labels } = state
+    const id = identities.current()?.svid.id
+    const trustDomain = id === undefined ? defaultMesh.trustDomain : trustDomainOf(id)
+    const config = configOf(trustDomain, policies?.rootNamespace ?? '')
+    const documents = read((policies?.files ?? []).map(({ name, text }) => ({ name, text })))
+    return {
+      policies: compile(documents, { mesh: config, now: clock.now(), jwks: issuers.source }),
+      endpoints: endpointsOf(state),
+      denyList: denyListOf(denyList),
+      labels: new Map(labels.map((it) => [parseSpiffeId(it.spiffeId), it.labels])),
+    }
+  }
+
+  return (state) => {
+    const { version } = state
+    try {
+      const next = meshStateOf(state)
+      rehearse(next, options)
+      issuers.follow(jwksUrisOf(next.policies.documents))
+      mesh.put(next)
+      log.info({ version: String(version) }, 'policies in force')
+      return { report: { case: 'ack', value: { version } } }
+    } catch (error) {
+      log.error({ version: String(version), err: error }, 'policies refused, the former stay')
+      keepDenying(state, mesh)
+      return { report: { case: 'ack', value: { version, refusal: explain(error) } } }
+    }
+  }
+}
