@@ -23,6 +23,30 @@ export interface Http2Sessions extends Disposable {
   notifyResponseByteRead(): void
 }
 
+/** What Node says of a session that ended under a call (`ERR_HTTP2_…`, `ECONNRESET`) is UNAVAILABLE in gRPC. */
+function lost(error: unknown): ConnectError {
+  if (error instanceof ConnectError) return error
+  const reason = error instanceof Error ? error.message : String(error)
+  return new ConnectError(`the connection was lost: ${reason}`, Code.Unavailable, {}, [], error)
+}
+
+/** Throws, or ends, by a ConnectError. */
+function openStream(
+  session: ClientHttp2Session,
+  headers: OutgoingHttpHeaders,
+  options: ClientSessionRequestOptions,
+): ClientHttp2Stream {
+  try {
+    const stream = session.request(headers, options)
+    // the one way by which Node and the session end a stream before its time
+    const destroy = stream.destroy.bind(stream)
+    stream.destroy = (error) => destroy(error === undefined || error === null ? error : lost(error))
+    return stream
+  } catch (error) {
+    throw lost(error)
+  }
+}
+
 export function createHttp2Sessions(
   authority: string,
   options: ClientSessionOptions | SecureClientSessionOptions,
@@ -74,7 +98,7 @@ export function createHttp2Sessions(
         session = await connected()
       }
       const all = { ...headers, ':method': method, ':path': path }
-      const stream = session.request(all, requestOptions)
+      const stream = openStream(session, all, requestOptions)
       // whoever asked listens a turn later only, and the session may be gone by then
       stream.on('error', () => {})
       return stream

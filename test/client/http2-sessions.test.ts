@@ -91,6 +91,25 @@ describe('a session', () => {
     })
   })
 
+  it.each<[string, (session: ServerHttp2Session) => void]>([
+    ['refused whole', (session) => session.goaway(http2.constants.NGHTTP2_ENHANCE_YOUR_CALM)],
+    ['reset', (session) => session.socket?.resetAndDestroy?.()],
+  ])('that is %s under a call is UNAVAILABLE to its caller', async (_, end) => {
+    server.removeAllListeners('stream')
+    const asked = Promise.withResolvers<void>()
+    server.on('stream', (stream) => {
+      stream.on('error', () => {})
+      asked.resolve()
+    })
+    server.on('session', (session) => session.on('error', () => {}))
+    const baseUrl = sessions.authority
+    const transport = createGrpcTransport({ baseUrl, sessionManager: sessions })
+    const call = createClient(Health, transport).check({}).catch(ConnectError.from)
+    await asked.promise
+    for (const session of seen) end(session)
+    expect(await call).toMatchObject({ code: Code.Unavailable })
+  })
+
   it('to where nobody listens says so, each time', async () => {
     const nobody = createServer()
     nobody.listen(0, '127.0.0.1')

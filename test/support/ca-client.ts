@@ -2,7 +2,8 @@
 import { generateKeyPairSync, type KeyPairKeyObjectResult } from 'node:crypto'
 import type { DescService } from '@bufbuild/protobuf'
 import { type Client, Code, ConnectError, createClient, type Transport } from '@connectrpc/connect'
-import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node'
+import { createGrpcTransport } from '@connectrpc/connect-node'
+import { createHttp2Sessions } from '../../client/http2-sessions.ts'
 import { openTransport } from '../../client/transport.ts'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Bundle } from '../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
@@ -65,9 +66,9 @@ export function connectTls(port: number, roots: string, credential?: Credential)
         : new Error(`the server is ${uris}`)
     },
   }
-  const sessionManager = new Http2SessionManager(baseUrl, {}, options)
+  const sessionManager = createHttp2Sessions(baseUrl, options)
   const transport = createGrpcTransport({ baseUrl, sessionManager })
-  return connectionOf(transport, () => sessionManager.abort())
+  return connectionOf(transport, () => sessionManager[Symbol.dispose]())
 }
 
 /** Joins by a token. Rejects with the ConnectError of the authority. */
