@@ -3,12 +3,13 @@
 import { readFileSync } from 'node:fs'
 import { Agent, request as askPlain, type IncomingMessage, type RequestOptions } from 'node:http'
 import { request as askTls, Agent as TlsAgent } from 'node:https'
+import type { AuthorizerSpec, Target } from '../proxy-spec/authorizers.ts'
+import { mayPass } from '../proxy-spec/header-names.ts'
 import type { Log } from '../runtime/log.ts'
 import { explain } from '../spiffe/errors.ts'
-import type { AuthorizerSpec, Target } from './authorizer-spec.ts'
 import type { Refusal } from './door.ts'
 import { framingHeaders } from './forward.ts'
-import { mayPass, passingRequest } from './headers.ts'
+import { passingRequest } from './headers.ts'
 
 /** What an authorizer may be told of a request. */
 export interface Check {

@@ -1,6 +1,10 @@
 // The live mutual TLS connections: registered before anything is decided about them, looked at again
 // when bundles, identity or policies change, and when a certificate or an age comes to its end.
 import type { TLSSocket } from 'node:tls'
+import { destinationAt } from '../decisions/destination.ts'
+import type { Mesh } from '../decisions/mesh.ts'
+import type { Tally } from '../decisions/tally.ts'
+import type { VerifiedPeer } from '../decisions/verifier.ts'
 import type { Request } from '../policies/attributes/request.ts'
 import type { Consents } from '../policies/consent.ts'
 import type { Backend } from '../policies/language/mesh.ts'
@@ -12,12 +16,8 @@ import { describeRule } from '../spiffe/deny-list.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { type Matcher, matchAny } from '../spiffe/match.ts'
-import { destinationAt } from './destination.ts'
 import type { Identities, Identity } from './identity.ts'
 import type { Limits } from './limits.ts'
-import type { Mesh } from './mesh.ts'
-import type { Tally } from './tally.ts'
-import type { VerifiedPeer } from './verifier.ts'
 
 /** Something in flight that was allowed, and how to end it once it is not any more. */
 export interface Exchange {

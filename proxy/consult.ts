@@ -4,9 +4,10 @@ import type { RawHttp } from '../policies/attributes/request.ts'
 import { consentTo } from '../policies/consent.ts'
 import type { DecidedHttp } from '../policies/evaluate.ts'
 import type { CompiledRule } from '../policies/rules/rule.ts'
+import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { Authorizer, Check } from './authorizer.ts'
 import type { Core } from './core.ts'
-import { passingRequest, peerIdHeader } from './headers.ts'
+import { passingRequest } from './headers.ts'
 import { type Arrival, type Considered, conclude, consider, type Verdict } from './judge.ts'
 
 /** Whom to ask, and about what. */

@@ -3,13 +3,14 @@
 import { createClient } from '@connectrpc/connect'
 import type { Endpoint } from '../client/endpoint.ts'
 import { openTransport, securityHeader } from '../client/transport.ts'
+import { explainCounts } from '../decisions/counts.ts'
+import type { Tally } from '../decisions/tally.ts'
 import { Sidecar } from '../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import { createBackoff } from '../runtime/backoff.ts'
 import { createLatest, run } from '../runtime/lifecycle.ts'
 import type { Identities } from './identity.ts'
-import { explainCounts, type Report, vitalsReport } from './reports.ts'
+import { type Report, vitalsReport } from './reports.ts'
 import { createStateTaker, type StateOptions } from './state.ts'
-import type { Tally } from './tally.ts'
 
 export interface ControlOptions extends StateOptions {
   readonly endpoint: Endpoint

@@ -1,4 +1,7 @@
 // What all listeners of one sidecar share.
+
+import type { Mesh } from '../decisions/mesh.ts'
+import type { Tally } from '../decisions/tally.ts'
 import type { Buckets } from '../policies/limits.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
@@ -6,8 +9,6 @@ import type { Authorizer } from './authorizer.ts'
 import type { Connections } from './connections.ts'
 import type { Identities } from './identity.ts'
 import type { Limits } from './limits.ts'
-import type { Mesh } from './mesh.ts'
-import type { Tally } from './tally.ts'
 
 export interface Core {
   readonly identities: Identities

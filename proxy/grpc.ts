@@ -8,9 +8,10 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2'
 import { fieldOf } from '../policies/attributes/fields.ts'
+import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { Core } from './core.ts'
 import type { Passage, Refusal } from './door.ts'
-import { passingRequest, peerIdHeader } from './headers.ts'
+import { passingRequest } from './headers.ts'
 import type { Incoming } from './http2.ts'
 
 export function isGrpc(raw: readonly string[]): boolean {

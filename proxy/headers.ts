@@ -2,46 +2,11 @@
 // object would fold what the other side might read differently.
 import type { IncomingMessage } from 'node:http'
 import { placeOf } from '../policies/attributes/request.ts'
-
-/** Who the peer is, as its verified certificate says: set by this proxy alone, on both sides. */
-export const peerIdHeader = 'x-spiffe-peer-id'
-
-// RFC 9110 §7.6.1 and its older relatives; framing and host are set by who forwards
-const hopByHop: ReadonlySet<string> = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-  'http2-settings',
-])
-
-// what a peer could claim about itself or its way here
-const claims: ReadonlySet<string> = new Set([
-  'x-forwarded-client-cert',
-  'x-forwarded-for',
-  peerIdHeader,
-])
-
-// set by who forwards a request, from what the parser has understood
-const ownInRequests: ReadonlySet<string> = new Set(['host', 'content-length', 'expect'])
-
-// applications that fold `_` and `-` (CGI) would take x_spiffe_peer_id for ours
-const isClaim = (name: string) =>
-  claims.has(name) || name.startsWith('x-envoy-') || name.includes('_')
+import { hopByHop, isClaim, ownInRequests, peerIdHeader } from '../proxy-spec/header-names.ts'
 
 /** The host that was decided about: in absolute form that of the target, whatever the field says. */
 export function hostOf({ url: target = '', rawHeaders: headers }: IncomingMessage): string {
   return placeOf({ target, host: undefined, headers }).host ?? ''
-}
-
-/** Whether a field of this name (lower case) is ever taken from one side to the other. */
-export function mayPass(name: string): boolean {
-  return !(name.startsWith(':') || hopByHop.has(name) || isClaim(name) || ownInRequests.has(name))
 }
 
 const none: ReadonlySet<string> = new Set()

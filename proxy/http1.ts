@@ -2,10 +2,11 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { countOf, fieldOf } from '../policies/attributes/fields.ts'
+import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { Core } from './core.ts'
 import { type Doors, isRefusal, type Passage, type Refusal, settle, unreachable } from './door.ts'
 import { type Framing, forward } from './forward.ts'
-import { hostOf, passingRequest, passingResponse, peerIdHeader } from './headers.ts'
+import { hostOf, passingRequest, passingResponse } from './headers.ts'
 import { passUpgrade } from './upgrade.ts'
 
 /** What it needs of a sidecar. */

@@ -5,6 +5,7 @@ import type { IncomingMessage } from 'node:http'
 import { constants, createServer, type Http2Server, type ServerHttp2Stream } from 'node:http2'
 import { fieldOf } from '../policies/attributes/fields.ts'
 import { type Http2Request, readHttp2 } from '../policies/attributes/http2.ts'
+import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { Core } from './core.ts'
 import {
   type Asked,
@@ -17,7 +18,7 @@ import {
 } from './door.ts'
 import { type Framing, forward } from './forward.ts'
 import { grpcRefusal, isGrpc, passGrpc } from './grpc.ts'
-import { passingRequest, passingResponse, peerIdHeader } from './headers.ts'
+import { passingRequest, passingResponse } from './headers.ts'
 
 const malformed: Refusal = { status: 400, text: 'bad request' }
 

@@ -1,11 +1,11 @@
 // The identity this sidecar speaks as: key, certificate and bundles, always one version.
 import type { OwnSvid, X509Context, X509Source } from '../client/x509-source.ts'
+import { createVerifier, type Verify } from '../decisions/verifier.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { createTopic } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { parseCertificate, type Serial } from '../spiffe/certificate.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
-import { createVerifier, type Verify } from './verifier.ts'
 
 export interface Identity {
   readonly svid: OwnSvid

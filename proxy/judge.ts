@@ -1,22 +1,22 @@
 // One request at the door: who asks, for what, and whether it may pass.
+
+import { destinationAt } from '../decisions/destination.ts'
+import { exhaustedBy } from '../decisions/exhausted.ts'
 import type { RawHttp, Request } from '../policies/attributes/request.ts'
 import { readAddress } from '../policies/attributes/request.ts'
 import type { PolicySet } from '../policies/compile.ts'
 import type { Consents } from '../policies/consent.ts'
 import {
   type Connected,
-  type Decided,
   type DecidedHttp,
   evaluateHttp,
   evaluateTcp,
   type Rejected,
 } from '../policies/evaluate.ts'
 import type { Backend } from '../policies/language/mesh.ts'
-import { type Exhausted, limitsFor } from '../policies/limits.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import type { Connection } from './connections.ts'
 import type { Core } from './core.ts'
-import { destinationAt } from './destination.ts'
 import type { Refusal } from './door.ts'
 
 export interface Allowed {
@@ -63,16 +63,6 @@ function connectedOf(
     destination: destinationAt(mesh, { id: identity.svid.id, port }),
     sni,
   }
-}
-
-/** What is allowed takes a token of each limit that speaks of it. */
-function exhaustedBy(
-  { buckets, clock }: Core,
-  { decision, guard, request }: Decided,
-): Exhausted | undefined {
-  if (!decision.allow || guard.limits.length === 0) return undefined
-  const limits = limitsFor(guard.limits, request)
-  return buckets.take(limits, request.source ?? '', clock.monotonic())
 }
 
 /** A request as it stands, after the authorizers that were asked about it. */

@@ -1,5 +1,6 @@
 // One outbound listener: plain from local programs, mutual TLS to peers that have to be the expected.
 import type { Socket } from 'node:net'
+import type { OutboundSpec } from '../proxy-spec/spec.ts'
 import type { Address } from '../runtime/config.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { matchOneOf } from '../spiffe/match.ts'
@@ -10,7 +11,6 @@ import { http2Server } from './http2.ts'
 import { listen } from './listen.ts'
 import { createPeerRoutes, type PeerRoutes, reachPeer } from './peer-route.ts'
 import { pipeBoth, plainSide, type Side } from './pipe.ts'
-import type { OutboundSpec } from './spec.ts'
 
 interface Protocol extends Disposable {
   serve(socket: Socket): void

@@ -1,6 +1,9 @@
 // The data path of one sidecar: all listeners of a spec, from an identity source and what the mesh says.
 import type { X509Source } from '../client/x509-source.ts'
+import type { Mesh } from '../decisions/mesh.ts'
+import type { Tally } from '../decisions/tally.ts'
 import { createBuckets } from '../policies/limits.ts'
+import type { ProxySpec } from '../proxy-spec/spec.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import { IdentityError } from '../spiffe/errors.ts'
@@ -11,10 +14,7 @@ import { startExpiry } from './expiry.ts'
 import { followIdentity, type Identities } from './identity.ts'
 import { startInbound } from './inbound.ts'
 import { defaultLimits, type Limits } from './limits.ts'
-import type { Mesh } from './mesh.ts'
 import { startOutbound } from './outbound.ts'
-import type { ProxySpec } from './spec.ts'
-import type { Tally } from './tally.ts'
 
 export interface ServeOptions {
   /** its first context has to be there */

@@ -2,10 +2,10 @@
 // a state that cannot be used nothing is taken but the deny-list.
 import { denyListOf } from '../client/deny-list.ts'
 import type { Issuers } from '../client/issuers.ts'
-import { destinationOf, type RawHttp } from '../policies/attributes/request.ts'
+import type { Mesh, MeshState } from '../decisions/mesh.ts'
+import { createMeshConfig, type Inbound, rehearse, type Trusted } from '../decisions/rehearsal.ts'
 import { compile } from '../policies/compile.ts'
-import { evaluateHttp, evaluateTcp } from '../policies/evaluate.ts'
-import { defaultMesh, type Mesh as MeshConfig } from '../policies/language/mesh.ts'
+import { defaultMesh } from '../policies/language/mesh.ts'
 import { createPolicyReader, jwksUrisOf } from '../policies/language/read.ts'
 import type { SidecarState } from '../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import type { Clock } from '../runtime/clock.ts'
@@ -13,20 +13,15 @@ import { type Address, address } from '../runtime/config.ts'
 import type { Log } from '../runtime/log.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
 import { parseSpiffeId, trustDomainOf } from '../spiffe/id.ts'
-import { labelsIn } from './destination.ts'
 import type { Identities } from './identity.ts'
-import type { Arrival } from './judge.ts'
-import type { Mesh, MeshState } from './mesh.ts'
 import type { Report } from './reports.ts'
 
 export interface StateOptions {
   readonly mesh: Mesh
   readonly identities: Pick<Identities, 'current'>
   readonly issuers: Pick<Issuers, 'source' | 'follow'>
-  /** where requests arrive: the port of the workload, and how it reads paths */
-  readonly inbound: readonly Pick<Arrival, 'port' | 'backend'>[]
-  /** whose word of other addresses counts */
-  readonly trusted: Pick<MeshConfig, 'trustedHops' | 'trustedProxies'>
+  readonly inbound: readonly Inbound[]
+  readonly trusted: Trusted
   readonly log: Log
   readonly clock: Clock
 }
@@ -46,37 +41,6 @@ const endpointsOf = ({ endpoints }: SidecarState): MeshState['endpoints'] =>
     ]),
   )
 
-/** The same value again for the same mesh: what is compiled for it is kept by it. */
-function createMeshConfig({
-  trustedHops,
-  trustedProxies,
-}: StateOptions['trusted']): (trustDomain: string, rootNamespace: string) => MeshConfig {
-  let known: MeshConfig = { ...defaultMesh, trustedHops, trustedProxies }
-  return (trustDomain, root) => {
-    const rootNamespace = root === '' ? defaultMesh.rootNamespace : root
-    if (known.trustDomain !== trustDomain || known.rootNamespace !== rootNamespace)
-      known = { ...known, trustDomain, rootNamespace }
-    return known
-  }
-}
-
-const asked: RawHttp = { method: 'GET', target: '/', host: 'rehearsal', headers: [] }
-
-/** Decides about a request and a connection at each port, as the first ones will be. Throws what goes wrong. */
-function rehearse(state: MeshState, { identities, inbound, clock }: StateOptions): void {
-  const id = identities.current()?.svid.id
-  if (id === undefined) return
-  for (const { port, backend } of inbound) {
-    const policies = state.policies.behind(backend)
-    const destination = destinationOf(id, { port, labels: labelsIn(state, id) })
-    const connected = { source: id, sourceIp: undefined, destination, sni: undefined }
-    evaluateTcp(policies, connected)
-    const { kind } = evaluateHttp(policies, connected, { raw: asked, now: clock.now() })
-    if (kind !== 'decided')
-      throw new IdentityError('ERR_POLICY', 'the rehearsal: a plain request is not decided')
-  }
-}
-
 /** What is denied is denied, whatever else of the state cannot be used. */
 function keepDenying({ denyList }: SidecarState, mesh: Mesh): void {
   try {
@@ -88,7 +52,7 @@ function keepDenying({ denyList }: SidecarState, mesh: Mesh): void {
 
 /** Puts one state after the other to use; the report acknowledges it, or says why not. */
 export function createStateTaker(options: StateOptions): (state: SidecarState) => Report {
-  const { mesh, identities, issuers, clock, log } = options
+  const { mesh, identities, issuers, inbound, clock, log } = options
   const read = createPolicyReader()
   const configOf = createMeshConfig(options.trusted)
 
@@ -111,7 +75,8 @@ export function createStateTaker(options: StateOptions): (state: SidecarState) =
     const { version } = state
     try {
       const next = meshStateOf(state)
-      rehearse(next, options)
+      const id = identities.current()?.svid.id
+      if (id !== undefined) rehearse(next, id, { inbound, now: clock.now() })
       issuers.follow(jwksUrisOf(next.policies.documents))
       mesh.put(next)
       log.info({ version: String(version) }, 'policies in force')

@@ -4,9 +4,10 @@ import { type IncomingMessage, STATUS_CODES, request as send } from 'node:http'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { fieldOf } from '../policies/attributes/fields.ts'
+import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { Core } from './core.ts'
 import { type Doors, isRefusal, type Passage, type Refusal, settle, unreachable } from './door.ts'
-import { hostOf, passingRequest, passingResponse, peerIdHeader } from './headers.ts'
+import { hostOf, passingRequest, passingResponse } from './headers.ts'
 import { pipeBoth, type Side } from './pipe.ts'
 
 export interface Upgrade {

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { loadAgentConfig } from '../../agent/config.ts'
 import { loadCaConfig } from '../../ca/config.ts'
-import { loadProxySpec } from '../../proxy/spec.ts'
+import { loadProxySpec } from '../../proxy-spec/spec.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { answer } from '../context.ts'
 import { optionsOf, type Register, text } from '../register.ts'

@@ -1,7 +1,7 @@
 // castellan proxy run
 import { z } from 'zod'
 import { startProxy } from '../../proxy/main.ts'
-import { loadProxySpec } from '../../proxy/spec.ts'
+import { loadProxySpec } from '../../proxy-spec/spec.ts'
 import { flag, optionsOf, type Register, text } from '../register.ts'
 import { lifeOption, logFor, untilStopped } from '../run.ts'
 

@@ -1,10 +1,10 @@
 // What decides cases offline: a set of policies, the parser of the embedded proxy, the real clock.
 
+import { createTally } from '../../decisions/tally.ts'
 import type { Evaluator } from '../../policies/cases/evaluate.ts'
 import type { PolicySet } from '../../policies/compile.ts'
 import { defaultLimits } from '../../proxy/limits.ts'
 import { createByteReader } from '../../proxy/read-bytes.ts'
-import { createTally } from '../../proxy/tally.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { createLog } from '../../runtime/log.ts'
 

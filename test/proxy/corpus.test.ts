@@ -4,10 +4,10 @@ import { connect as connectHttp2, createServer as createHttp2Server } from 'node
 import { connect as connectTcp } from 'node:net'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { parse } from 'yaml'
+import type { MeshState } from '../../decisions/mesh.ts'
 import { compile } from '../../policies/compile.ts'
 import { meshDocument, type Profile } from '../../policies/language/mesh.ts'
 import { readPolicies } from '../../policies/language/read.ts'
-import type { MeshState } from '../../proxy/mesh.ts'
 import { denyNothing } from '../../spiffe/deny-list.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import {

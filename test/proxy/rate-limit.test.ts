@@ -7,9 +7,9 @@ import {
 } from 'node:http2'
 import { createServer } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { explainCounts } from '../../decisions/counts.ts'
 import { compile } from '../../policies/compile.ts'
 import { readPolicies } from '../../policies/language/read.ts'
-import { explainCounts } from '../../proxy/reports.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
 import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
 import {

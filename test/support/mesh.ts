@@ -1,9 +1,9 @@
 // A small mesh for tests: authorities, SVIDs, an identity source that a test moves, policies as text.
 import { issueDev, type LeafChoices, makeDevCa } from '../../certs-dev/authority.ts'
 import type { OwnSvid, X509Context, X509Source } from '../../client/x509-source.ts'
+import type { MeshState } from '../../decisions/mesh.ts'
 import { compile } from '../../policies/compile.ts'
 import { readPolicies } from '../../policies/language/read.ts'
-import type { MeshState } from '../../proxy/mesh.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
 import { bundleOf, bundleSourceOf, type X509Bundle } from '../../spiffe/bundle.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'

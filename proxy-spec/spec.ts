@@ -4,7 +4,7 @@ import { backend, meshDocument } from '../policies/language/mesh.ts'
 import { address, addressText, duration, loadConfig } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseSpiffeId } from '../spiffe/id.ts'
-import { authorizers } from './authorizer-spec.ts'
+import { authorizers } from './authorizers.ts'
 import { loopback } from './loopback.ts'
 
 const spiffeId = z.string().transform((text, context) => {

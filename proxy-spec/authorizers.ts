@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { name } from '../policies/language/words.ts'
 import { duration } from '../runtime/config.ts'
-import { mayPass, peerIdHeader } from './headers.ts'
+import { mayPass, peerIdHeader } from './header-names.ts'
 import { loopback } from './loopback.ts'
 
 const isPassable = (text: string) => text.includes('*') || mayPass(text)

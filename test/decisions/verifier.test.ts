@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { createVerifier } from '../../proxy/verifier.ts'
+import { createVerifier } from '../../decisions/verifier.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { bundleSourceOf } from '../../spiffe/bundle.ts'
 import { makeTestAuthority } from '../support/mesh.ts'

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { loadProxySpec } from '../../proxy/spec.ts'
+import { loadProxySpec } from '../../proxy-spec/spec.ts'
 import { hasCode } from '../../spiffe/errors.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'castellan-spec-'))

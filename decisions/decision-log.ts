@@ -2,10 +2,10 @@
 // business: no query, no field of a header, no token and nothing that a token says.
 import type { Request } from '../policies/attributes/request.ts'
 import { shortened } from '../policies/explain/values.ts'
+import type { ProxySpec } from '../proxy-spec/spec.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import { type Determinant, type Outcome, undetermined } from './flows.ts'
-import type { ProxySpec } from './spec.ts'
 
 export interface Logged {
   readonly outcome: Outcome

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { createDecisionLog, type Logged } from '../../proxy/decision-log.ts'
-import { proxySpec } from '../../proxy/spec.ts'
+import { createDecisionLog, type Logged } from '../../decisions/decision-log.ts'
+import { proxySpec } from '../../proxy-spec/spec.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { memoryLog } from '../support/ca.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
