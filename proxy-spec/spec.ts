@@ -1,66 +1,13 @@
-// The proxy spec: whom the sidecar is, where it listens and whom it expects to meet.
+// The proxy spec: whom a proxy speaks as, where it listens and whom it expects to meet. One for every proxy: the
+// embedded one, and those that the agent drives.
 import { z } from 'zod'
-import { backend, meshDocument } from '../policies/language/mesh.ts'
-import { address, addressText, duration, loadConfig } from '../runtime/config.ts'
-import { explain } from '../spiffe/errors.ts'
-import { parseSpiffeId } from '../spiffe/id.ts'
+import { meshDocument } from '../policies/language/mesh.ts'
+import { addressText, loadConfig } from '../runtime/config.ts'
 import { authorizers } from './authorizers.ts'
-import { loopback } from './loopback.ts'
-
-const spiffeId = z.string().transform((text, context) => {
-  try {
-    return parseSpiffeId(text)
-  } catch (error) {
-    context.addIssue({ code: 'custom', message: explain(error) })
-    return z.NEVER
-  }
-})
-
-// http: HTTP/1.1 and HTTP/2, each request decided; tcp: bytes, decided once per connection
-const protocol = z.enum(['http', 'tcp'])
-
-const listenerName = z
-  .string()
-  .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'a name has a-z, 0-9 and hyphens, at most 63')
-
-const inbound = z.strictObject({
-  // in logs; inbound-0, inbound-1, … when left out
-  name: listenerName.optional(),
-  // where peers connect, with mutual TLS
-  listen: address,
-  protocol,
-  // the workload; its port is the destination port that policies see
-  forwardTo: address,
-  // how the workload reads paths: policies take its readings into account
-  backend: backend.optional(),
-  // a connection is ended after this; half the life of the own SVID when left out, never more
-  maxConnectionAge: duration.optional(),
-})
-
-const outbound = z
-  .strictObject({
-    // in logs; outbound-0, outbound-1, … when left out
-    name: listenerName.optional(),
-    // where local programs connect, without TLS; whoever reaches it speaks as this identity
-    listen: address,
-    // has to be said to listen elsewhere than on loopback
-    allowNonLoopback: z.boolean().default(false),
-    protocol,
-    // the peer's address, or …
-    destination: address.optional(),
-    // … its name among the endpoints that the agent knows; exactly one of the two
-    service: z.string().min(1).optional(),
-    // the SPIFFE IDs that the peer may show; a request is sent to no one else
-    expect: z.array(spiffeId).min(1, 'name at least one SPIFFE ID').max(64),
-  })
-  .refine((it) => (it.destination === undefined) !== (it.service === undefined), {
-    path: ['destination'],
-    message: 'give either destination or service',
-  })
-  .refine((it) => it.allowNonLoopback || loopback.test(it.listen.host), {
-    path: ['listen'],
-    message: 'not a loopback address; set allowNonLoopback: true if that is meant',
-  })
+import { peerIdHeader } from './header-names.ts'
+import { inbound } from './inbound.ts'
+import { outbound } from './outbound.ts'
+import { spiffeId } from './words.ts'
 
 export const proxySpec = z
   .strictObject({
@@ -68,6 +15,12 @@ export const proxySpec = z
     workloadApi: z.string().optional(),
     // which of the workload's SVIDs to use; the first when left out
     identity: spiffeId.optional(),
+    // the header field by which workloads are told who asks, and callers who answered
+    identityHeader: z
+      .string()
+      .regex(/^x-[a-z0-9]+(?:-[a-z0-9]+)*$/, 'x- and lower-case words with hyphens')
+      .refine((text) => !/^x-(?:envoy|forwarded)-/.test(text), 'is a name of proxies')
+      .default(peerIdHeader),
     // where keys of token issuers may be fetched from (jwksUri of RequestAuthentication)
     jwks: z
       .strictObject({
@@ -117,9 +70,6 @@ function duplicates(texts: readonly string[]): string[] {
 }
 
 export type ProxySpec = Readonly<z.infer<typeof proxySpec>>
-export type InboundSpec = Readonly<ProxySpec['inbound'][number]>
-export type OutboundSpec = Readonly<ProxySpec['outbound'][number]>
-
 /** Reads `file`. Throws ERR_CONFIG with every problem and its line. */
 export function loadProxySpec(file: string): ProxySpec {
   return loadConfig(file, proxySpec)

@@ -2,7 +2,7 @@
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { peerIdHeader } from '../proxy-spec/header-names.ts'
-import type { InboundSpec } from '../proxy-spec/spec.ts'
+import type { InboundSpec } from '../proxy-spec/inbound.ts'
 import { addressText } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import type { Connection, Retirement } from './connections.ts'

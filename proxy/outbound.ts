@@ -1,6 +1,6 @@
 // One outbound listener: plain from local programs, mutual TLS to peers that have to be the expected.
 import type { Socket } from 'node:net'
-import type { OutboundSpec } from '../proxy-spec/spec.ts'
+import type { OutboundSpec } from '../proxy-spec/outbound.ts'
 import type { Address } from '../runtime/config.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { matchOneOf } from '../spiffe/match.ts'
@@ -22,8 +22,7 @@ function addressOf(
   { mesh }: Core,
   { destination, service = '' }: OutboundSpec,
 ): Address | undefined {
-  if (destination !== undefined) return destination
-  const [first] = mesh.current().endpoints.get(service) ?? []
+  const [first] = destination ?? mesh.current().endpoints.get(service) ?? []
   return first
 }
 

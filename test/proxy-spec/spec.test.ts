@@ -25,7 +25,7 @@ const asking = (http: string, more = 'timeout: 1s') =>
   `${outbound('service: a')}authorizers: { ask: { http: { ${http} }, ${more} } }\n`
 const local = 'url: http://127.0.0.1:9000'
 
-const refused: Readonly<Record<string, readonly [text: string, place: string, problem: string]>> = {
+const refused: Record<string, readonly [text: string, place: string, problem: string]> = {
   'an unknown key': ['inbound: []\nunknown: 1\n', ':2 unknown', 'unknown key'],
   'no listener': ['identity: spiffe://td/a\n', ':1', 'no listener'],
   'an identity that is none': ['identity: td/a\n', ':1 identity', 'does not start with spiffe://'],
@@ -142,7 +142,61 @@ const refused: Readonly<Record<string, readonly [text: string, place: string, pr
   ],
 }
 
+const inbound = (more: string) =>
+  `inbound:\n  - { listen: 127.0.0.1:8443, protocol: tcp, forwardTo: 127.0.0.1:1, ${more} }\n`
+const senseless = 'has no meaning with protocol: tcp'
+
+Object.assign(refused, {
+  'a health path of bytes': [inbound('healthPath: /a'), ':2 inbound[0].healthPath', senseless],
+  'streams of bytes': [inbound('limits: { streams: 1 }'), ':2 inbound[0].limits', senseless],
+  'a health path that could be read in two ways': [
+    inbound('healthPath: /a/../b').replace('tcp', 'http'),
+    ':2 inbound[0].healthPath',
+    'a plain path',
+  ],
+  'an endpoint that nobody can connect to': [
+    inbound('service: a').replace('127.0.0.1:8443', '0.0.0.0:8443'),
+    ':2 inbound[0].advertise',
+    'say where others reach it',
+  ],
+  'a service in the clear': [
+    inbound('service: a, mtls: off'),
+    ':2 inbound[0].service',
+    'mtls is off',
+  ],
+  'an address of no service': [
+    inbound('advertise: 127.0.0.1:1'),
+    ':2 inbound[0].advertise',
+    'of no use without service',
+  ],
+  'a time limit of bytes': [
+    outbound('service: a\n    timeout: 1s').replace('http', 'tcp'),
+    'outbound[0].timeout',
+    senseless,
+  ],
+  'an attempt longer than all of them': [
+    outbound('service: a\n    timeout: 1s\n    retries: { perTry: 2s }'),
+    'outbound[0].retries',
+    'perTry is longer than timeout',
+  ],
+  'an identity header that others set': [
+    `identityHeader: x-forwarded-for\n${outbound('service: a')}`,
+    ':1 identityHeader',
+    'is a name of proxies',
+  ],
+})
+
 describe('proxy spec', () => {
+  it('takes several addresses of a peer', () => {
+    const {
+      outbound: [first],
+    } = load(outbound('destination: [127.0.0.1:1, "[::1]:2"]'))
+    expect(first?.destination).toEqual([
+      { host: '127.0.0.1', port: 1 },
+      { host: '::1', port: 2 },
+    ])
+  })
+
   it('is read with its defaults', () => {
     const spec = load(`workloadApi: unix:///run/agent.sock
 identity: spiffe://td/ns/x/sa/y
@@ -156,6 +210,7 @@ ${outbound('service: payments')}`)
     expect(spec).toEqual({
       workloadApi: 'unix:///run/agent.sock',
       identity: 'spiffe://td/ns/x/sa/y',
+      identityHeader: 'x-spiffe-peer-id',
       jwks: { privateAddresses: false },
       authorizers: {},
       trustedProxies: [],
@@ -166,8 +221,10 @@ ${outbound('service: payments')}`)
           name: 'web',
           listen: { host: '127.0.0.1', port: 8443 },
           protocol: 'http',
+          mtls: 'strict',
           forwardTo: { host: '::1', port: 8080 },
           maxConnectionAge: 1_800_000,
+          limits: {},
         },
       ],
       outbound: [
@@ -177,6 +234,10 @@ ${outbound('service: payments')}`)
           protocol: 'http',
           service: 'payments',
           expect: ['spiffe://td/ns/payments/sa/payments'],
+          connectTimeout: 5000,
+          retries: { attempts: 1, on: ['connect-failure', 'refused-stream'], backoff: 25 },
+          loadBalancing: 'least-request',
+          limits: {},
         },
       ],
     })
