@@ -17,15 +17,54 @@ export interface Protocol<Request, Response> {
   tell(offer: Offer): Response | undefined
 }
 
+/** What is news to a client, in order, and when to look again without a change. */
+export interface Answers<Response> {
+  readonly responses: readonly Response[]
+  /** milliseconds since the epoch */
+  readonly until?: number | undefined
+}
+
 export interface Conversation<Request, Response> {
+  /** Takes a request in. Throws what is wrong with it. */
+  readonly hear: (request: Request) => void
+  /** What it says counts as told. */
+  readonly answer: (entries: readonly AgentEntry[]) => Answers<Response>
+  readonly follow: Entitled['follow']
+  readonly audience: Pick<Audience, 'follow'>
+  readonly clock: Clock
+  /** What else changes the answers. */
+  readonly onChange?: (listener: () => void) => Disposable
+}
+
+export interface OneType<Request, Response> {
   readonly protocol: Protocol<Request, Response>
   readonly offer: (wanted: Wanted, entries: readonly AgentEntry[]) => Offer
   /** looks at a request before it counts */
   readonly inspect: (request: Request) => void
   readonly refused: (reason: Status) => void
-  readonly follow: Entitled['follow']
-  readonly audience: Pick<Audience, 'follow'>
-  readonly clock: Clock
+}
+
+/** A conversation about resources of one type. */
+export function ofOneType<Request, Response>({
+  protocol,
+  offer,
+  inspect,
+  refused,
+}: OneType<Request, Response>): Pick<Conversation<Request, Response>, 'hear' | 'answer'> {
+  return {
+    hear(request) {
+      inspect(request)
+      const reason = protocol.hear(request)
+      if (reason !== undefined) refused(reason)
+    },
+    answer(entries) {
+      const wanted = protocol.wanted()
+      if (wanted === undefined) return { responses: [] }
+      const now = offer(wanted, entries)
+      const response = protocol.tell(now)
+      return { responses: response === undefined ? [] : [response], until: now.until }
+    },
+  }
 }
 
 /**
@@ -48,7 +87,7 @@ export async function watchEntries(
 export async function* converse<Request, Response>(
   requests: AsyncIterable<Request>,
   call: Call,
-  { protocol, offer, inspect, refused, follow, audience, clock }: Conversation<Request, Response>,
+  { hear, answer, follow, audience, clock, onChange }: Conversation<Request, Response>,
 ): AsyncGenerator<Response> {
   const stop = new AbortController()
   const signal = AbortSignal.any([call.signal, stop.signal])
@@ -63,9 +102,7 @@ export async function* converse<Request, Response>(
   }
   const listen = async () => {
     for await (const request of requests) {
-      inspect(request)
-      const reason = protocol.hear(request)
-      if (reason !== undefined) refused(reason)
+      hear(request)
       ring()
     }
   }
@@ -75,17 +112,16 @@ export async function* converse<Request, Response>(
     entries = mine
     ring()
   }).catch(fail)
+  using _more = onChange?.(ring)
   let alarm: Disposable | undefined
   try {
     for await (const _ of wake) {
       if (failure !== undefined) throw failure.error
-      const wanted = protocol.wanted()
-      if (entries === undefined || wanted === undefined) continue
+      if (entries === undefined) continue
       alarm?.[Symbol.dispose]()
-      const now = offer(wanted, entries)
-      alarm = now.until === undefined ? undefined : ringAt(clock, now.until, ring)
-      const response = protocol.tell(now)
-      if (response !== undefined) yield response
+      const { responses, until } = answer(entries)
+      alarm = until === undefined ? undefined : ringAt(clock, until, ring)
+      yield* responses
     }
     call.signal.throwIfAborted()
   } finally {

@@ -12,8 +12,8 @@ import type { Audience } from '../audience.ts'
 import type { AgentConfig } from '../config.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { SvidCache } from '../svid-cache.ts'
-import { type Call, createEntitled } from '../workload-api/entitled.ts'
-import { type Conversation, converse, watchEntries } from './converse.ts'
+import { type Call, createEntitled, type Entitled } from '../workload-api/entitled.ts'
+import { converse, type OneType, ofOneType, watchEntries } from './converse.ts'
 import { delta } from './delta.ts'
 import { type Offer, versionOf, type Wanted } from './resource.ts'
 import { type Asker, createSecrets, type OfferSecrets } from './secrets.ts'
@@ -99,11 +99,7 @@ function isReady({ everything }: Wanted, { resources, pending }: Offer, { entrie
 async function offerOnce(
   wanted: Wanted,
   call: Call,
-  {
-    offer,
-    follow,
-    shape,
-  }: Pick<Conversation<never, never>, 'follow'> & { offer: OfferSecrets; shape: Shape },
+  { offer, follow, shape }: Pick<Entitled, 'follow'> & { offer: OfferSecrets; shape: Shape },
 ): Promise<Offer> {
   const stop = new AbortController()
   const signal = AbortSignal.any([call.signal, stop.signal])
@@ -135,11 +131,11 @@ export function secretService(options: SdsOptions): Service<Caller> {
   const offer = createSecrets({ ...{ knowledge, cache, clock, log }, config: sds })
 
   /** What both variants have in common, for one stream. */
-  function stream(call: Call): Omit<Conversation<Request, never>, 'protocol'> {
+  function stream(call: Call): Omit<OneType<Request, never>, 'protocol'> {
     let node: Node | undefined
     const told = createTold(log, call, () => node)
     return {
-      ...{ follow, audience, clock, refused: told.refused },
+      refused: told.refused,
       inspect(request) {
         demandType(request)
         // the first request alone is sure to have it
@@ -155,9 +151,15 @@ export function secretService(options: SdsOptions): Service<Caller> {
 
   return service<typeof SecretDiscoveryService, Caller>(SecretDiscoveryService, {
     streamSecrets: (requests, call) =>
-      converse(requests, call, { ...stream(call), protocol: stateOfTheWorld(typeUrl) }),
+      converse(requests, call, {
+        ...ofOneType({ ...stream(call), protocol: stateOfTheWorld(typeUrl) }),
+        ...{ follow, audience, clock },
+      }),
     deltaSecrets: (requests, call) =>
-      converse(requests, call, { ...stream(call), protocol: delta(typeUrl) }),
+      converse(requests, call, {
+        ...ofOneType({ ...stream(call), protocol: delta(typeUrl) }),
+        ...{ follow, audience, clock },
+      }),
     async fetchSecrets(request, call) {
       demandType(request)
       const protocol = stateOfTheWorld(typeUrl)

@@ -1,0 +1,52 @@
+// Who decides at a listener: Envoy alone where that is sound (design.md §8), else the agent, else nobody gets in.
+import { destinationOf } from '../../../policies/attributes/request.ts'
+import type { PolicySet } from '../../../policies/compile.ts'
+import type { Labels } from '../../../policies/language/policy.ts'
+import { type Lowered, lower } from '../../../policies/lower/lower.ts'
+import type { InboundSpec } from '../../../proxy-spec/inbound.ts'
+import type { SpiffeId } from '../../../spiffe/id.ts'
+
+export interface Enforcement {
+  /** native: Envoy's RBAC alone; asked: the agent, behind what Envoy can refuse by itself; closed: nobody gets in */
+  readonly by: 'native' | 'asked' | 'closed'
+  readonly lowered: Lowered
+  /** why Envoy does not decide alone */
+  readonly reasons: readonly string[]
+}
+
+export interface Decider {
+  readonly policies: PolicySet
+  readonly identity: SpiffeId
+  readonly labels: Labels
+  /** whether certificates of other trust domains are believed */
+  readonly isFederated: boolean
+  /** whether the agent answers decisions */
+  readonly canAsk: boolean
+}
+
+function reasonsOf({ refused, demands }: Lowered, { isFederated }: Decider): string[] {
+  const federated = isFederated
+    ? ['certificates of other trust domains are believed: only the agent looks at them closely']
+    : []
+  const slashes = demands.includes('plain-slashes')
+    ? ['a policy names a path with empty segments, which Envoy merges']
+    : []
+  const unlowered = refused
+    .filter(({ isHarmless }) => !isHarmless)
+    .map(({ policy, rule, place, why }) =>
+      [policy, rule === undefined ? '' : ` rule ${rule}`, ` ${place}: ${why}`].join(''),
+    )
+  return [...federated, ...slashes, ...unlowered]
+}
+
+export function enforcementOf(spec: InboundSpec, decider: Decider): Enforcement {
+  const { policies, identity, labels, canAsk } = decider
+  const { protocol, backend, forwardTo } = spec
+  const destination = destinationOf(identity, { port: forwardTo.port, labels })
+  const lowered = lower(policies.behind(backend), destination, protocol === 'tcp' ? 'tcp' : 'http')
+  const reasons = reasonsOf(lowered, decider)
+  // rules of connections would have to stand in the listener, whose live connections keep the old ones
+  if (protocol === 'tcp') reasons.push('connections are decided by the agent')
+  if (reasons.length === 0) return { by: 'native', lowered, reasons }
+  return { by: canAsk ? 'asked' : 'closed', lowered, reasons }
+}

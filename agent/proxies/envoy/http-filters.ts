@@ -1,0 +1,174 @@
+// The HTTP filters of an inbound listener. In the listener they refuse everything; what they let pass stands in the
+// routes, where a change reaches connections that are open (proxies.md §2.5).
+import { create } from '@bufbuild/protobuf'
+import { type Any, anyPack } from '@bufbuild/protobuf/wkt'
+import type { Tree } from '../../../policies/lower/tree.ts'
+import { ApiVersion } from '../../../proto/gen/envoy/config/core/v3/config_source_pb.js'
+import type { GrpcServiceSchema } from '../../../proto/gen/envoy/config/core/v3/grpc_service_pb.js'
+import {
+  ExtAuthzPerRouteSchema,
+  ExtAuthzSchema,
+} from '../../../proto/gen/envoy/extensions/filters/http/ext_authz/v3/ext_authz_pb.js'
+import {
+  RBACPerRouteSchema,
+  RBACSchema,
+} from '../../../proto/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
+import { RouterSchema } from '../../../proto/gen/envoy/extensions/filters/http/router/v3/router_pb.js'
+import type { HttpFilterSchema } from '../../../proto/gen/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager_pb.js'
+import { StatusCode } from '../../../proto/gen/envoy/type/v3/http_status_pb.js'
+import { MatcherSchema } from '../../../proto/gen/xds/type/matcher/v3/matcher_pb.js'
+import type { SpiffeId } from '../../../spiffe/id.ts'
+import { decisionsCluster } from './clusters.ts'
+import type { Enforcement } from './enforcement.ts'
+import { durationOf, type Init, typed } from './extension.ts'
+import { matcherOf } from './matcher.ts'
+
+type HttpFilter = Init<typeof HttpFilterSchema>
+
+const authzName = 'envoy.filters.http.ext_authz'
+const rbacNames = [
+  'castellan_revoked',
+  'castellan_guard',
+  'castellan_deny',
+  'castellan_allow',
+] as const
+type RbacName = (typeof rbacNames)[number]
+
+const nobody: Tree = { kind: 'end', action: 'DENY', name: 'none' }
+const everybody: Tree = { kind: 'end', action: 'ALLOW', name: 'none' }
+
+/** milliseconds; the last attempt of those below included */
+const patience = 1000
+
+/**
+ * What hides that one agent hands over to the next: nothing is sent twice that was answered.
+ * The limits of the cluster have to allow it.
+ */
+export const agentService: Init<typeof GrpcServiceSchema> = {
+  targetSpecifier: {
+    case: 'envoyGrpc',
+    value: {
+      clusterName: decisionsCluster,
+      retryPolicy: {
+        numRetries: 8,
+        retryOn: 'connect-failure,refused-stream,reset,unavailable,cancelled,gateway-error',
+        retryBackOff: { baseInterval: durationOf(25), maxInterval: durationOf(250) },
+      },
+    },
+  },
+  timeout: durationOf(patience),
+}
+
+const secret = (exact: string) => ({ matchPattern: { case: 'exact', value: exact } }) as const
+
+function authz(): HttpFilter {
+  return typed(authzName, ExtAuthzSchema, {
+    services: { case: 'grpcService', value: agentService },
+    transportApiVersion: ApiVersion.V3,
+    failureModeAllow: false,
+    statusOnError: { code: StatusCode.ServiceUnavailable },
+    includePeerCertificate: true,
+    includeTlsSession: true,
+    validateMutations: true,
+    statPrefix: 'castellan',
+    encodeRawHeaders: false,
+    // the path that was decided about is the one that is forwarded
+    decoderHeaderMutationRules: { disallowSystem: true, disallowIsError: true },
+    disallowedHeaders: { patterns: [secret('cookie')] },
+  })
+}
+
+const rbac = (tree: Tree, name: string) =>
+  create(RBACSchema, { matcher: create(MatcherSchema, matcherOf(tree)), rulesStatPrefix: name })
+
+/** In the order in which they are asked. */
+export function httpFilters(canAsk: boolean): HttpFilter[] {
+  return [
+    ...rbacNames.map((name) => typed(name, RBACSchema, rbac(nobody, name))),
+    ...(canAsk ? [authz()] : []),
+    typed('envoy.filters.http.router', RouterSchema, {}),
+  ]
+}
+
+/** Identities of the deny-list: Envoy does not ask about a connection twice. */
+function revokedTree(ids: readonly SpiffeId[]): Tree {
+  if (ids.length === 0) return everybody
+  const denied: Tree = { kind: 'end', action: 'DENY', name: 'deny-list' }
+  return {
+    kind: 'map',
+    input: { kind: 'peer' },
+    how: 'exact',
+    branches: new Map(ids.map((id) => [id, denied])),
+    otherwise: everybody,
+  }
+}
+
+function treesOf(
+  { by, lowered }: Enforcement,
+  revoked: readonly SpiffeId[],
+): Record<RbacName, Tree> {
+  const { guard, deny, allow } = lowered
+  return {
+    castellan_revoked: revokedTree(revoked),
+    castellan_guard: guard,
+    castellan_deny: deny,
+    castellan_allow: by === 'native' ? allow : by === 'asked' ? everybody : nobody,
+  }
+}
+
+/** What the agent is told beside the request: the workload, as this listener leads to it. */
+export interface Told {
+  readonly port: number
+  readonly backend: string | undefined
+  readonly identityHeader: string
+}
+
+function checkSettings({ port, backend, identityHeader }: Told): Any {
+  return anyPack(
+    ExtAuthzPerRouteSchema,
+    create(ExtAuthzPerRouteSchema, {
+      override: {
+        case: 'checkSettings',
+        value: {
+          contextExtensions: {
+            'castellan.port': String(port),
+            'castellan.identity-header': identityHeader,
+            ...(backend === undefined ? {} : { 'castellan.backend': backend }),
+          },
+        },
+      },
+    }),
+  )
+}
+
+const unasked = anyPack(
+  ExtAuthzPerRouteSchema,
+  create(ExtAuthzPerRouteSchema, { override: { case: 'disabled', value: true } }),
+)
+
+const perRoute = (tree: Tree, name: string): Any =>
+  anyPack(RBACPerRouteSchema, create(RBACPerRouteSchema, { rbac: rbac(tree, name) }))
+
+export interface Judged {
+  readonly enforcement: Enforcement
+  readonly revoked: readonly SpiffeId[]
+  readonly canAsk: boolean
+  readonly told: Told
+}
+
+/** What the filters do for the requests of a virtual host. */
+export function judged({ enforcement, revoked, canAsk, told }: Judged): Record<string, Any> {
+  const trees = treesOf(enforcement, revoked)
+  const filters = rbacNames.map((name) => [name, perRoute(trees[name], name)] as const)
+  const asking = enforcement.by === 'asked' ? checkSettings(told) : unasked
+  return { ...Object.fromEntries(filters), ...(canAsk ? { [authzName]: asking } : {}) }
+}
+
+/** The same for what passes without a decision, but not for those on the deny-list. */
+export function unjudged({ canAsk }: Pick<Judged, 'canAsk'>): Record<string, Any> {
+  const policies = rbacNames.filter((name) => name !== 'castellan_revoked')
+  return {
+    ...Object.fromEntries(policies.map((name) => [name, perRoute(everybody, name)])),
+    ...(canAsk ? { [authzName]: unasked } : {}),
+  }
+}

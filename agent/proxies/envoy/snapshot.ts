@@ -1,0 +1,180 @@
+// All that one Envoy is to be: a pure function of the spec, the mesh, and what is known of both.
+import { hash } from 'node:crypto'
+import { type DescMessage, type MessageShape, toBinary } from '@bufbuild/protobuf'
+import { anyPack } from '@bufbuild/protobuf/wkt'
+import type { PolicySet } from '../../../policies/compile.ts'
+import type { Labels } from '../../../policies/language/policy.ts'
+import { ClusterSchema } from '../../../proto/gen/envoy/config/cluster/v3/cluster_pb.js'
+import { ClusterLoadAssignmentSchema } from '../../../proto/gen/envoy/config/endpoint/v3/endpoint_pb.js'
+import { ListenerSchema } from '../../../proto/gen/envoy/config/listener/v3/listener_pb.js'
+import { RouteConfigurationSchema } from '../../../proto/gen/envoy/config/route/v3/route_pb.js'
+import type { InboundSpec } from '../../../proxy-spec/inbound.ts'
+import type { OutboundSpec } from '../../../proxy-spec/outbound.ts'
+import type { ProxySpec } from '../../../proxy-spec/spec.ts'
+import type { Address } from '../../../runtime/config.ts'
+import { type SpiffeId, trustDomainOf } from '../../../spiffe/id.ts'
+import type { Resource } from '../../xds/resource.ts'
+import {
+  assignment,
+  decisionCluster,
+  isDiscovered,
+  isOf,
+  peerCluster,
+  peersCluster,
+  workloadClusters,
+} from './clusters.ts'
+import { type Enforcement, enforcementOf } from './enforcement.ts'
+import { inboundListener, outboundListener } from './listeners.ts'
+import { listening } from './problems.ts'
+import { inboundRoutes, outboundRoutes } from './routes.ts'
+
+/** Names of secrets that mean a choice of trust domains. */
+export interface TrustNames {
+  readonly own: string
+  readonly all: string
+}
+
+export interface Situation {
+  readonly spec: ProxySpec
+  readonly identity: SpiffeId
+  readonly labels: Labels
+  readonly policies: PolicySet
+  readonly trust: TrustNames
+  /** whether certificates of other trust domains are believed */
+  readonly isFederated: boolean
+  /** identities on the deny-list */
+  readonly revoked: readonly SpiffeId[]
+  /** of services, by name */
+  readonly endpoints: ReadonlyMap<string, readonly Address[]>
+  /** path of the socket that answers decisions */
+  readonly decisions: string | undefined
+  /** milliseconds of the own SVID, from notBefore to notAfter */
+  readonly life: number
+}
+
+export type Resources = ReadonlyMap<string, Resource>
+
+export interface Snapshot {
+  readonly clusters: Resources
+  readonly endpoints: Resources
+  readonly listeners: Resources
+  readonly routes: Resources
+  /** by the names of inbound listeners */
+  readonly enforcement: ReadonlyMap<string, Enforcement>
+  /** milliseconds since the epoch: a policy expires then */
+  readonly changesAt: number | undefined
+}
+
+const typeOf = {
+  clusters: ClusterSchema,
+  endpoints: ClusterLoadAssignmentSchema,
+  listeners: ListenerSchema,
+  routes: RouteConfigurationSchema,
+} as const
+type Kind = keyof typeof typeOf
+
+function resourceOf<T extends DescMessage>(
+  schema: T,
+  name: string,
+  message: MessageShape<T>,
+): Resource {
+  const version = hash('sha256', toBinary(schema, message), 'base64url').slice(0, 16)
+  const any = anyPack(schema, message)
+  return { name, version, pack: () => any }
+}
+
+/** Gathers resources under their names. */
+function gathering() {
+  const all: Record<Kind, Map<string, Resource>> = {
+    clusters: new Map(),
+    endpoints: new Map(),
+    listeners: new Map(),
+    routes: new Map(),
+  }
+  return {
+    all,
+    put<K extends Kind>(kind: K, name: string, message: MessageShape<(typeof typeOf)[K]>): void {
+      all[kind].set(name, resourceOf<DescMessage>(typeOf[kind], name, message))
+    },
+  }
+}
+type Gathering = ReturnType<typeof gathering>
+
+/** A connection is not older than half of the certificate's life: Envoy never looks at it again. */
+function ageOf({ maxConnectionAge }: Partial<InboundSpec>, { life }: Situation): number {
+  return Math.max(1000, Math.min(maxConnectionAge ?? Infinity, Math.floor(life / 2)))
+}
+
+function addInbound(
+  into: Gathering,
+  spec: InboundSpec,
+  name: string,
+  situation: Situation,
+): Enforcement {
+  const { identity, policies, labels, isFederated, decisions, trust, revoked } = situation
+  const resource = `inbound/${name}`
+  const canAsk = decisions !== undefined
+  const enforcement = enforcementOf(spec, { policies, identity, labels, isFederated, canAsk })
+  for (const cluster of workloadClusters(spec, name)) into.put('clusters', cluster.name, cluster)
+  const listener = inboundListener(
+    { ...spec, listen: listening(spec.listen) },
+    {
+      ...{ resource, name, canAsk },
+      secrets: { svid: identity, trust: isFederated ? trust.all : trust.own },
+      maxConnectionAge: ageOf(spec, situation),
+    },
+  )
+  into.put('listeners', resource, listener)
+  if (spec.protocol !== 'tcp') {
+    const { identityHeader } = situation.spec
+    const told = { port: spec.forwardTo.port, backend: spec.backend, identityHeader }
+    const judge = { enforcement, revoked, canAsk, told }
+    into.put('routes', resource, inboundRoutes(spec, { resource, name, judge }))
+  }
+  return enforcement
+}
+
+function addOutbound(
+  into: Gathering,
+  spec: OutboundSpec,
+  name: string,
+  situation: Situation,
+): void {
+  const { identity, trust, endpoints: known } = situation
+  const resource = `outbound/${name}`
+  const endpoints = known.get(spec.service ?? '') ?? []
+  const isOwn = isOf(spec, trustDomainOf(identity))
+  const cluster = peersCluster(spec, {
+    ...{ name, endpoints },
+    secrets: { svid: identity, trust: isOwn ? trust.own : trust.all },
+    maxConnectionAge: ageOf({}, situation),
+  })
+  into.put('clusters', cluster.name, cluster)
+  if (isDiscovered(spec, endpoints)) {
+    into.put('endpoints', peerCluster(name), assignment(peerCluster(name), endpoints))
+  }
+  const listen = listening(spec.listen)
+  into.put('listeners', resource, outboundListener({ ...spec, listen }, { resource, name }))
+  if (spec.protocol !== 'tcp') {
+    const { identityHeader } = situation.spec
+    into.put('routes', resource, outboundRoutes(spec, { resource, name, identityHeader }))
+  }
+}
+
+export function snapshotOf(situation: Situation): Snapshot {
+  const { spec, policies, decisions } = situation
+  const into = gathering()
+  const enforcement = new Map<string, Enforcement>()
+  if (decisions !== undefined) {
+    const cluster = decisionCluster(decisions)
+    into.put('clusters', cluster.name, cluster)
+  }
+  for (const [i, it] of spec.inbound.entries()) {
+    const name = it.name ?? `inbound-${i}`
+    enforcement.set(name, addInbound(into, it, name, situation))
+  }
+  for (const [i, it] of spec.outbound.entries()) {
+    addOutbound(into, it, it.name ?? `outbound-${i}`, situation)
+  }
+  return { ...into.all, enforcement, changesAt: policies.changesAt }
+}
