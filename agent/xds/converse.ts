@@ -15,6 +15,10 @@ export interface Protocol<Request, Response> {
   wanted(): Wanted | undefined
   /** What is news to the client, if anything; it counts as told. */
   tell(offer: Offer): Response | undefined
+  /** That resource is told again, though it is what it was. */
+  forget(name: string): void
+  /** Whether what was told last was answered, one way or the other. */
+  isSettled(): boolean
 }
 
 /** What is news to a client, in order, and when to look again without a change. */

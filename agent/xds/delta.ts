@@ -24,6 +24,9 @@ export function delta(typeUrl: string): Delta {
   const known = new Map<string, string>()
   /** names of which the client knows that they are not to be had */
   const toldAbsent = new Set<string>()
+  let nonce = ''
+  let isSettled = true
+  let hasAnswered = false
 
   function subscribe(name: string): void {
     if (name === '*') everything = true
@@ -67,6 +70,7 @@ export function delta(typeUrl: string): Delta {
       for (const name of request.resourceNamesUnsubscribe) unsubscribe(name)
       for (const name of request.resourceNamesSubscribe) subscribe(name)
       isFirst = false
+      if (request.responseNonce === nonce) isSettled = true
       return request.errorDetail
     },
     wanted: () => (isFirst ? undefined : { names, everything }),
@@ -78,13 +82,17 @@ export function delta(typeUrl: string): Delta {
       for (const name of removedResources) known.delete(name)
       toldAbsent.clear()
       for (const name of offer.absent.keys()) toldAbsent.add(name)
-      if (changed.length + removedResources.length === 0) return undefined
+      const isFirstWord = !hasAnswered && everything && offer.isWhole === true
+      if (changed.length + removedResources.length === 0 && !isFirstWord) return undefined
       for (const { name, version } of changed) known.set(name, version)
-      const resources = changed.map(({ name, version, pack }) => {
-        return { name, version, resource: pack() }
-      })
+      const resources = changed.map(({ pack, ...it }) => ({ ...it, resource: pack() }))
       const systemVersionInfo = versionOf(offer)
-      return { systemVersionInfo, resources, removedResources, typeUrl, nonce: randomUUID() }
+      nonce = randomUUID()
+      hasAnswered = true
+      isSettled = false
+      return { systemVersionInfo, resources, removedResources, typeUrl, nonce }
     },
+    forget: (name) => void known.delete(name),
+    isSettled: () => isSettled,
   }
 }

@@ -23,6 +23,8 @@ export interface Offer {
   readonly pending: ReadonlySet<string>
   /** not for this client, and why */
   readonly absent: ReadonlyMap<string, string>
+  /** everything there is: who asks for everything is told so, also when that is nothing */
+  readonly isWhole?: boolean
   /** milliseconds since the epoch at which to look again without a change */
   readonly until?: number
 }

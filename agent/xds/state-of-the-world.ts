@@ -18,6 +18,7 @@ export function stateOfTheWorld(typeUrl: string): StateOfTheWorld {
   /** names and versions that the client has from here, or has refused */
   const sent = new Map<string, string>()
   let nonce = ''
+  let isSettled = true
   /** whether all requests so far were without names */
   let isNameless = true
 
@@ -40,7 +41,8 @@ export function stateOfTheWorld(typeUrl: string): StateOfTheWorld {
       sent.delete(name)
   }
 
-  function isNews({ resources }: Offer): boolean {
+  function isNews({ resources, isWhole }: Offer): boolean {
+    if (nonce === '' && wanted?.everything === true && isWhole === true) return true
     const isGone = (name: string) => !resources.has(name)
     // what has gone from a list of names is no news: absence does not delete here
     if (wanted?.everything === true && [...sent.keys()].some(isGone)) return true
@@ -52,6 +54,7 @@ export function stateOfTheWorld(typeUrl: string): StateOfTheWorld {
       const { responseNonce, errorDetail } = request
       // said before the last response was read: what it says is said again with the answer to that
       if (nonce !== '' && responseNonce !== '' && responseNonce !== nonce) return undefined
+      isSettled = true
       want(wantedBy(request))
       return errorDetail
     },
@@ -61,8 +64,11 @@ export function stateOfTheWorld(typeUrl: string): StateOfTheWorld {
       sent.clear()
       for (const { name, version } of offer.resources.values()) sent.set(name, version)
       nonce = randomUUID()
+      isSettled = false
       const resources = [...offer.resources.values()].map(({ pack }) => pack())
       return { versionInfo: versionOf(offer), resources, typeUrl, nonce }
     },
+    forget: (name) => void sent.delete(name),
+    isSettled: () => isSettled,
   }
 }

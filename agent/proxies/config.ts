@@ -1,0 +1,17 @@
+// What agent.yaml says of the proxies that this agent drives.
+import { z } from 'zod'
+
+export function drivenProxies(path: z.ZodType<string, string>) {
+  return z
+    .array(
+      z.strictObject({
+        // the proxy spec; an edit of it is taken up while the agent runs
+        spec: path,
+        driver: z.enum(['envoy']),
+      }),
+    )
+    .max(256)
+    .default([])
+}
+
+export type DrivenProxies = z.infer<ReturnType<typeof drivenProxies>>

@@ -1,0 +1,64 @@
+// How the proxies that this agent drives stand: who is connected, what it has, what it refused and why.
+import { createTopic } from '../../runtime/lifecycle.ts'
+import type { SpiffeId } from '../../spiffe/id.ts'
+
+export const kinds = ['clusters', 'endpoints', 'listeners', 'routes', 'secrets'] as const
+export type Kind = (typeof kinds)[number]
+
+export interface KindState {
+  /** of the newest answer */
+  told: string
+  /** of the newest that was taken whole */
+  taken: string
+  /** what the proxy said when it refused the newest; empty when it did not */
+  refusal: string
+}
+
+export interface ProxyRecord {
+  /** whom it speaks as; undefined for one without a spec */
+  id: SpiffeId | undefined
+  readonly pid: number
+  readonly uid: number
+  /** what it says of itself */
+  node: string
+  readonly kinds: Map<Kind, KindState>
+  /** of the policies that it enforces */
+  policies: bigint
+  /** why the agent is asked, or nobody gets in: by listener */
+  remarks: readonly string[]
+}
+
+export interface ProxyLedger {
+  readonly proxies: ReadonlySet<ProxyRecord>
+  open(caller: Pick<ProxyRecord, 'pid' | 'uid'>): ProxyRecord
+  close(record: ProxyRecord): void
+  /** Says that a record has changed. */
+  tell(): void
+  onChange(listener: () => void): Disposable
+}
+
+export function createProxyLedger(): ProxyLedger {
+  const proxies = new Set<ProxyRecord>()
+  const topic = createTopic<void>()
+  return {
+    proxies,
+    open({ pid, uid }) {
+      const record: ProxyRecord = {
+        ...{ id: undefined, pid, uid, node: '', kinds: new Map() },
+        ...{ policies: 0n, remarks: [] },
+      }
+      proxies.add(record)
+      topic.publish()
+      return record
+    },
+    close(record) {
+      proxies.delete(record)
+      topic.publish()
+    },
+    tell: () => topic.publish(),
+    onChange: (listener) => topic.subscribe(listener),
+  }
+}
+
+export const refusalsOf = ({ kinds: all }: ProxyRecord): string[] =>
+  [...all].flatMap(([kind, { refusal }]) => (refusal === '' ? [] : [`${kind}: ${refusal}`]))
