@@ -2,7 +2,7 @@
 // business: no query, no field of a header, no token and nothing that a token says.
 import type { Request } from '../policies/attributes/request.ts'
 import { shortened } from '../policies/explain/values.ts'
-import type { ProxySpec } from '../proxy-spec/spec.ts'
+import type { DecisionLogSpec } from '../proxy-spec/decisions.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
 import { type Determinant, type Outcome, undetermined } from './flows.ts'
@@ -22,7 +22,7 @@ export interface Logged {
 export type DecisionLog = (it: Logged) => void
 
 export interface DecisionLogOptions {
-  readonly spec: ProxySpec['decisionLog']
+  readonly spec: DecisionLogSpec
   readonly log: Log
   readonly clock: Clock
   /** 0 to 1; a seam for tests */
@@ -33,7 +33,7 @@ const second = 1000
 
 const namedBy = ({ policy, rule }: Determinant) => (policy === '' ? {} : { policy, rule })
 
-function lineOf(it: Logged, { paths }: ProxySpec['decisionLog']): object {
+function lineOf(it: Logged, { paths }: DecisionLogSpec): object {
   const { outcome, request, by = undetermined, reason, audit, shadow } = it
   const { source, destination, http } = request
   const { method, path } = http ?? {}

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { meshDocument } from '../policies/language/mesh.ts'
 import { addressText, loadConfig } from '../runtime/config.ts'
 import { authorizers } from './authorizers.ts'
-import { peerIdHeader } from './header-names.ts'
+import { decisionLog, identityHeader, jwksAccess } from './decisions.ts'
 import { inbound } from './inbound.ts'
 import { outbound } from './outbound.ts'
 import { spiffeId } from './words.ts'
@@ -15,38 +15,14 @@ export const proxySpec = z
     workloadApi: z.string().optional(),
     // which of the workload's SVIDs to use; the first when left out
     identity: spiffeId.optional(),
-    // the header field by which workloads are told who asks, and callers who answered
-    identityHeader: z
-      .string()
-      .regex(/^x-[a-z0-9]+(?:-[a-z0-9]+)*$/, 'x- and lower-case words with hyphens')
-      .refine((text) => !/^x-(?:envoy|forwarded)-/.test(text), 'is a name of proxies')
-      .default(peerIdHeader),
-    // where keys of token issuers may be fetched from (jwksUri of RequestAuthentication)
-    jwks: z
-      .strictObject({
-        // PEM file of the roots that such servers are verified with; the public ones when left out
-        roots: z.string().optional(),
-        // whether addresses of private networks and of this machine will do
-        privateAddresses: z.boolean().default(false),
-      })
-      .prefault({}),
+    identityHeader,
+    jwks: jwksAccess(),
     // whom CUSTOM policies ask, by the names of their providers
     authorizers,
     // whose X-Forwarded-For counts, as addresses and CIDR blocks; and how many entries from its right the client is
     trustedProxies: meshDocument.shape.trustedProxies,
     trustedHops: meshDocument.shape.trustedHops,
-    // decisions as lines of the log
-    decisionLog: z
-      .strictObject({
-        // which share of what is allowed, and of what is not: from 0 to 1
-        allowed: z.number().min(0).max(1).default(0),
-        denied: z.number().min(0).max(1).default(1),
-        // lines at most; what is left out is counted in the next one
-        perSecond: z.int().min(1).max(100_000).default(100),
-        // whether paths are in it; queries never are
-        paths: z.boolean().default(true),
-      })
-      .prefault({}),
+    decisionLog,
     inbound: z.array(inbound).max(256).default([]),
     outbound: z.array(outbound).max(256).default([]),
   })

@@ -1,18 +1,13 @@
 // The embedded sidecar: an ordinary workload to the agent, mutual TLS and decisions to everyone else.
-import { readFileSync } from 'node:fs'
 import { endpointFrom } from '../client/endpoint.ts'
-import { createIssuers, type Issuers } from '../client/issuers.ts'
 import { startX509Source } from '../client/x509-source.ts'
 import { createDecisionLog } from '../decisions/decision-log.ts'
+import { startIssuers } from '../decisions/issuers.ts'
 import { createMesh } from '../decisions/mesh.ts'
 import { createTally } from '../decisions/tally.ts'
-import { keyFileOf } from '../policies/language/request-authentication.ts'
-import { longestJwks } from '../policies/tokens/jwks.ts'
 import type { ProxySpec } from '../proxy-spec/spec.ts'
 import { type Clock, systemClock } from '../runtime/clock.ts'
-import { fetchBounded } from '../runtime/fetch.ts'
 import type { Log } from '../runtime/log.ts'
-import { readBounded } from '../runtime/read-bounded.ts'
 import { selfTest } from '../runtime/self-test.ts'
 import { explain } from '../spiffe/errors.ts'
 import { startControl } from './control.ts'
@@ -37,30 +32,6 @@ export interface Proxy extends AsyncDisposable {
   }[]
 }
 
-const fetchTime = 5000
-
-/** The keys of token issuers, over HTTPS or from files of this node. */
-function startIssuers({ jwks }: ProxySpec, log: Log, clock: Clock): Issuers {
-  const roots = jwks.roots === undefined ? undefined : readFileSync(jwks.roots, 'utf8')
-  return createIssuers({
-    clock,
-    onTrouble: (uri, error) => log.warn({ uri, reason: explain(error) }, 'no keys of an issuer'),
-    async load(uri, signal) {
-      const file = keyFileOf(uri)
-      if (file !== undefined) return (await readBounded(file, longestJwks)).toString('utf8')
-      const bytes = await fetchBounded(uri, {
-        roots,
-        privateAddress: jwks.privateAddresses,
-        remedy: 'jwks.privateAddresses: true in the proxy spec',
-        timeout: fetchTime,
-        most: longestJwks,
-        signal,
-      })
-      return bytes.toString('utf8')
-    },
-  })
-}
-
 /** Listens once the first X.509 context has arrived, and denies everything until policies have. */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const { spec, log, clock = systemClock, environment = {} } = options
@@ -77,7 +48,13 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const tally = createTally(clock, note)
   const serving = starting.use(await serve(spec, { source, mesh, tally, log, clock }))
   const { identities, listeners } = serving
-  const issuers = starting.use(startIssuers(spec, log, clock))
+  const issuers = starting.use(
+    startIssuers(spec.jwks, {
+      remedy: 'jwks.privateAddresses: true in the proxy spec',
+      log,
+      clock,
+    }),
+  )
   const inbound = spec.inbound.map(({ forwardTo: { port }, backend }) => ({ port, backend }))
   starting.use(
     startControl({

@@ -3,10 +3,10 @@
 import { denyListOf } from '../client/deny-list.ts'
 import type { Issuers } from '../client/issuers.ts'
 import type { Mesh, MeshState } from '../decisions/mesh.ts'
-import { createMeshConfig, type Inbound, rehearse, type Trusted } from '../decisions/rehearsal.ts'
-import { compile } from '../policies/compile.ts'
+import { createPolicySets } from '../decisions/policy-sets.ts'
+import { type Inbound, rehearse, type Trusted } from '../decisions/rehearsal.ts'
 import { defaultMesh } from '../policies/language/mesh.ts'
-import { createPolicyReader, jwksUrisOf } from '../policies/language/read.ts'
+import { jwksUrisOf } from '../policies/language/read.ts'
 import type { SidecarState } from '../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import type { Clock } from '../runtime/clock.ts'
 import { type Address, address } from '../runtime/config.ts'
@@ -53,18 +53,15 @@ function keepDenying({ denyList }: SidecarState, mesh: Mesh): void {
 /** Puts one state after the other to use; the report acknowledges it, or says why not. */
 export function createStateTaker(options: StateOptions): (state: SidecarState) => Report {
   const { mesh, identities, issuers, inbound, clock, log } = options
-  const read = createPolicyReader()
-  const configOf = createMeshConfig(options.trusted)
+  const setOf = createPolicySets({ trusted: options.trusted, jwks: issuers.source, clock })
 
   /** Throws ERR_POLICY or ERR_BAD_REQUEST when a part of it cannot be used: then no part is. */
   function meshStateOf(state: SidecarState): MeshState {
     const { policies, denyList, labels } = state
     const id = identities.current()?.svid.id
     const trustDomain = id === undefined ? defaultMesh.trustDomain : trustDomainOf(id)
-    const config = configOf(trustDomain, policies?.rootNamespace ?? '')
-    const documents = read((policies?.files ?? []).map(({ name, text }) => ({ name, text })))
     return {
-      policies: compile(documents, { mesh: config, now: clock.now(), jwks: issuers.source }),
+      policies: setOf(policies, trustDomain),
       endpoints: endpointsOf(state),
       denyList: denyListOf(denyList),
       labels: new Map(labels.map((it) => [parseSpiffeId(it.spiffeId), it.labels])),

@@ -1,11 +1,10 @@
 // Policies that end by themselves: when the clock says so the set is made anew, and what is under way decided
 // again.
 
-import type { Mesh } from '../decisions/mesh.ts'
-import type { Clock } from '../runtime/clock.ts'
-import { sleepUntil } from '../runtime/clock.ts'
+import { type Clock, sleepUntil } from '../runtime/clock.ts'
 import { type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Mesh } from './mesh.ts'
 
 export interface ExpiryOptions {
   readonly mesh: Mesh
