@@ -13,16 +13,23 @@ import type { Core } from './core.ts'
 import { delegatedIdentityService } from './delegated-identity/service.ts'
 import { materialOfAgent } from './files/of-agent.ts'
 import { type FileWriter, startFileWriter } from './files/writer.ts'
+import type { Driving } from './proxies/driving.ts'
 import type { Serving } from './serving.ts'
 import { sidecarService } from './sidecar/service.ts'
+import { aggregatedService } from './xds/ads.ts'
 import { secretService } from './xds/service.ts'
 
 /** The public socket's services beside `first`, which it has from its start. */
-export function moreServices(core: Core, first: readonly Service<Caller>[]): Service<Caller>[] {
+export function moreServices(
+  core: Core,
+  { driven }: Driving,
+  first: readonly Service<Caller>[],
+): Service<Caller>[] {
   const { config, knowledge, ledger, audience, log } = core
   const more = [
     sidecarService({ knowledge, ledger, audience, services: config.services, log }),
     secretService(core),
+    aggregatedService({ ...core, driven }),
     healthService<Caller>(() => (knowledge.isComplete() ? 'serving' : 'not serving')),
   ]
   const all = [...first, ...more].map(({ descriptor }) => descriptor)

@@ -5,6 +5,7 @@ import { explain } from '../spiffe/errors.ts'
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/id.ts'
 import { attestorsConfig } from './attest/config.ts'
 import { agentFileSets } from './files/config.ts'
+import { drivenProxies } from './proxies/config.ts'
 import { sdsConfig } from './xds/config.ts'
 
 const trustDomain = z.string().transform((text, context) => {
@@ -89,6 +90,8 @@ function agentConfig(file: string) {
           callsAtOnce: z.int().min(1).max(1_000_000).default(10_000),
         })
         .prefault({}),
+      /** proxies of this node that this agent drives: docs/proxies.md */
+      proxies: drivenProxies(path),
       /** Envoy's secrets */
       sds: sdsConfig.prefault({}),
       /** serve what the standards call incubating: the WIT profile */

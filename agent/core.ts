@@ -10,6 +10,7 @@ import type { Follow } from './control.ts'
 import { type DiskCache, openDiskCache, type Part } from './disk-cache.ts'
 import { createKnowledge, type Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
+import { createProxyLedger, type ProxyLedger } from './proxies/ledger.ts'
 import { createSession, type Session } from './session.ts'
 import { createLedger, type Ledger } from './sidecar/ledger.ts'
 import { openState, type StateFile, secretIn } from './state.ts'
@@ -24,6 +25,7 @@ export interface Core extends AsyncDisposable {
   readonly tokens: TokenCache
   readonly session: Session
   readonly ledger: Ledger
+  readonly proxies: ProxyLedger
   readonly audience: Audience
   readonly disk: Pick<DiskCache, 'trouble'>
   readonly clock: Clock
@@ -88,6 +90,7 @@ export function openCore(options: CoreOptions): Core {
   }
   const audience = createAudience(clock)
   const ledger = createLedger()
+  const proxies = createProxyLedger()
   const session = createSession({
     ...{ config, knowledge, state, clock, log },
     addresses: createAddresses(config.authority.address),
@@ -98,7 +101,7 @@ export function openCore(options: CoreOptions): Core {
   })
   const running = new AsyncDisposableStack()
   return {
-    ...{ config, knowledge, cache, tokens, session, ledger, disk, audience, clock, log },
+    ...{ config, knowledge, cache, tokens, session, ledger, proxies, disk, audience, clock, log },
     start() {
       const kept = {
         knowledge: knowledge.snapshot,

@@ -10,6 +10,7 @@ import type { Caller } from './attest/caller.ts'
 import { callerFields, readingOf } from './audience.ts'
 import type { AgentConfig } from './config.ts'
 import { type Core, type CoreOptions, openCore } from './core.ts'
+import { type Driving, drivesNothing } from './proxies/driving.ts'
 import { openServing, type Serving } from './serving.ts'
 import { demandSecurityHeader, workloadApiService } from './workload-api/service.ts'
 
@@ -57,6 +58,13 @@ function startPublic(
   })
 }
 
+/** Envoy's whole vocabulary is loaded only where an Envoy is driven. Throws ERR_CONFIG. */
+async function startDriving(core: Core): Promise<Driving> {
+  if (core.config.proxies.length === 0) return drivesNothing
+  const { startDriven } = await import('./proxies/start.ts')
+  return startDriven(core)
+}
+
 /** Rejects as soon as one of them does. */
 function allOf(...running: readonly Running[]): Promise<void> {
   const done = Promise.all(running.map((it) => it.done)).then(() => {})
@@ -92,7 +100,8 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   if (core.knowledge.isComplete()) await systemClock.sleep(firstAnswers, { signal }).catch(() => {})
   // only now: whatever is loaded before stands between a workload that waits and its SVID
   const { moreServices, startBeside } = await import('./beside.ts')
-  later.resolve(moreServices(core, services))
+  const driving = starting.use(await startDriving(core))
+  later.resolve(moreServices(core, driving, services))
   const beside = starting.use(await startBeside(core, serving, server))
   const loop = starting.use(core.start())
   {

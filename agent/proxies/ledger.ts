@@ -62,3 +62,17 @@ export function createProxyLedger(): ProxyLedger {
 
 export const refusalsOf = ({ kinds: all }: ProxyRecord): string[] =>
   [...all].flatMap(([kind, { refusal }]) => (refusal === '' ? [] : [`${kind}: ${refusal}`]))
+
+export function stateIn({ kinds: all }: ProxyRecord, kind: Kind) {
+  const known = all.get(kind) ?? { told: '', taken: '', refusal: '' }
+  all.set(kind, known)
+  return known
+}
+
+/** Whether what was told of policies is in force, as far as the proxy says. */
+export function isInForce(record: ProxyRecord): boolean {
+  return (['listeners', 'routes'] as const).every((kind) => {
+    const state = record.kinds.get(kind)
+    return state !== undefined && state.refusal === '' && state.told === state.taken
+  })
+}

@@ -43,3 +43,9 @@ export function versionOf({ resources }: Pick<Offer, 'resources'>): string {
   const lines = [...resources.values()].map(({ name, version }) => `${name} ${version}\n`)
   return hash('sha256', lines.sort().join(''), 'base64url').slice(0, 16)
 }
+
+/** Of times, in milliseconds since the epoch. */
+export const earliest = (...times: readonly (number | undefined)[]): number | undefined => {
+  const all = times.filter((it) => it !== undefined)
+  return all.length === 0 ? undefined : Math.min(...all)
+}

@@ -40,7 +40,7 @@ interface Request {
 }
 
 /** Only the form of what it gets: nothing that a client says of itself decides what that is. */
-function shapeOf(node: Node | undefined, { plainCa }: AgentConfig['sds']): Shape {
+export function shapeOf(node: Node | undefined, { plainCa }: AgentConfig['sds']): Shape {
   const asked = node?.metadata?.disable_spiffe_cert_validation
   const isAsked = asked === true || (typeof asked === 'string' && /^(1|t|true)$/i.test(asked))
   return plainCa || isAsked ? 'plain' : 'spiffe'

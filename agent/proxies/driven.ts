@@ -1,0 +1,149 @@
+// What each proxy that this agent drives is to be now: made when something that it depends on has changed.
+import { createPolicySets } from '../../decisions/policy-sets.ts'
+import { noPolicies, type PolicySet } from '../../policies/compile.ts'
+import type { Labels } from '../../policies/language/policy.ts'
+import type { Clock } from '../../runtime/clock.ts'
+import { type Address, address } from '../../runtime/config.ts'
+import { createTopic } from '../../runtime/lifecycle.ts'
+import type { Log } from '../../runtime/log.ts'
+import { parseCertificate } from '../../spiffe/certificate.ts'
+import { explain } from '../../spiffe/errors.ts'
+import { parseSpiffeId, type SpiffeId } from '../../spiffe/id.ts'
+import type { AgentConfig } from '../config.ts'
+import type { AgentEntry } from '../entries.ts'
+import type { Knowledge } from '../knowledge.ts'
+import { labelsOf } from '../sidecar/state.ts'
+import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
+import { earliest } from '../xds/resource.ts'
+import { type Snapshot, snapshotOf } from './envoy/snapshot.ts'
+import type { DrivenSpec, Specs } from './specs.ts'
+
+export interface DrivenOptions {
+  readonly knowledge: Knowledge
+  readonly cache: Pick<SvidCache, 'svids' | 'want'>
+  readonly config: Pick<AgentConfig, 'services' | 'sds'>
+  readonly specs: Pick<Specs, 'current' | 'onChange'>
+  /** path of the socket that answers decisions */
+  readonly decisions: string | undefined
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export interface Driving {
+  readonly id: SpiffeId
+  /** undefined while its SVID is made */
+  readonly snapshot: Snapshot | undefined
+  /** version of the policies that it enforces */
+  readonly policies: bigint
+}
+
+export interface Driven {
+  /** What the proxy of these entries is to be; undefined where no spec is of their identities. */
+  of(entries: readonly AgentEntry[]): Driving | undefined
+  /** Called when specs have changed; what the agent is told is told by its knowledge. */
+  onChange(listener: () => void): Disposable
+}
+
+/** The policies in force, compiled once for each push; those that cannot be used leave the former in force. */
+function createCompiled({ knowledge, clock, log }: DrivenOptions) {
+  const compiled = createPolicySets({
+    trusted: { trustedHops: 0, trustedProxies: [] },
+    // Envoy verifies no tokens: what needs a key is left to the agent's decisions
+    jwks: () => undefined,
+    clock,
+  })
+  let seen: unknown
+  let current: { readonly set: PolicySet; readonly version: bigint } = {
+    set: noPolicies,
+    version: 0n,
+  }
+  return () => {
+    const message = knowledge.policies()
+    const isDue = (current.set.changesAt ?? Infinity) <= clock.now()
+    if (message === seen && !isDue) return current
+    seen = message
+    try {
+      const set = compiled(message, knowledge.own().x509.trustDomain)
+      current = { set, version: message?.version ?? 0n }
+    } catch (error) {
+      log.error({ problem: explain(error) }, 'policies refused, driven proxies keep the former')
+    }
+    return current
+  }
+}
+
+const lifeOf = ({ certificates: [leaf] }: WorkloadSvid): number => {
+  if (leaf === undefined) return 0
+  const { notBefore, notAfter } = parseCertificate(leaf)
+  return notAfter - notBefore
+}
+
+function addressOf(text: string): Address[] {
+  const read = address.safeParse(text)
+  return read.success ? [read.data] : []
+}
+
+interface Revoked {
+  readonly ids: readonly SpiffeId[]
+  /** milliseconds since the epoch */
+  readonly until: number | undefined
+}
+
+function revokedBy({ knowledge, clock }: DrivenOptions): Revoked {
+  const rules = knowledge.revocation().message?.rules ?? []
+  const now = clock.now() / 1000
+  const held = rules.filter(({ expiresAt }) => expiresAt === 0n || Number(expiresAt) > now)
+  const ends = held.flatMap(({ expiresAt }) => (expiresAt === 0n ? [] : [Number(expiresAt) * 1000]))
+  return {
+    ids: held.flatMap(({ target }) =>
+      target.case === 'spiffeId' ? [parseSpiffeId(target.value)] : [],
+    ),
+    until: ends.length === 0 ? undefined : Math.min(...ends),
+  }
+}
+
+export function createDriven(options: DrivenOptions): Driven {
+  const { knowledge, cache, config, specs, decisions } = options
+  const compiled = createCompiled(options)
+  const topic = createTopic<void>()
+  specs.onChange(() => topic.publish())
+  const endpoints = new Map(
+    Object.entries(config.services).map(([name, all]) => [name, all.flatMap(addressOf)]),
+  )
+  /** the newest of each spec, and what it was made of */
+  const made = new Map<string, { readonly of: readonly unknown[]; readonly snapshot: Snapshot }>()
+
+  function make(it: DrivenSpec, mine: readonly AgentEntry[], life: number): Snapshot {
+    const { set } = compiled()
+    const { ids: revoked, until } = revokedBy(options)
+    const isFederated = mine.some(({ federatesWith }) => federatesWith.length > 0)
+    const labels: Labels = labelsOf(mine)[0]?.labels ?? {}
+    const of = [it.spec, set, life, isFederated, JSON.stringify([labels, revoked, until])]
+    const known = made.get(it.file)
+    if (known?.of.every((part, i) => part === of[i]) === true) return known.snapshot
+    const own = `spiffe://${knowledge.own().x509.trustDomain}`
+    const all = config.sds.defaultAllBundlesName
+    const snapshot = snapshotOf({
+      ...{ spec: it.spec, identity: it.identity, labels, policies: set, trust: { own, all } },
+      ...{ isFederated, revoked, endpoints, decisions, life },
+    })
+    const whole = { ...snapshot, changesAt: earliest(snapshot.changesAt, until) }
+    made.set(it.file, { of, snapshot: whole })
+    return whole
+  }
+
+  return {
+    of(entries) {
+      const ids = new Set(entries.map(({ spiffeId }) => spiffeId))
+      const it = specs.current().find(({ identity }) => ids.has(identity))
+      if (it === undefined) return undefined
+      const mine = entries.filter(({ spiffeId }) => spiffeId === it.identity)
+      const [entry] = mine
+      const svid = entry && cache.svids.get(entry.id)
+      if (entry !== undefined && svid === undefined) cache.want(entry)
+      const snapshot = svid === undefined ? undefined : make(it, mine, lifeOf(svid))
+      return { id: it.identity, snapshot, policies: compiled().version }
+    },
+    onChange: (listener) => topic.subscribe(listener),
+  }
+}

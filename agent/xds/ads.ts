@@ -1,0 +1,190 @@
+// Envoy's AggregatedDiscoveryService: one stream for everything that a proxy of this node is.
+import type { Node } from '../../proto/gen/envoy/config/core/v3/base_pb.js'
+import { AggregatedDiscoveryService } from '../../proto/gen/envoy/service/discovery/v3/ads_pb.js'
+import type { Status } from '../../proto/gen/google/rpc/status_pb.js'
+import { type Service, service } from '../../runtime/grpc/service.ts'
+import { IdentityError } from '../../spiffe/errors.ts'
+import type { Caller } from '../attest/caller.ts'
+import type { AgentEntry } from '../entries.ts'
+import type { Driven, Driving } from '../proxies/driven.ts'
+import type { Resources, Snapshot } from '../proxies/envoy/snapshot.ts'
+import {
+  isInForce,
+  type Kind,
+  kinds,
+  type ProxyLedger,
+  type ProxyRecord,
+  stateIn,
+} from '../proxies/ledger.ts'
+import type { Call } from '../workload-api/entitled.ts'
+import { createEntitled } from '../workload-api/entitled.ts'
+import { type Answers, type Conversation, converse, type Protocol } from './converse.ts'
+import { delta } from './delta.ts'
+import { earliest } from './resource.ts'
+import { createSecrets, type OfferSecrets } from './secrets.ts'
+import { type SdsOptions, shapeOf } from './service.ts'
+import { answersOf, type Told } from './snapshot-answers.ts'
+import { stateOfTheWorld } from './state-of-the-world.ts'
+
+export interface AdsOptions extends SdsOptions {
+  readonly driven: Driven
+  readonly proxies: ProxyLedger
+}
+
+const prefix = 'type.googleapis.com/'
+const typeUrls: Readonly<Record<Kind, string>> = {
+  clusters: `${prefix}envoy.config.cluster.v3.Cluster`,
+  endpoints: `${prefix}envoy.config.endpoint.v3.ClusterLoadAssignment`,
+  listeners: `${prefix}envoy.config.listener.v3.Listener`,
+  routes: `${prefix}envoy.config.route.v3.RouteConfiguration`,
+  secrets: `${prefix}envoy.extensions.transport_sockets.tls.v3.Secret`,
+}
+const kindOf = new Map(kinds.map((kind) => [typeUrls[kind], kind]))
+
+/** characters of what a client says */
+const longest = 500
+
+interface Request {
+  readonly typeUrl: string
+  readonly node?: Node | undefined
+  readonly errorDetail?: Status | undefined
+}
+
+const none: Resources = new Map()
+
+const remarksOf = ({ enforcement }: Snapshot): string[] =>
+  [...enforcement].flatMap(([name, { by, reasons }]) => {
+    const who = by === 'asked' ? 'the agent decides' : 'nobody gets in'
+    return by === 'native' ? [] : [`${name}: ${who}: ${reasons.join('; ')}`]
+  })
+
+interface Variant<Req, Res> {
+  readonly protocol: (typeUrl: string) => Protocol<Req, Res>
+  readonly versionOf: (response: Res) => string
+}
+
+interface Streaming {
+  readonly record: ProxyRecord
+  readonly options: AdsOptions
+  readonly secrets: OfferSecrets
+}
+
+function createStream<Req extends Request, Res>(
+  { protocol: make, versionOf }: Variant<Req, Res>,
+  { record, options, secrets }: Streaming,
+): Pick<Conversation<Req, Res>, 'hear' | 'answer'> {
+  const { config, driven, proxies, log } = options
+  const protocols = new Map<Kind, Protocol<Req, Res>>()
+  const told: Told<Req, Res> = { protocols, clusters: new Map() }
+  let node: Node | undefined
+  let driving: Driving | undefined
+
+  function hear(request: Req): void {
+    const kind = kindOf.get(request.typeUrl)
+    if (kind === undefined) refuseType(request.typeUrl)
+    // the first request alone is sure to have it
+    node ??= request.node
+    record.node = (node?.id ?? '').slice(0, longest)
+    const protocol = protocols.get(kind) ?? make(typeUrls[kind])
+    protocols.set(kind, protocol)
+    const wasSettled = protocol.isSettled()
+    const refusal = protocol.hear(request)
+    const state = stateIn(record, kind)
+    if (refusal !== undefined) {
+      state.refusal = refusal.message.slice(0, longest)
+      log.error(
+        { pid: record.pid, nodeId: record.node, kind, reason: state.refusal },
+        'a proxy refused its configuration',
+      )
+    } else if (!wasSettled && protocol.isSettled()) {
+      state.taken = state.told
+      state.refusal = ''
+    }
+    if (driving !== undefined && isInForce(record)) record.policies = driving.policies
+    proxies.tell()
+  }
+
+  function note(kind: Kind, response: Res): Res {
+    const state = stateIn(record, kind)
+    state.told = versionOf(response)
+    return response
+  }
+
+  function configuration(entries: readonly AgentEntry[]): Answers<Res> {
+    driving = driven.of(entries)
+    record.id = driving?.id
+    const { snapshot } = driving ?? { snapshot: nothing }
+    if (snapshot === undefined) return { responses: [] }
+    record.remarks = remarksOf(snapshot)
+    const responses = answersOf(told, snapshot).map(({ kind, response }) => note(kind, response))
+    if (driving !== undefined && isInForce(record)) record.policies = driving.policies
+    return { responses, until: snapshot.changesAt }
+  }
+
+  function answer(entries: readonly AgentEntry[]): Answers<Res> {
+    const { responses, until } = configuration(entries)
+    const protocol = protocols.get('secrets')
+    const wanted = protocol?.wanted()
+    if (protocol === undefined || wanted === undefined) return { responses, until }
+    const offer = secrets(wanted, { entries, shape: shapeOf(node, config.sds) })
+    const response = protocol.tell(offer)
+    proxies.tell()
+    return {
+      responses: response === undefined ? responses : [...responses, note('secrets', response)],
+      until: earliest(until, offer.until),
+    }
+  }
+  return { hear, answer }
+}
+
+export function aggregatedService(options: AdsOptions): Service<Caller> {
+  const { knowledge, cache, audience, clock, log, config, driven, proxies } = options
+  const { follow } = createEntitled({ knowledge, clock, audience, onChange: cache.onChange })
+  const secrets = createSecrets({ ...{ knowledge, cache, clock, log }, config: config.sds })
+
+  async function* serve<Req extends Request, Res>(
+    requests: AsyncIterable<Req>,
+    call: Call,
+    variant: Variant<Req, Res>,
+  ): AsyncGenerator<Res> {
+    const record = proxies.open(call.peer.process)
+    try {
+      yield* converse(requests, call, {
+        ...createStream(variant, { record, options, secrets }),
+        ...{ follow, audience, clock, onChange: driven.onChange },
+      })
+    } finally {
+      proxies.close(record)
+    }
+  }
+
+  return service<typeof AggregatedDiscoveryService, Caller>(AggregatedDiscoveryService, {
+    streamAggregatedResources: (requests, call) =>
+      serve(requests, call, {
+        protocol: stateOfTheWorld,
+        versionOf: ({ versionInfo = '' }) => versionInfo,
+      }),
+    deltaAggregatedResources: (requests, call) =>
+      serve(requests, call, {
+        protocol: delta,
+        versionOf: ({ systemVersionInfo = '' }) => systemVersionInfo,
+      }),
+  })
+}
+
+/** For a proxy that this agent has no spec of: it gets secrets, and is nothing else. */
+const nothing: Snapshot = {
+  ...{ clusters: none, endpoints: none, listeners: none, routes: none },
+  enforcement: new Map(),
+  changesAt: undefined,
+}
+
+function refuseType(typeUrl: string): never {
+  throw new IdentityError(
+    'ERR_BAD_REQUEST',
+    `type_url: ${JSON.stringify(typeUrl.slice(0, longest))} is not served here`,
+    {
+      fields: [{ field: 'type_url', problem: `is none of ${[...kindOf.keys()].join(', ')}` }],
+    },
+  )
+}
