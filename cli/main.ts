@@ -8,6 +8,7 @@ const groups: Groups = {
   ca: async () => (await import('./commands/ca.ts')).caCommands,
   agent: async () => (await import('./commands/agent.ts')).agentCommands,
   proxy: async () => (await import('./commands/proxy.ts')).proxyCommands,
+  envoy: async () => (await import('./commands/envoy.ts')).envoyCommands,
   token: async () => (await import('./commands/token.ts')).tokenCommands,
   entry: async () => (await import('./commands/entry.ts')).entryCommands,
   authority: async () => (await import('./commands/authority.ts')).authorityCommands,

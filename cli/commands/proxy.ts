@@ -4,6 +4,7 @@ import { startProxy } from '../../proxy/main.ts'
 import { loadProxySpec } from '../../proxy-spec/spec.ts'
 import { flag, optionsOf, type Register, text } from '../register.ts'
 import { lifeOption, logFor, untilStopped } from '../run.ts'
+import { proxyPlanCommand } from './proxy-plan.ts'
 
 export function proxyCommands(register: Register): void {
   register({
@@ -34,4 +35,5 @@ export function proxyCommands(register: Register): void {
       return 0
     },
   })
+  proxyPlanCommand(register)
 }

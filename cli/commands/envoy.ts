@@ -1,0 +1,40 @@
+// castellan envoy bootstrap
+import { stringify } from 'yaml'
+import { z } from 'zod'
+import { envoyBootstrap } from '../../agent/proxies/envoy/bootstrap.ts'
+import { IdentityError } from '../../spiffe/errors.ts'
+import { answer } from '../context.ts'
+import { flag, optionsOf, type Register, text } from '../register.ts'
+
+const path = (option: string) =>
+  text.refine((it) => it.startsWith('/'), `${option} is an absolute path`)
+
+const options = z.object({
+  socket: path('--socket'),
+  admin: path('--admin'),
+  nodeId: text,
+  stateOfTheWorld: flag,
+})
+
+export function envoyCommands(register: Register): void {
+  register({
+    noun: 'envoy',
+    verb: 'bootstrap',
+    about: 'Prints the bootstrap of an Envoy that the agent drives by ADS.',
+    example:
+      'castellan envoy bootstrap --socket /run/castellan/agent.sock > envoy.yaml && envoy -c envoy.yaml',
+    options: [
+      ['--socket <path>', "the agent's public socket", '/run/castellan/agent.sock'],
+      ['--admin <path>', "where Envoy's administration listens", '/run/castellan/envoy-admin.sock'],
+      ['--node-id <id>', 'for people: the agent knows an Envoy by its process', 'castellan'],
+      ['--state-of-the-world', 'the older variant of xDS instead of delta'],
+    ],
+    run(context, given) {
+      const { socket, admin, nodeId, stateOfTheWorld = false } = optionsOf(given, options)
+      if (socket === admin) throw new IdentityError('ERR_BAD_REQUEST', '--admin: is the --socket')
+      const bootstrap = envoyBootstrap({ socket, admin, nodeId, delta: !stateOfTheWorld })
+      answer(context, bootstrap, () => stringify(bootstrap).trimEnd())
+      return Promise.resolve(0)
+    },
+  })
+}
