@@ -1,0 +1,166 @@
+// A node whose agent drives a real Envoy by a proxy spec: an inbound listener before a backend that says what
+// reached it, an outbound one that leads to it.
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createClient } from '@connectrpc/connect'
+import { stringify } from 'yaml'
+import { envoyBootstrap } from '../../agent/proxies/envoy/bootstrap.ts'
+import { openTransport } from '../../client/transport.ts'
+import { type OwnSvid, startX509Source, type X509Source } from '../../client/x509-source.ts'
+import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
+import { AgentAdmin, type AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
+import { bundleToPem } from '../../spiffe/bundle.ts'
+import { parseTrustDomain } from '../../spiffe/id.ts'
+import { type RunningEnvoy, startEnvoy } from './envoy.ts'
+import { startNode, type TestNode, trustDomain } from './node.ts'
+import { freePorts } from './ports.ts'
+
+export const envoyId = `spiffe://${trustDomain}/ns/shop/sa/web`
+export const clientId = `spiffe://${trustDomain}/ns/shop/sa/client`
+
+export interface Reached {
+  readonly method: string
+  readonly target: string
+  /** names and values in turn */
+  readonly headers: readonly string[]
+}
+
+export interface DrivenEnvoy extends AsyncDisposable {
+  readonly node: TestNode
+  readonly source: X509Source
+  readonly ports: { readonly inbound: number; readonly outbound: number; readonly backend: number }
+  /** what the backend has seen, the newest last */
+  readonly reached: readonly Reached[]
+  envoy: RunningEnvoy
+  svid(): OwnSvid
+  roots(): string
+  /** Writes the spec anew, with changes. */
+  edit(change: (spec: SpecText) => SpecText): void
+  /** Replaces all policies. */
+  apply(text: string): Promise<void>
+  status(): Promise<AgentStatus>
+  startEnvoy(): Promise<void>
+}
+
+/** As it stands in the file. */
+export interface SpecText {
+  readonly identity: string
+  readonly inbound: readonly Readonly<Record<string, unknown>>[]
+  readonly outbound: readonly Readonly<Record<string, unknown>>[]
+}
+
+export interface DrivenEnvoyOptions {
+  readonly envoy: string
+  readonly delta: boolean
+  readonly svidLifetime?: string
+  /** further keys of agent.yaml */
+  readonly agent?: Readonly<Record<string, unknown>>
+  readonly inbound?: Readonly<Record<string, unknown>>
+  readonly outbound?: Readonly<Record<string, unknown>>
+}
+
+async function startBackend(reached: Reached[]) {
+  const server = createServer((request, response) => {
+    const { method = '', url: target = '', rawHeaders: headers } = request
+    reached.push({ method, target, headers })
+    response.setHeader('x-spiffe-peer-id', 'spiffe://forged.example/backend')
+    response.end(target)
+  })
+  server.keepAliveTimeout = 60_000
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const bound = server.address()
+  const port = typeof bound === 'object' && bound !== null ? bound.port : 0
+  return {
+    port,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      server.close()
+    },
+  }
+}
+
+export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<DrivenEnvoy> {
+  const { envoy: program, delta, svidLifetime = '1h', agent = {} } = options
+  await using starting = new AsyncDisposableStack()
+  const folder = mkdtempSync(join(tmpdir(), 'castellan-driven-'))
+  starting.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const reached: Reached[] = []
+  const backend = starting.use(await startBackend(reached))
+  const [inbound = 0, outbound = 0] = await freePorts(2)
+  const file = join(folder, 'web.yaml')
+  let spec: SpecText = {
+    identity: envoyId,
+    inbound: [
+      {
+        name: 'web',
+        listen: `127.0.0.1:${inbound}`,
+        protocol: 'http',
+        forwardTo: `127.0.0.1:${backend.port}`,
+        ...options.inbound,
+      },
+    ],
+    outbound: [
+      {
+        name: 'self',
+        listen: `127.0.0.1:${outbound}`,
+        protocol: 'http',
+        destination: `127.0.0.1:${inbound}`,
+        expect: [envoyId],
+        ...options.outbound,
+      },
+    ],
+  }
+  writeFileSync(file, stringify(spec))
+  const proxies = [{ spec: file, driver: 'envoy' }]
+  const node = starting.use(await startNode({ svidLifetime, agent: { proxies, ...agent } }))
+  const uid = `unix:uid:${process.getuid?.()}`
+  await node.register('/ns/shop/sa/web', [uid, `unix:path:${program}`])
+  await node.register('/ns/shop/sa/client', [uid, `unix:path:${process.execPath}`])
+  const source = starting.use(startX509Source({ kind: 'unix', path: node.agent.socket }))
+  await source.ready(AbortSignal.timeout(60_000))
+  const bootstrap = envoyBootstrap({
+    ...{ socket: node.agent.socket, admin: join(folder, 'envoy.sock'), nodeId: 'test', delta },
+  })
+  const start = () => startEnvoy(program, { name: 'driven', folder, bootstrap })
+  let envoy = await start()
+  starting.defer(() => envoy[Symbol.asyncDispose]())
+  const started = starting.move()
+  return {
+    ...{ node, source, reached },
+    ports: { inbound, outbound, backend: backend.port },
+    get envoy() {
+      return envoy
+    },
+    svid() {
+      const svid = source.svid()
+      if (svid === undefined) throw new Error('the client has no SVID')
+      return svid
+    },
+    roots: () =>
+      source
+        .bundles()
+        .filter((it) => it.trustDomain === parseTrustDomain(trustDomain))
+        .map(bundleToPem)
+        .join(''),
+    edit(change) {
+      spec = change(spec)
+      writeFileSync(file, stringify(spec))
+    },
+    async apply(text) {
+      const files = [{ name: 'test.yaml', text }]
+      await createClient(Policies, node.local).applyPolicies({ files })
+    },
+    async status() {
+      using admin = openTransport({ kind: 'unix', path: node.agent.adminSocket })
+      return await createClient(AgentAdmin, admin.transport).getStatus({})
+    },
+    async startEnvoy() {
+      envoy = await start()
+    },
+    [Symbol.asyncDispose]: () => started.disposeAsync(),
+  }
+}

@@ -1,0 +1,122 @@
+// HTTP/1.1 over one connection, byte by byte: what is sent stands here, and what came back.
+import { once } from 'node:events'
+import { connect as connectPlain, type Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+import type { OwnSvid } from '../../client/x509-source.ts'
+import { toPem } from '../../spiffe/pem.ts'
+
+export interface RawAnswer {
+  /** 0: the connection ended, or nothing came */
+  readonly status: number
+  /** names in lower case */
+  readonly headers: ReadonlyMap<string, string>
+  readonly body: string
+}
+
+export interface RawConnection extends Disposable {
+  /** The answer to these bytes; one at a time. */
+  send(bytes: string | Uint8Array): Promise<RawAnswer>
+  get(path: string, headers?: Readonly<Record<string, string>>): Promise<RawAnswer>
+  readonly closed: Promise<void>
+}
+
+export interface RawOptions {
+  readonly port: number
+  /** presented; without it the connection is plaintext, unless there are roots */
+  readonly svid?: OwnSvid | undefined
+  /** PEM */
+  readonly roots?: string | undefined
+  /** milliseconds until an answer is given up */
+  readonly patience?: number
+}
+
+const nothing: RawAnswer = { status: 0, headers: new Map(), body: '' }
+
+function open({ port, svid, roots }: RawOptions): Socket {
+  const where = { host: '127.0.0.1', port }
+  if (svid === undefined && roots === undefined) return connectPlain(where)
+  const identity =
+    svid === undefined
+      ? {}
+      : {
+          cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
+          key: svid.key.export({ format: 'pem', type: 'pkcs8' }),
+        }
+  return connectTls({ ...where, ...identity, ca: roots, checkServerIdentity: () => undefined })
+}
+
+/** A whole answer at the start of `text`, and what follows it; undefined while it is not whole. */
+function parse(text: string): { answer: RawAnswer; rest: string } | undefined {
+  const end = text.indexOf('\r\n\r\n')
+  if (end < 0) return undefined
+  const [first = '', ...lines] = text.slice(0, end).split('\r\n')
+  const headers = new Map(
+    lines.map((line): [string, string] => {
+      const colon = line.indexOf(':')
+      return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()]
+    }),
+  )
+  const status = Number(first.split(' ')[1] ?? 0)
+  const after = text.slice(end + 4)
+  if (headers.get('transfer-encoding') === 'chunked') {
+    const last = /(?:^|\r\n)0\r\n\r\n/.exec(after)
+    if (last === null) return undefined
+    const stop = last.index + last[0].length
+    const body = after.slice(0, stop).replace(/(?:^|\r\n)[0-9a-f]+\r\n/gi, '')
+    return { answer: { status, headers, body: body.trim() }, rest: after.slice(stop) }
+  }
+  const length = Number(headers.get('content-length') ?? 0)
+  if (after.length < length) return undefined
+  return { answer: { status, headers, body: after.slice(0, length) }, rest: after.slice(length) }
+}
+
+/** Never rejects: what is refused is an answer of status 0. */
+export function connectRaw(options: RawOptions): RawConnection {
+  const socket = open(options)
+  let text = ''
+  let waiting: ((answer: RawAnswer) => void) | undefined
+  const look = () => {
+    const found = parse(text)
+    if (found === undefined || waiting === undefined) return
+    text = found.rest
+    waiting(found.answer)
+  }
+  const over = () => waiting?.(nothing)
+  socket.on('error', () => {})
+  socket.on('data', (chunk: Buffer) => {
+    text += chunk.toString('latin1')
+    look()
+  })
+  const closed = once(socket, 'close').then(() => over())
+  socket.setTimeout(options.patience ?? 15_000, () => socket.destroy())
+  const send = (bytes: string | Uint8Array) =>
+    new Promise<RawAnswer>((resolve) => {
+      waiting = (answer) => {
+        waiting = undefined
+        resolve(answer)
+      }
+      if (socket.destroyed) over()
+      else socket.write(bytes)
+    })
+  return {
+    send,
+    get(path, headers = {}) {
+      const lines = Object.entries({ host: 'shop.example', ...headers })
+      return send(
+        `GET ${path} HTTP/1.1\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`,
+      )
+    },
+    closed,
+    [Symbol.dispose]: () => socket.destroy(),
+  }
+}
+
+/** One request over a connection of its own. */
+export async function getRaw(
+  options: RawOptions,
+  path: string,
+  headers?: Readonly<Record<string, string>>,
+): Promise<RawAnswer> {
+  using connection = connectRaw(options)
+  return await connection.get(path, headers)
+}
