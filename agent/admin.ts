@@ -10,9 +10,10 @@ import type { Core } from './core.ts'
 import type { AgentEntry } from './entries.ts'
 import type { FileWriter, SetStatus } from './files/writer.ts'
 import type { Knowledge } from './knowledge.ts'
+import type { ProxyRecord, SpecState } from './proxies/ledger.ts'
 
 export interface AdminOptions
-  extends Pick<Core, 'knowledge' | 'cache' | 'ledger' | 'session' | 'disk'> {
+  extends Pick<Core, 'knowledge' | 'cache' | 'ledger' | 'proxies' | 'session' | 'disk'> {
   readonly explain: ExplainProcess
   readonly files: Pick<FileWriter, 'status' | 'onChange'>
   /** streams of the public socket that are late */
@@ -32,6 +33,19 @@ const fileSetMessage = (it: SetStatus) => ({
 const unreadMessage = ({ method, peer, unreadFor }: UnreadStream<Caller>) => ({
   ...{ method, pid: peer.process.pid, uid: peer.process.uid },
   milliseconds: BigInt(Math.round(unreadFor)),
+})
+
+const proxyMessage = (it: ProxyRecord) => ({
+  ...{ spiffeId: it.id ?? '', pid: it.pid, uid: it.uid, nodeId: it.node },
+  resources: [...it.kinds].map(([kind, { told, taken, refusal }]) => ({
+    ...{ kind, toldVersion: told, takenVersion: taken, refusal },
+  })),
+  policyVersion: it.policies,
+  remarks: [...it.remarks],
+})
+
+const specMessage = ({ file, identity, trouble }: SpecState) => ({
+  ...{ file, spiffeId: identity, trouble },
 })
 
 const mostNear = 10
@@ -90,6 +104,7 @@ export function adminService({
   knowledge,
   cache,
   ledger,
+  proxies,
   session,
   disk,
   explain,
@@ -127,6 +142,8 @@ export function adminService({
       diskTrouble: disk.trouble() ?? unsaved ?? '',
       files: files.status().map(fileSetMessage),
       unread: unread().map(unreadMessage),
+      proxies: [...proxies.proxies].map(proxyMessage),
+      proxySpecs: proxies.specs().map(specMessage),
     }
   }
 
@@ -136,6 +153,7 @@ export function adminService({
       using wake = createLatest<true>(signal)
       using _knowledge = knowledge.onChange(() => wake.push(true))
       using _cache = cache.onChange(() => wake.push(true))
+      using _proxies = proxies.onChange(() => wake.push(true))
       using _ledger = ledger.onChange(() => wake.push(true))
       using _session = session.onChange(() => wake.push(true))
       using _files = files.onChange(() => wake.push(true))

@@ -9,8 +9,7 @@ import { verifySvid } from '../spiffe/svid.ts'
 import type { Work } from './calls.ts'
 import type { Knowledge } from './knowledge.ts'
 import { saying } from './saying.ts'
-import { policiesInUse } from './sidecar/in-use.ts'
-import type { Ledger } from './sidecar/ledger.ts'
+import { type Points, policiesInUse } from './sidecar/in-use.ts'
 
 const longestSilence = 60_000
 
@@ -46,13 +45,13 @@ function rehearse(canaries: readonly Uint8Array[], knowledge: Knowledge, now: nu
 async function follow(
   { transport, knowledge, clock, signal }: Work,
   { connected, persist, told, log }: Following,
-  ledger: Ledger,
+  points: Points,
 ): Promise<never> {
   const silent = new AbortController()
   const either = AbortSignal.any([signal, silent.signal])
   using acknowledgements = createLatest<bigint>(either)
   const hello = { ...knowledge.place(), version: '0.1.0' }
-  const words = { hello, acknowledgements, told, inUse: policiesInUse(knowledge, ledger) }
+  const words = { hello, acknowledgements, told, inUse: policiesInUse(knowledge, points) }
   let heard = clock.monotonic()
   let canaries: readonly Uint8Array[] = []
   let isKept = true
@@ -81,7 +80,7 @@ async function follow(
   throw new IdentityError('ERR_UNAVAILABLE', 'the authority ended the stream')
 }
 
-/** `ledger` knows what the node's sidecars have put to use. */
-export function followControl(ledger: Ledger): Follow {
-  return (work, following) => follow(work, following, ledger)
+/** `points` know what the node's sidecars and proxies have put to use. */
+export function followControl(points: Points): Follow {
+  return (work, following) => follow(work, following, points)
 }

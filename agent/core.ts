@@ -12,6 +12,7 @@ import { createKnowledge, type Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
 import { createProxyLedger, type ProxyLedger } from './proxies/ledger.ts'
 import { createSession, type Session } from './session.ts'
+import type { Points } from './sidecar/in-use.ts'
 import { createLedger, type Ledger } from './sidecar/ledger.ts'
 import { openState, type StateFile, secretIn } from './state.ts'
 import { createSvidCache, type SvidCache } from './svid-cache.ts'
@@ -44,10 +45,10 @@ export interface CoreOptions {
 
 /** Loaded when the authority is connected to. */
 type Follows = Readonly<
-  Record<AgentConfig['authority']['kind'], (ledger: Ledger) => Promise<Follow>>
+  Record<AgentConfig['authority']['kind'], (points: Points) => Promise<Follow>>
 >
 const follows: Follows = {
-  castellan: async (ledger) => (await import('./control.ts')).followControl(ledger),
+  castellan: async (points) => (await import('./control.ts')).followControl(points),
   spire: async () => (await import('./spire-sync.ts')).followSpire(),
 }
 
@@ -95,7 +96,7 @@ export function openCore(options: CoreOptions): Core {
     ...{ config, knowledge, state, clock, log },
     addresses: createAddresses(config.authority.address),
     svid: known?.svid,
-    follow: () => follows[config.authority.kind](ledger),
+    follow: () => follows[config.authority.kind]({ ledger, proxies }),
     forget: disk.forget,
     told: audience.caughtUp,
   })

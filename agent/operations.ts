@@ -4,6 +4,7 @@ import { type Flow, Outcome } from '../proto/gen/castellan/workload/v1/sidecar_p
 import type { Address } from '../runtime/config.ts'
 import { type OperationsServer, startOperations } from '../runtime/http.ts'
 import type { Core } from './core.ts'
+import { refusalsOf } from './proxies/ledger.ts'
 
 const flowLabels = ['source', 'destination', 'outcome', 'policy', 'rule'] as const
 
@@ -40,7 +41,8 @@ function showSvids(registry: Registry, { cache }: Core): Disposable {
   return cache.onChange((entryIds) => changes.inc(entryIds.size))
 }
 
-function showState(registry: Registry, { knowledge, cache, ledger, session }: Core): void {
+function showState(registry: Registry, core: Core): void {
+  const { knowledge, cache, ledger, proxies, session } = core
   function gauge(name: string, help: string, read: () => number): void {
     new Gauge({
       ...{ name: `castellan_agent_${name}`, help, registers: [registry] },
@@ -65,6 +67,12 @@ function showState(registry: Registry, { knowledge, cache, ledger, session }: Co
   )
   gauge('entries', 'registration entries of this node', () => knowledge.entries.size)
   gauge('policy_version', 'version of the policies it holds', () => Number(version()))
+  gauge('proxies', 'proxies that follow it by ADS', () => proxies.proxies.size)
+  gauge(
+    'proxies_refusing',
+    'those of them that refused the newest configuration of some kind',
+    () => [...proxies.proxies].filter((it) => refusalsOf(it).length > 0).length,
+  )
   gauge('sidecars', 'sidecars that follow its policies', () => ledger.sidecars.size)
   gauge(
     'sidecars_behind',

@@ -28,18 +28,28 @@ export interface ProxyRecord {
   remarks: readonly string[]
 }
 
+export interface SpecState {
+  readonly file: string
+  readonly identity: SpiffeId
+  readonly trouble: string
+}
+
 export interface ProxyLedger {
   readonly proxies: ReadonlySet<ProxyRecord>
   open(caller: Pick<ProxyRecord, 'pid' | 'uid'>): ProxyRecord
   close(record: ProxyRecord): void
   /** Says that a record has changed. */
   tell(): void
+  /** The specs of this node; `trouble` says why the newest edit of one is not in force. */
+  specs(): readonly SpecState[]
+  followSpecs(read: () => readonly SpecState[]): void
   onChange(listener: () => void): Disposable
 }
 
 export function createProxyLedger(): ProxyLedger {
   const proxies = new Set<ProxyRecord>()
   const topic = createTopic<void>()
+  let specs: () => readonly SpecState[] = () => []
   return {
     proxies,
     open({ pid, uid }) {
@@ -56,6 +66,10 @@ export function createProxyLedger(): ProxyLedger {
       topic.publish()
     },
     tell: () => topic.publish(),
+    specs: () => specs(),
+    followSpecs(read) {
+      specs = read
+    },
     onChange: (listener) => topic.subscribe(listener),
   }
 }

@@ -6,7 +6,8 @@ import { demandEnvoyCan } from './envoy/problems.ts'
 import { followSpecs } from './specs.ts'
 
 /** Throws ERR_CONFIG for a spec that cannot be read, or that its driver cannot do. */
-export function startDriven({ config, knowledge, cache, clock, log }: Core): Driving {
+export function startDriven(core: Core): Driving {
+  const { config, knowledge, cache, proxies, clock, log } = core
   const decisions = undefined
   const canAsk = decisions !== undefined
   const specs = followSpecs({
@@ -14,6 +15,8 @@ export function startDriven({ config, knowledge, cache, clock, log }: Core): Dri
     demand: (spec) => demandEnvoyCan(spec, { canAsk }),
     ...{ clock, log },
   })
+  proxies.followSpecs(specs.current)
+  specs.onChange(proxies.tell)
   const driven = createDriven({ ...{ knowledge, cache, config, specs, decisions, clock, log } })
   return { driven, [Symbol.asyncDispose]: () => specs[Symbol.asyncDispose]() }
 }

@@ -32,6 +32,16 @@ function statusValue(status: AgentStatus) {
         expiresAt: timeOf(notAfter),
       }),
     ),
+    proxies: status.proxies.map((it) => ({
+      ...{ spiffeId: it.spiffeId, pid: it.pid, nodeId: it.nodeId, policyVersion: it.policyVersion },
+      resources: it.resources.map(({ kind, toldVersion, takenVersion, refusal }) => ({
+        ...{ kind, toldVersion, takenVersion, refusal },
+      })),
+      remarks: [...it.remarks],
+    })),
+    proxySpecs: status.proxySpecs.map(({ file, spiffeId, trouble }) => ({
+      ...{ file, spiffeId, trouble },
+    })),
     unread: status.unread.map(({ pid, uid, method, milliseconds }) => ({
       ...{ pid, uid, method, seconds: Math.round(Number(milliseconds) / 1000) },
     })),
@@ -49,6 +59,28 @@ function filesText(files: Files): string {
   return table([['FILES', 'ID', 'EXPIRES', 'STATE'], ...rows])
 }
 
+type Status = ReturnType<typeof statusValue>
+
+function proxiesText({ proxies, proxySpecs }: Status): string {
+  const how = ({ resources, remarks }: Status['proxies'][number]) => {
+    const refused = resources.flatMap(({ kind, refusal }) =>
+      refusal === '' ? [] : [`refused its ${kind}: ${refusal}`],
+    )
+    const late = resources.flatMap(({ kind, toldVersion, takenVersion, refusal }) =>
+      refusal !== '' || toldVersion === takenVersion ? [] : [`has not answered about ${kind}`],
+    )
+    return [...refused, ...late, ...remarks].join('; ') || 'as it should be'
+  }
+  const ids = new Set(proxies.map(({ spiffeId }) => spiffeId))
+  const rows = [
+    ...proxies.map((it) => [it.spiffeId || 'without a spec', String(it.pid), how(it)]),
+    ...proxySpecs
+      .filter(({ spiffeId, trouble }) => trouble !== '' || !ids.has(spiffeId))
+      .map(({ spiffeId, trouble, file }) => [spiffeId, '', trouble || `${file}: not connected`]),
+  ]
+  return table([['PROXY', 'PID', 'STATE'], ...rows])
+}
+
 function statusText(status: ReturnType<typeof statusValue>): string {
   const { agentId, agentExpiresAt, connected, trouble, diskTrouble, identities, files } = status
   const lines = [
@@ -60,6 +92,7 @@ function statusText(status: ReturnType<typeof statusValue>): string {
     ),
   ]
   if (files.length > 0) lines.push('', filesText(files))
+  if (status.proxies.length + status.proxySpecs.length > 0) lines.push('', proxiesText(status))
   if (identities.length === 0) return [...lines, 'no identities of workloads'].join('\n')
   const rows = identities.map((it) => [it.spiffeId, it.expiresAt, String(it.rotations), it.entryId])
   return [...lines, '', table([['ID', 'EXPIRES', 'ROTATIONS', 'ENTRY'], ...rows])].join('\n')

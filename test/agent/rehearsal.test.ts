@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { followControl } from '../../agent/control.ts'
 import { createKnowledge } from '../../agent/knowledge.ts'
+import { createProxyLedger } from '../../agent/proxies/ledger.ts'
 import { createLedger } from '../../agent/sidecar/ledger.ts'
 import { leafTbs, wrapSigned } from '../../ca/profile.ts'
 import { openTransport } from '../../client/transport.ts'
@@ -79,12 +80,15 @@ describe('a rehearsal', () => {
     using link = openTransport({ kind: 'unix', path: join(folder.path, 'ca.sock') })
     const end = new AbortController()
     const work = { transport: link.transport, knowledge, clock: systemClock, signal: end.signal }
-    const following = followControl(createLedger())(work, {
-      connected: () => {},
-      told: async () => {},
-      persist: () => true,
-      log,
-    })
+    const following = followControl({ ledger: createLedger(), proxies: createProxyLedger() })(
+      work,
+      {
+        connected: () => {},
+        told: async () => {},
+        persist: () => true,
+        log,
+      },
+    )
     const ended = expect(following).rejects.toThrow()
 
     tell({ cursor: 1n, roots, canaries: [canary] })
