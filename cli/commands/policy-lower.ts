@@ -21,6 +21,7 @@ const options = z.object({
   labels: z.array(z.string()),
   port: whole.refine((port) => port === undefined || port <= 65_535, 'is no port'),
   tcp: flag,
+  plaintext: flag,
 })
 
 /** Throws ERR_BAD_REQUEST naming the label. */
@@ -64,6 +65,7 @@ export function policyLowerCommand(register: Register): void {
       ['--labels <name=value>', 'of the workload; may be given several times', []],
       ['--port <n>', "the workload's, where the listener's is another one"],
       ['--tcp', 'for TCP connections instead of HTTP requests'],
+      ['--plaintext', 'for a listener without TLS, where nobody has an identity'],
     ],
     async run(context, given): Promise<ExitCode> {
       const it = optionsOf(given, options)
@@ -72,7 +74,10 @@ export function policyLowerCommand(register: Register): void {
       const documents = readPolicies(readPolicyTexts(it.policies))
       const mesh = readMesh(it.mesh, it.profile)
       const set = compile(documents, { mesh, now: systemClock.now() })
-      const lowered = lower(set, destination, it.tcp === true ? 'tcp' : 'http')
+      const lowered = lower(set, destination, {
+        protocol: it.tcp === true ? 'tcp' : 'http',
+        connection: it.plaintext === true ? 'plaintext' : 'mutual-tls',
+      })
       const { protocol, needsAuthz, changesAt, refused, differences, demands } = lowered
       const filters = rbacFilters(lowered).map(filterJson)
       const shown = { protocol, needsAuthz, changesAt, refused, differences, demands, filters }

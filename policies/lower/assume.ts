@@ -72,6 +72,22 @@ export function assume(predicate: Predicate, input: Input, key: Key): Predicate 
   }
 }
 
+/** The predicate for requests that have no such input: Envoy would not match where it asks for it all the same. */
+export function assumeAbsent(predicate: Predicate, input: Input): Predicate {
+  switch (predicate.kind) {
+    case 'text':
+      return isSame(predicate.input, input) ? never : predicate
+    case 'address':
+      return predicate
+    case 'all':
+      return all(...predicate.of.map((it) => assumeAbsent(it, input)))
+    case 'any':
+      return any(...predicate.of.map((it) => assumeAbsent(it, input)))
+    case 'not':
+      return not(assumeAbsent(predicate.of, input))
+  }
+}
+
 /** The predicate holds only where one of these does; undefined when there is no telling. */
 export function keysOf(predicate: Predicate, input: Input): readonly Key[] | undefined {
   switch (predicate.kind) {

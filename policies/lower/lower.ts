@@ -6,10 +6,12 @@ import type { PolicySet } from '../compile.ts'
 import type { Mesh } from '../language/mesh.ts'
 import { type Policy, policyName } from '../language/policy.ts'
 import { isInScope, speaksOf } from '../scope.ts'
+import { assumeAbsent } from './assume.ts'
 import { httpGuard, identityGuard, mutualTlsGuard } from './guard.ts'
 import type { Demand, Protocol } from './lowering.ts'
+import { peer } from './predicate.ts'
 import { type Difference, lowerRule } from './rule.ts'
-import { type Named, type Tree, type TreeAction, treeOf } from './tree.ts'
+import { type Ends, type Named, type Tree, type TreeAction, treeOf } from './tree.ts'
 
 /** Where something stands that was not lowered as it is written. */
 export interface Remark extends Difference {
@@ -40,6 +42,9 @@ export interface Lowered {
   readonly changesAt: number | undefined
 }
 
+/** plaintext: nobody shows a certificate, and nothing asks for one. */
+export type Connection = 'mutual-tls' | 'plaintext'
+
 interface Gathered {
   readonly deny: Named[]
   readonly allow: Named[]
@@ -52,6 +57,7 @@ interface Where {
   readonly set: PolicySet
   readonly destination: Destination
   readonly protocol: Protocol
+  readonly connection: Connection
 }
 
 const nothing = (): Gathered => ({
@@ -144,7 +150,14 @@ function methodsOf(policies: readonly Policy[]): ReadonlySet<string> {
   return new Set(named.filter((it) => exactMethod.test(it)))
 }
 
-function guardOf({ set, destination, protocol }: Where, policies: readonly Policy[]) {
+function treeFor(rules: readonly Named[], { connection }: Where, ends: Ends): Tree {
+  if (connection === 'mutual-tls') return treeOf(rules, ends)
+  const absent = rules.map((it) => ({ ...it, when: assumeAbsent(it.when, peer) }))
+  return treeOf(absent, ends)
+}
+
+function guardOf(where: Where, policies: readonly Policy[]) {
+  const { set, destination, protocol } = where
   const ports = set.documents.peers.flatMap(({ spec }) => Object.keys(spec.portLevelMtls ?? {}))
   const named = [...new Set(ports.map(Number))]
   const mutualTls = mutualTlsGuard(
@@ -153,7 +166,7 @@ function guardOf({ set, destination, protocol }: Where, policies: readonly Polic
     named,
   )
   const rules = protocol === 'tcp' ? [identityGuard] : httpGuard({ methods: methodsOf(policies) })
-  return treeOf([...rules, mutualTls], { action: 'DENY', otherwise: passes })
+  return treeFor([...rules, mutualTls], where, { action: 'DENY', otherwise: passes })
 }
 
 function unlowered(mesh: Mesh, protocol: Protocol): Lowered {
@@ -178,10 +191,13 @@ function unlowered(mesh: Mesh, protocol: Protocol): Lowered {
 export function lower(
   set: PolicySet,
   destination: Destination,
-  protocol: Protocol = 'http',
+  {
+    protocol = 'http',
+    connection = 'mutual-tls',
+  }: { readonly protocol?: Protocol; readonly connection?: Connection } = {},
 ): Lowered {
   if (set.mesh.profile !== 'strict') return unlowered(set.mesh, protocol)
-  const where: Where = { set, destination, protocol }
+  const where: Where = { set, destination, protocol, connection }
   const policies = set.documents.policies.filter(
     (it) => speaksOf(it, destination, set.mesh) && !hasExpired(it, set),
   )
@@ -191,8 +207,8 @@ export function lower(
   return {
     protocol,
     guard: guardOf(where, policies),
-    deny: treeOf(into.deny, { action: 'DENY', otherwise: passes }),
-    allow: treeOf(into.allow, { action: 'ALLOW', otherwise: denies }),
+    deny: treeFor(into.deny, where, { action: 'DENY', otherwise: passes }),
+    allow: treeFor(into.allow, where, { action: 'ALLOW', otherwise: denies }),
     refused: into.refused,
     differences: into.differences,
     demands: [...into.demands].sort(),

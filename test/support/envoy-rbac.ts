@@ -36,8 +36,25 @@ export function headerText({ headers }: EnvoyRequest, name: string): string | un
   return values.length === 0 ? undefined : values.join(',')
 }
 
+/** What is asked of a connection without TLS: Envoy gives up, and the filter denies (1.40, tried). */
+class Unavailable extends Error {}
+
+export function peerText(uris: readonly string[]): string {
+  if (uris.length === 0) throw new Unavailable('asks a connection without TLS for its peer')
+  return uris.join(',')
+}
+
+export function givingUp(verdict: () => Verdict): Verdict {
+  try {
+    return verdict()
+  } catch (error) {
+    if (error instanceof Unavailable) return { isAllowed: false, name: 'unavailable' }
+    throw error
+  }
+}
+
 const inputs: Readonly<Record<string, (request: EnvoyRequest) => string | undefined>> = {
-  UriSanInput: ({ uris }) => (uris.length === 0 ? undefined : uris.join(',')),
+  UriSanInput: ({ uris }) => peerText(uris),
   DirectSourceIPInput: ({ directSourceIp }) => directSourceIp,
   SourceIPInput: ({ sourceIp }) => sourceIp,
   DestinationIPInput: ({ destinationIp }) => destinationIp,
@@ -189,7 +206,10 @@ function matched(matcher: Matcher, request: EnvoyRequest): Verdict | undefined {
 export function rbacVerdict(typedConfig: Any, request: EnvoyRequest): Verdict {
   const config = anyUnpack(typedConfig, HttpRBACSchema) ?? anyUnpack(typedConfig, NetworkRBACSchema)
   if (config?.matcher === undefined) throw new Error('no RBAC filter with a matcher')
-  const verdict = matched(config.matcher, request)
-  if (verdict === undefined) throw new Error('a way through the matcher that ends in no action')
-  return verdict
+  const { matcher } = config
+  return givingUp(() => {
+    const verdict = matched(matcher, request)
+    if (verdict === undefined) throw new Error('a way through the matcher that ends in no action')
+    return verdict
+  })
 }

@@ -96,6 +96,9 @@ export async function startEnvoy(
   const args = ['-c', config, '--disable-hot-restart', '--concurrency', '1', '-l', 'info']
   // a field that it does not know is an error of ours
   args.push('--reject-unknown-dynamic-fields')
+  // for who looks for a fault: what Envoy says of one of its components
+  const debugged = process.env.TEST_ENVOY_DEBUG
+  if (debugged !== undefined) args.push('--component-log-level', `${debugged}:debug`)
   const child = spawn(path, args, { stdio: ['ignore', 'ignore', 'pipe'] })
   const gone = once(child, 'exit')
   const ready = Promise.withResolvers<void>()
@@ -103,6 +106,7 @@ export async function startEnvoy(
   const lines = createInterface({ input: child.stderr })
   lines.on('line', (line) => {
     if (kept.push(line) > 20) kept.shift()
+    if (debugged !== undefined && line.includes(`[${debugged}]`)) console.error(line)
     if (line.includes('starting workers')) ready.resolve()
   })
   child.once('error', ready.reject)

@@ -78,6 +78,8 @@ const forwardedOf = (seen: EnvoyRequest, sent: Sent): RawHttp => ({
   headers: sent.headers.flat(),
 })
 
+const connectionOf = ({ uris }: Sent) => (uris.length === 0 ? 'plaintext' : 'mutual-tls')
+
 interface Answers {
   readonly guard: boolean
   readonly deny: boolean
@@ -141,9 +143,9 @@ export function compareHttp(
   const connected = connectedOf(asked, set.mesh)
   const { destination } = connected
   const where = knowsPort ? destination : { ...destination, port: undefined, ip: undefined }
-  const lowered = lower(set, where)
-  tally.refused += lowered.refused.length
   const sent = sentOf(asked)
+  const lowered = lower(set, where, { connection: connectionOf(sent) })
+  tally.refused += lowered.refused.length
   const mergesSlashes = !lowered.demands.includes('plain-slashes')
   const seen = asEnvoySees(sent, { mergesSlashes, trustedHops: set.mesh.trustedHops })
   if (seen === undefined) return
@@ -171,8 +173,8 @@ export function compareTcp({ set, knowsPort }: Compared, asked: OracleRequest, t
   const connected = connectedOf(asked, set.mesh)
   const { destination } = connected
   const where = knowsPort ? destination : { ...destination, port: undefined, ip: undefined }
-  const lowered = lower(set, where, 'tcp')
   const sent = sentOf(asked)
+  const lowered = lower(set, where, { protocol: 'tcp', connection: connectionOf(sent) })
   const seen: EnvoyRequest = {
     ...{ uris: sent.uris, directSourceIp: sent.peerIp, sourceIp: sent.peerIp },
     ...{ destinationIp: sent.destinationIp, destinationPort: sent.destinationPort },

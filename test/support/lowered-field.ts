@@ -20,7 +20,12 @@ export interface Field {
 }
 
 export const plainSent: Sent = {
-  ...{ uris: [], peerIp: '192.0.2.1', destinationIp: undefined, destinationPort: 80 },
+  ...{
+    uris: ['spiffe://example.org/ns/x/sa/caller'],
+    peerIp: '192.0.2.1',
+    destinationIp: undefined,
+    destinationPort: 80,
+  },
   ...{ serverName: undefined, method: 'GET', target: '/', hosts: ['h'], headers: [] },
 }
 

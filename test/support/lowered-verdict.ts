@@ -1,14 +1,22 @@
 // A second reading of lowered policies: the description itself, without Envoy's messages.
 import type { Predicate } from '../../policies/lower/predicate.ts'
 import type { Tree } from '../../policies/lower/tree.ts'
-import { type EnvoyRequest, fullMatch, headerText, inRange, type Verdict } from './envoy-rbac.ts'
+import {
+  type EnvoyRequest,
+  fullMatch,
+  givingUp,
+  headerText,
+  inRange,
+  peerText,
+  type Verdict,
+} from './envoy-rbac.ts'
 
 type Text = Extract<Predicate, { kind: 'text' }>
 
 function textOf(input: Text['input'], request: EnvoyRequest): string | undefined {
   switch (input.kind) {
     case 'peer':
-      return request.uris.length === 0 ? undefined : request.uris.join(',')
+      return peerText(request.uris)
     case 'header':
       return headerText(request, input.name)
     case 'port':
@@ -55,23 +63,26 @@ export function predicateHolds(predicate: Predicate, request: EnvoyRequest): boo
   }
 }
 
-export function treeVerdict(tree: Tree, request: EnvoyRequest): Verdict {
+export const treeVerdict = (tree: Tree, request: EnvoyRequest): Verdict =>
+  givingUp(() => walk(tree, request))
+
+function walk(tree: Tree, request: EnvoyRequest): Verdict {
   switch (tree.kind) {
     case 'end':
       return { isAllowed: tree.action === 'ALLOW', name: tree.name }
     case 'list': {
       const rule = tree.rules.find(({ when }) => predicateHolds(when, request))
-      if (rule === undefined) return treeVerdict(tree.otherwise, request)
+      if (rule === undefined) return walk(tree.otherwise, request)
       return { isAllowed: tree.action === 'ALLOW', name: rule.name }
     }
     case 'map': {
       const value = textOf(tree.input, request)
-      if (value === undefined) return treeVerdict(tree.otherwise, request)
+      if (value === undefined) return walk(tree.otherwise, request)
       const keys = [...tree.branches.keys()].filter((key) =>
         tree.how === 'exact' ? key === value : value.startsWith(key),
       )
       const longest = keys.sort((a, b) => b.length - a.length)[0] ?? ''
-      return treeVerdict(tree.branches.get(longest) ?? tree.otherwise, request)
+      return walk(tree.branches.get(longest) ?? tree.otherwise, request)
     }
   }
 }

@@ -1,5 +1,4 @@
 // HTTP/1.1 over one connection, byte by byte: what is sent stands here, and what came back.
-import { once } from 'node:events'
 import { connect as connectPlain, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { OwnSvid } from '../../client/x509-source.ts'
@@ -87,7 +86,11 @@ export function connectRaw(options: RawOptions): RawConnection {
     text += chunk.toString('latin1')
     look()
   })
-  const closed = once(socket, 'close').then(() => over())
+  const { promise: closed, resolve: close } = Promise.withResolvers<void>()
+  socket.on('close', () => {
+    over()
+    close()
+  })
   socket.setTimeout(options.patience ?? 15_000, () => socket.destroy())
   const send = (bytes: string | Uint8Array) =>
     new Promise<RawAnswer>((resolve) => {

@@ -2,7 +2,7 @@
 import { destinationOf } from '../../../policies/attributes/request.ts'
 import type { PolicySet } from '../../../policies/compile.ts'
 import type { Labels } from '../../../policies/language/policy.ts'
-import { type Lowered, lower } from '../../../policies/lower/lower.ts'
+import { type Connection, type Lowered, lower } from '../../../policies/lower/lower.ts'
 import type { InboundSpec } from '../../../proxy-spec/inbound.ts'
 import type { SpiffeId } from '../../../spiffe/id.ts'
 
@@ -39,11 +39,27 @@ function reasonsOf({ refused, demands }: Lowered, { isFederated }: Decider): str
   return [...federated, ...slashes, ...unlowered]
 }
 
-export function enforcementOf(spec: InboundSpec, decider: Decider): Enforcement {
+const kinds: Readonly<Record<InboundSpec['mtls'], readonly Connection[]>> = {
+  strict: ['mutual-tls'],
+  permissive: ['mutual-tls', 'plaintext'],
+  off: ['plaintext'],
+}
+
+/** What is taken at a listener: each has rules of its own, for Envoy gives up where it is asked for nobody's peer. */
+export const connectionsOf = ({ mtls }: InboundSpec): readonly Connection[] => kinds[mtls]
+
+export function enforcementOf(
+  spec: InboundSpec,
+  connection: Connection,
+  decider: Decider,
+): Enforcement {
   const { policies, identity, labels, canAsk } = decider
   const { protocol, backend, forwardTo } = spec
   const destination = destinationOf(identity, { port: forwardTo.port, labels })
-  const lowered = lower(policies.behind(backend), destination, protocol === 'tcp' ? 'tcp' : 'http')
+  const lowered = lower(policies.behind(backend), destination, {
+    protocol: protocol === 'tcp' ? 'tcp' : 'http',
+    connection,
+  })
   const reasons = reasonsOf(lowered, decider)
   // rules of connections would have to stand in the listener, whose live connections keep the old ones
   if (protocol === 'tcp') reasons.push('connections are decided by the agent')

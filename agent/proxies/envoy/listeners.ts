@@ -1,5 +1,6 @@
 // Listeners. They say nothing of policies: a listener that changes closes connections, or keeps them as they were.
 import { create } from '@bufbuild/protobuf'
+import type { Connection } from '../../../policies/lower/lower.ts'
 import { TrafficDirection } from '../../../proto/gen/envoy/config/core/v3/base_pb.js'
 import { ApiVersion } from '../../../proto/gen/envoy/config/core/v3/config_source_pb.js'
 import { HttpProtocolOptions_HeadersWithUnderscoresAction as Underscores } from '../../../proto/gen/envoy/config/core/v3/protocol_pb.js'
@@ -25,6 +26,7 @@ import { TcpProxySchema } from '../../../proto/gen/envoy/extensions/filters/netw
 import type { InboundSpec } from '../../../proxy-spec/inbound.ts'
 import type { OutboundSpec } from '../../../proxy-spec/outbound.ts'
 import { peerCluster, workloadCluster } from './clusters.ts'
+import { connectionsOf } from './enforcement.ts'
 import { durationOf, type Init, overAds, socketAddress, typed } from './extension.ts'
 import { agentService, httpFilters } from './http-filters.ts'
 import { downstreamTls, type Secrets } from './tls.ts'
@@ -48,7 +50,6 @@ const streamIdle = 300_000
 const codecs = { http: Codec.AUTO, grpc: Codec.HTTP2 } as const
 
 export interface Inbound {
-  /** of the listener and of its routes */
   readonly resource: string
   readonly name: string
   readonly secrets: Secrets
@@ -64,14 +65,14 @@ const strict: Manager = {
   pathWithEscapedSlashesAction: EscapedSlashes.REJECT_REQUEST,
 }
 
-function inboundManager(spec: InboundSpec, inbound: Inbound): Filter {
+function inboundManager(spec: InboundSpec, inbound: Inbound, routeConfigName: string): Filter {
   const { resource, maxConnectionAge, canAsk } = inbound
   const limits = limitsOf(spec)
   return typed(managerName, HttpConnectionManagerSchema, {
     ...strict,
     statPrefix: resource,
     codecType: codecs[spec.protocol === 'grpc' ? 'grpc' : 'http'],
-    routeSpecifier: { case: 'rds', value: { routeConfigName: resource, configSource: overAds } },
+    routeSpecifier: { case: 'rds', value: { routeConfigName, configSource: overAds } },
     httpFilters: httpFilters(canAsk),
     useRemoteAddress: true,
     forwardClientCertDetails: ClientCert.SANITIZE_SET,
@@ -114,30 +115,26 @@ function connectionLimit({ limits }: InboundSpec, { resource }: Inbound): Filter
   return [typed('envoy.filters.network.connection_limit', ConnectionLimitSchema, value)]
 }
 
+/** Of the requests that come by one kind of connection. */
+export const routesOf = (resource: string, connection: Connection): string =>
+  connection === 'mutual-tls' ? resource : `${resource}/plaintext`
+
 const alpn = { http: ['h2', 'http/1.1'], grpc: ['h2'], tcp: [] } as const
 
-function inboundChains(spec: InboundSpec, inbound: Inbound): FilterChain[] {
-  const own = spec.protocol === 'tcp' ? tcpFilters(inbound) : [inboundManager(spec, inbound)]
+function inboundChain(spec: InboundSpec, inbound: Inbound, connection: Connection): FilterChain {
+  const routes = routesOf(inbound.resource, connection)
+  const own =
+    spec.protocol === 'tcp' ? tcpFilters(inbound) : [inboundManager(spec, inbound, routes)]
   const filters = [...connectionLimit(spec, inbound), ...own]
-  const plain: FilterChain = {
-    name: 'plaintext',
-    filters,
-    filterChainMatch: { transportProtocol: 'raw_buffer' },
+  if (connection === 'plaintext') {
+    return { name: connection, filters, filterChainMatch: { transportProtocol: 'raw_buffer' } }
   }
-  const secure: FilterChain = {
-    name: 'mutual-tls',
+  return {
+    name: connection,
     filters,
     filterChainMatch: { transportProtocol: 'tls' },
     transportSocket: downstreamTls(inbound.secrets, alpn[spec.protocol]),
     transportSocketConnectTimeout: durationOf(5_000),
-  }
-  switch (spec.mtls) {
-    case 'strict':
-      return [secure]
-    case 'permissive':
-      return [secure, plain]
-    case 'off':
-      return [plain]
   }
 }
 
@@ -150,7 +147,7 @@ export function inboundListener(spec: InboundSpec, inbound: Inbound): Listener {
     trafficDirection: TrafficDirection.INBOUND,
     listenerFilters: [inspector],
     listenerFiltersTimeout: durationOf(5_000),
-    filterChains: inboundChains(spec, inbound),
+    filterChains: connectionsOf(spec).map((it) => inboundChain(spec, inbound, it)),
     perConnectionBufferLimitBytes: 1024 * 1024,
   })
 }

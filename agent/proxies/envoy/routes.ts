@@ -91,13 +91,17 @@ function workloadRoutes(
   return [...health, ...grpc, { name: 'all', match: everything, action }]
 }
 
+export interface InboundRoutes {
+  readonly resource: string
+  readonly name: string
+  readonly judge: Judged
+  /** whether callers have shown a certificate */
+  readonly hasPeer: boolean
+}
+
 export function inboundRoutes(
   spec: InboundSpec,
-  {
-    resource,
-    name,
-    judge,
-  }: { readonly resource: string; readonly name: string; readonly judge: Judged },
+  { resource, name, judge, hasPeer }: InboundRoutes,
 ): RouteConfiguration {
   const { identityHeader } = judge.told
   return create(RouteConfigurationSchema, {
@@ -109,7 +113,7 @@ export function inboundRoutes(
         routes: workloadRoutes(spec, name, judge),
         typedPerFilterConfig: judged(judge),
         requestHeadersToRemove: noLonger(identityHeader),
-        requestHeadersToAdd: [named(identityHeader, '%DOWNSTREAM_PEER_URI_SAN%')],
+        requestHeadersToAdd: hasPeer ? [named(identityHeader, '%DOWNSTREAM_PEER_URI_SAN%')] : [],
         responseHeadersToRemove: noLonger(identityHeader),
       },
     ],

@@ -23,8 +23,8 @@ import {
   peersCluster,
   workloadClusters,
 } from './clusters.ts'
-import { type Enforcement, enforcementOf } from './enforcement.ts'
-import { inboundListener, outboundListener } from './listeners.ts'
+import { connectionsOf, type Enforcement, enforcementOf } from './enforcement.ts'
+import { inboundListener, outboundListener, routesOf } from './listeners.ts'
 import { listening } from './problems.ts'
 import { inboundRoutes, outboundRoutes } from './routes.ts'
 
@@ -60,7 +60,7 @@ export interface Snapshot {
   readonly listeners: Resources
   readonly routes: Resources
   /** by the names of inbound listeners */
-  readonly enforcement: ReadonlyMap<string, Enforcement>
+  readonly enforcement: ReadonlyMap<string, Pick<Enforcement, 'by' | 'reasons'>>
   /** milliseconds since the epoch: a policy expires then */
   readonly changesAt: number | undefined
 }
@@ -110,11 +110,11 @@ function addInbound(
   spec: InboundSpec,
   name: string,
   situation: Situation,
-): Enforcement {
+): readonly Enforcement[] {
   const { identity, policies, labels, isFederated, decisions, trust, revoked } = situation
   const resource = `inbound/${name}`
   const canAsk = decisions !== undefined
-  const enforcement = enforcementOf(spec, { policies, identity, labels, isFederated, canAsk })
+  const decider = { policies, identity, labels, isFederated, canAsk }
   for (const cluster of workloadClusters(spec, name)) into.put('clusters', cluster.name, cluster)
   const listener = inboundListener(
     { ...spec, listen: listening(spec.listen) },
@@ -125,13 +125,24 @@ function addInbound(
     },
   )
   into.put('listeners', resource, listener)
-  if (spec.protocol !== 'tcp') {
+  return connectionsOf(spec).map((connection) => {
+    const enforcement = enforcementOf(spec, connection, decider)
+    if (spec.protocol === 'tcp') return enforcement
     const { identityHeader } = situation.spec
     const told = { port: spec.forwardTo.port, backend: spec.backend, identityHeader }
     const judge = { enforcement, revoked, canAsk, told }
-    into.put('routes', resource, inboundRoutes(spec, { resource, name, judge }))
-  }
-  return enforcement
+    const routes = routesOf(resource, connection)
+    const hasPeer = connection === 'mutual-tls'
+    into.put('routes', routes, inboundRoutes(spec, { resource: routes, name, judge, hasPeer }))
+    return enforcement
+  })
+}
+
+/** The least that Envoy decides alone of what a listener takes. */
+function leastOf(all: readonly Enforcement[]): Pick<Enforcement, 'by' | 'reasons'> {
+  const order = ['closed', 'asked', 'native'] as const
+  const by = order.find((it) => all.some((one) => one.by === it)) ?? 'closed'
+  return { by, reasons: [...new Set(all.flatMap(({ reasons }) => reasons))] }
 }
 
 function addOutbound(
@@ -164,14 +175,14 @@ function addOutbound(
 export function snapshotOf(situation: Situation): Snapshot {
   const { spec, policies, decisions } = situation
   const into = gathering()
-  const enforcement = new Map<string, Enforcement>()
+  const enforcement = new Map<string, Pick<Enforcement, 'by' | 'reasons'>>()
   if (decisions !== undefined) {
     const cluster = decisionCluster(decisions)
     into.put('clusters', cluster.name, cluster)
   }
   for (const [i, it] of spec.inbound.entries()) {
     const name = it.name ?? `inbound-${i}`
-    enforcement.set(name, addInbound(into, it, name, situation))
+    enforcement.set(name, leastOf(addInbound(into, it, name, situation)))
   }
   for (const [i, it] of spec.outbound.entries()) {
     addOutbound(into, it, it.name ?? `outbound-${i}`, situation)

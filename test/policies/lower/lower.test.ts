@@ -4,7 +4,7 @@ import { destinationOf } from '../../../policies/attributes/request.ts'
 import { type CompileOptions, compile } from '../../../policies/compile.ts'
 import { defaultMesh, type Mesh } from '../../../policies/language/mesh.ts'
 import { readPolicies } from '../../../policies/language/read.ts'
-import { lower } from '../../../policies/lower/lower.ts'
+import { type Lowered, lower } from '../../../policies/lower/lower.ts'
 import type { Tree } from '../../../policies/lower/tree.ts'
 import { parseSpiffeId } from '../../../spiffe/id.ts'
 import { type EnvoyRequest, rbacVerdict } from '../../support/envoy-rbac.ts'
@@ -30,8 +30,15 @@ const from = (source: object) => ({ from: [{ source }] })
 const to = (operation: object) => ({ to: [{ operation }] })
 const when = (key: string, ...values: string[]) => ({ when: [{ key, values }] })
 
-const lowered = (documents: readonly object[], options?: CompileOptions) =>
-  lower(setOf(documents, options), web)
+interface Both extends Lowered {
+  readonly plaintext?: Lowered
+}
+
+/** For connections of either kind. */
+function lowered(documents: readonly object[], options?: CompileOptions): Both {
+  const set = setOf(documents, options)
+  return { ...lower(set, web), plaintext: lower(set, web, { connection: 'plaintext' }) }
+}
 
 const seenAs = (target: string, uri?: string): EnvoyRequest => {
   const sent = { ...plainSent, target, uris: uri === undefined ? [] : [uri] }
@@ -40,7 +47,8 @@ const seenAs = (target: string, uri?: string): EnvoyRequest => {
   return seen
 }
 
-function decides(it: ReturnType<typeof lower>, seen: EnvoyRequest): string {
+function decides(both: Both, seen: EnvoyRequest): string {
+  const it = seen.uris.length === 0 ? (both.plaintext ?? both) : both
   for (const tree of [it.guard, it.deny]) {
     const { isAllowed, name } = treeVerdict(tree, seen)
     if (!isAllowed) return name
@@ -170,6 +178,13 @@ describe('what is not lowered', () => {
 })
 
 describe('lowered policies', () => {
+  it('are not asked for the peer of a connection without TLS, where Envoy would give up', () => {
+    const set = setOf([policy('yes', { rules: [{}] })])
+    expect(decides(lower(set, web), seenAs('/'))).toBe('unavailable')
+    const plain = lower(set, web, { connection: 'plaintext' })
+    expect(decides(plain, seenAs('/'))).toBe('+ns[shop]-policy[yes]-rule[0]')
+  })
+
   const a = 'spiffe://td/ns/a/sa/x'
   const b = 'spiffe://td/ns/b/sa/y'
 
@@ -310,7 +325,7 @@ describe('lowered policies', () => {
       }),
       policy('yes', { rules: [to({ paths: ['/a'] }), to({ ports: ['80'] })] }),
     ]
-    const it = lower(setOf(documents), web, 'tcp')
+    const it = lower(setOf(documents), web, { protocol: 'tcp' })
     const at = (uri: string, destinationPort = 80) => ({
       ...seenAs('/', uri),
       headers: [],
