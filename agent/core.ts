@@ -87,7 +87,7 @@ export function openCore(options: CoreOptions): Core {
     tokens.restore(identities.tokens)
   }
   const audience = createAudience(clock)
-  const ledger = createLedger()
+  const ledger = createLedger({ decides: config.decisions !== undefined })
   const session = createSession({
     ...{ config, knowledge, state, clock, log },
     addresses: createAddresses(config.authority.address),

@@ -17,13 +17,16 @@ const mostPoints = 10_000
 
 export function policiesInUse(
   knowledge: Pick<Knowledge, 'policies' | 'onChange'>,
-  ledger: Pick<Ledger, 'sidecars' | 'onChange'>,
+  ledger: Pick<Ledger, 'sidecars' | 'own' | 'onChange'>,
 ): InUse {
   return {
     points() {
       const sidecars = [...ledger.sidecars].slice(0, mostPoints)
+      const held = { policies: knowledge.policies()?.version ?? 0n, refusal: '' }
+      // one that decides uses what it decides with, not what it was told
+      const { policies: own, refusal: ownRefusal } = ledger.own ?? held
       return [
-        { version: knowledge.policies()?.version ?? 0n },
+        { version: own, refusal: ownRefusal },
         ...sidecars.map(({ id: spiffeId, pid, policies: version, refusal }) => ({
           ...{ spiffeId, pid, version, refusal },
         })),

@@ -15,7 +15,7 @@ export interface Mesh {
 const none: readonly never[] = []
 
 /** By identity; where several entries give the same one, the oldest has the last word on each label. */
-function labelsOf(entries: readonly AgentEntry[]) {
+export function labelsOf(entries: readonly AgentEntry[]) {
   const byId = new Map<SpiffeId, Labels>()
   for (const { spiffeId, labels } of entries) {
     const all = { ...labels, ...byId.get(spiffeId) }
