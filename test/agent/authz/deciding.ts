@@ -1,6 +1,7 @@
 // The decision socket, real, in front of knowledge that the test moves, and callers that are what the test says.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { request as httpRequest, type OutgoingHttpHeaders } from 'node:http'
+import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
@@ -40,7 +41,7 @@ export const entryOf = (
   id: string,
   { name = 'envoy', federatesWith = [] as string[], labels = {} } = {},
 ) => {
-  const path = id.slice(`spiffe://${trustDomain}`.length)
+  const { host: trustDomain, pathname: path } = new URL(id)
   return {
     entry: {
       id: `${name}${path}`,
@@ -72,9 +73,11 @@ export interface Deciding extends AsyncDisposable {
   readonly attested: () => number
   /** Changes what the authority has told. */
   apply(message: Message): void
-  putPolicies(version: bigint, text: string): void
+  putPolicies(version: bigint, text: string, rootNamespace?: string): void
   /** SVIDs of this node, of which intermediates are known. */
   putSvid(svid: OwnSvid): void
+  /** Attestations take until the returned function is called. */
+  holdAttestation(): () => void
   /** The process is another one from now on. */
   become(name: string): void
   check(request: Check): Promise<CheckResponse>
@@ -116,11 +119,13 @@ export function askPlainly(
 function createTestCallers(first: string) {
   const changed = createTopic<void>()
   let [name, count] = [first, 0]
+  let held = Promise.resolve()
   const nothing = { [Symbol.dispose]: () => {} }
   const caller = (): Caller => ({
     process: { pid: process.pid, uid: 0, gid: 0, isAlive: () => true, ...nothing },
     async attest() {
       count++
+      await held
       return { selectors: new Set([`test:${name}`]), missing: [], failed: new Set<string>() }
     },
     onChange: (listener) => changed.subscribe(listener),
@@ -129,6 +134,11 @@ function createTestCallers(first: string) {
   return {
     caller,
     attested: () => count,
+    hold() {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      held = promise
+      return resolve
+    },
     become(next: string) {
       name = next
       changed.publish()
@@ -141,7 +151,8 @@ export interface DecidingOptions {
   readonly clock?: Clock
   /** a socket that another one has or had */
   readonly path?: string
-  readonly crowd?: (caller: () => Caller) => () => Caller
+  readonly trustDomain?: string
+  readonly crowd?: (caller: () => Caller) => (socket: Socket) => Caller
 }
 
 export async function startDeciding(options: DecidingOptions = {}): Promise<Deciding> {
@@ -153,7 +164,7 @@ export async function startDeciding(options: DecidingOptions = {}): Promise<Deci
   const lines: Record<string, unknown>[] = []
   const destination = { write: (text: string) => void lines.push(JSON.parse(text)) }
   const log = createLog({ name: 'test', destination })
-  const knowledge = createKnowledge(trustDomain, clock)
+  const knowledge = createKnowledge(parseTrustDomain(options.trustDomain ?? trustDomain), clock)
   const ledger = createLedger({ decides: true })
   const svids = new Map<string, WorkloadSvid>()
   const changed = createTopic<ReadonlySet<string>>()
@@ -175,11 +186,12 @@ export async function startDeciding(options: DecidingOptions = {}): Promise<Deci
     ...{ server, path, ledger, lines },
     attested: callers.attested,
     become: callers.become,
+    holdAttestation: callers.hold,
     apply: (message) => knowledge.apply(create(AuthorityMessageSchema, message)),
-    putPolicies: (version, text) =>
+    putPolicies: (version, text, rootNamespace = '') =>
       knowledge.apply(
         create(AuthorityMessageSchema, {
-          policies: { version, files: [{ name: 'test.yaml', text }] },
+          policies: { version, rootNamespace, files: [{ name: 'test.yaml', text }] },
         }),
       ),
     putSvid({ id, serial, chain, notAfter }) {
