@@ -9,6 +9,7 @@ import { selfTest } from '../runtime/self-test.ts'
 import { type AdminOptions, adminService } from './admin.ts'
 import type { Caller } from './attest/caller.ts'
 import { callerFields, readingOf } from './audience.ts'
+import type { DecisionServer } from './authz/start.ts'
 import type { Core } from './core.ts'
 import { delegatedIdentityService } from './delegated-identity/service.ts'
 import { materialOfAgent } from './files/of-agent.ts'
@@ -57,10 +58,17 @@ function startAdmin(
   })
 }
 
+async function startDeciding(core: Core, { crowd }: Serving): Promise<DecisionServer | undefined> {
+  const { decisions } = core.config
+  if (decisions === undefined) return undefined
+  const { startDecisions } = await import('./authz/start.ts')
+  return await startDecisions({ ...core, config: decisions, crowd })
+}
+
 /** What runs whether this node has joined or not; disposed after the connection to the authority. */
 export interface Beside extends AsyncDisposable {
   readonly files: FileWriter
-  /** see GrpcServer; of the administration socket */
+  /** see GrpcServer; of the sockets for administration and for decisions */
   drain(): Promise<void>
 }
 
@@ -82,6 +90,9 @@ export async function startBeside(
     const { startAgentOperations } = await import('./operations.ts')
     starting.use(await startAgentOperations(core, config.operations))
   }
+  const deciding = await startDeciding(core, serving)
+  if (deciding !== undefined) starting.use(deciding)
   const running = starting.move()
-  return { files, drain: admin.drain, [Symbol.asyncDispose]: () => running.disposeAsync() }
+  const drain = async () => void (await Promise.all([admin.drain(), deciding?.drain()]))
+  return { files, drain, [Symbol.asyncDispose]: () => running.disposeAsync() }
 }

@@ -4,6 +4,7 @@ import { address, loadConfig, pathRelativeTo } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/id.ts'
 import { attestorsConfig } from './attest/config.ts'
+import { decisionsConfig } from './authz/config.ts'
 import { agentFileSets } from './files/config.ts'
 import { drivenProxies } from './proxies/config.ts'
 import { sdsConfig } from './xds/config.ts'
@@ -39,6 +40,30 @@ const serviceAddress = z.string().superRefine((text, context) => {
   const problem = address.safeParse(text).error?.issues[0]?.message
   if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
 })
+
+interface Sockets {
+  readonly socket: string
+  readonly adminSocket: string
+  readonly decisions?: { readonly socket: string } | undefined
+}
+
+function separateSockets(
+  { socket, adminSocket, decisions }: Sockets,
+  context: z.core.$RefinementCtx,
+): void {
+  const folder = (of: string) => of.slice(0, of.lastIndexOf('/'))
+  const problem = (message: string, ...path: string[]) =>
+    context.addIssue({ code: 'custom', path, message })
+  const open = [socket, ...(decisions === undefined ? [] : [decisions.socket])]
+  if (open.some((it) => `${folder(adminSocket)}/`.startsWith(`${folder(it)}/`))) {
+    problem(
+      'lies in the folder of the public socket, or below it: who can reach one could reach the other',
+      'adminSocket',
+    )
+  }
+  if (decisions?.socket === socket)
+    problem('is the public socket: decisions need one of their own', 'decisions', 'socket')
+}
 
 function agentConfig(file: string) {
   const path = pathRelativeTo(file)
@@ -94,6 +119,8 @@ function agentConfig(file: string) {
       proxies: drivenProxies(path),
       /** Envoy's secrets */
       sds: sdsConfig.prefault({}),
+      /** answers proxies that ask whether a request may pass; nobody listens when left out */
+      decisions: decisionsConfig(path).optional(),
       /** serve what the standards call incubating: the WIT profile */
       incubating: z.boolean().default(false),
       /** who has no identity gets the bundles all the same, and may have tokens validated */
@@ -125,14 +152,7 @@ function agentConfig(file: string) {
       path: ['broker'],
       message: 'the Broker API is incubating: say incubating: true as well',
     })
-    .superRefine(({ socket, adminSocket }, context) => {
-      const folder = (of: string) => of.slice(0, of.lastIndexOf('/'))
-      if (`${folder(adminSocket)}/`.startsWith(`${folder(socket)}/`)) {
-        const message =
-          'lies in the folder of the public socket, or below it: who can reach one could reach the other'
-        context.addIssue({ code: 'custom', path: ['adminSocket'], message })
-      }
-    })
+    .superRefine(separateSockets)
 }
 
 export type AgentConfig = z.infer<ReturnType<typeof agentConfig>>

@@ -90,7 +90,7 @@ export function openCore(options: CoreOptions): Core {
     tokens.restore(identities.tokens)
   }
   const audience = createAudience(clock)
-  const ledger = createLedger()
+  const ledger = createLedger({ decides: config.decisions !== undefined })
   const proxies = createProxyLedger()
   const session = createSession({
     ...{ config, knowledge, state, clock, log },

@@ -8,7 +8,7 @@ import { followSpecs } from './specs.ts'
 /** Throws ERR_CONFIG for a spec that cannot be read, or that its driver cannot do. */
 export function startDriven(core: Core): Driving {
   const { config, knowledge, cache, proxies, clock, log } = core
-  const decisions = undefined
+  const decisions = config.decisions?.socket
   const canAsk = decisions !== undefined
   const specs = followSpecs({
     proxies: config.proxies,

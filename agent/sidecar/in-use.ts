@@ -18,7 +18,7 @@ const mostPoints = 10_000
 
 /** Who decides on this node beside the agent itself. */
 export interface Points {
-  readonly ledger: Pick<Ledger, 'sidecars' | 'onChange'>
+  readonly ledger: Pick<Ledger, 'sidecars' | 'own' | 'onChange'>
   readonly proxies: Pick<ProxyLedger, 'proxies' | 'onChange'>
 }
 
@@ -36,8 +36,11 @@ export function policiesInUse(
   return {
     points() {
       const sidecars = [...ledger.sidecars].slice(0, mostPoints)
+      const held = { policies: knowledge.policies()?.version ?? 0n, refusal: '' }
+      // one that decides uses what it decides with, not what it was told
+      const { policies: own, refusal: ownRefusal } = ledger.own ?? held
       return [
-        { version: knowledge.policies()?.version ?? 0n },
+        { version: own, refusal: ownRefusal },
         ...sidecars.map(({ id: spiffeId, pid, policies: version, refusal }) => ({
           ...{ spiffeId, pid, version, refusal },
         })),

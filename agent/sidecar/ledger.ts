@@ -22,8 +22,20 @@ export interface SidecarRecord {
   refusal: string
 }
 
+/** What the agent decides by itself, for proxies that ask it. */
+export interface OwnRecord extends Pick<SidecarRecord, 'allowed' | 'denied'> {
+  /** version of the policies in force, 0 before the first */
+  readonly policies: bigint
+  /** why a later one was refused; empty when none was */
+  readonly refusal: string
+}
+
 export interface Ledger {
   readonly sidecars: ReadonlySet<SidecarRecord>
+  /** undefined where nobody may ask it */
+  readonly own: OwnRecord | undefined
+  decidesWith(policies: Pick<OwnRecord, 'policies' | 'refusal'>): void
+  countOwn(counts: DecisionCounts): void
   /** newest first */
   denials(): readonly Denial[]
   open(id: SpiffeId, pid: number): SidecarRecord
@@ -63,14 +75,49 @@ function createFlows() {
   }
 }
 
-export function createLedger(): Ledger {
+function createDenials() {
+  let newest: readonly Denial[] = []
+  return {
+    newest: () => newest,
+    add(more: readonly Denial[]) {
+      newest = [...more.toReversed(), ...newest].slice(0, mostDenials)
+    },
+  }
+}
+
+/** `decides` where proxies may ask the agent itself: its policies are in use only once that socket has them. */
+export function createLedger({ decides = false }: { readonly decides?: boolean } = {}): Ledger {
   const sidecars = new Set<SidecarRecord>()
   const topic = createTopic<void>()
   const flows = createFlows()
-  let denials: Denial[] = []
+  const denials = createDenials()
+  let own: OwnRecord | undefined = decides
+    ? { allowed: 0n, denied: 0n, policies: 0n, refusal: '' }
+    : undefined
+
+  function add({ flows: more, denials: newest }: DecisionCounts): void {
+    for (const flow of more) flows.add(flow)
+    denials.add(newest)
+  }
+
   return {
     sidecars,
-    denials: () => denials,
+    denials: denials.newest,
+    get own() {
+      return own
+    },
+    decidesWith({ policies, refusal }) {
+      const { allowed = 0n, denied = 0n } = own ?? {}
+      own = { allowed, denied, policies, refusal: refusal.slice(0, longestRefusal) }
+      topic.publish()
+    },
+    countOwn(counts) {
+      if (own === undefined) return
+      const { allowed, denied } = own
+      own = { ...own, allowed: allowed + counts.allowed, denied: denied + counts.denied }
+      add(counts)
+      topic.publish()
+    },
     flows: flows.all,
     open(id, pid) {
       const record: SidecarRecord = {
@@ -94,8 +141,7 @@ export function createLedger(): Ledger {
     count(record, counts) {
       record.allowed += counts.allowed
       record.denied += counts.denied
-      for (const flow of counts.flows) flows.add(flow)
-      denials = [...counts.denials.toReversed(), ...denials].slice(0, mostDenials)
+      add(counts)
       topic.publish()
     },
     live(record, vitals) {

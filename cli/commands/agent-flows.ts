@@ -32,7 +32,7 @@ const rowOf = ({ source, destination, outcome, count, policy, rule }: Value) => 
 ]
 
 function flowsText(flows: readonly Value[]): string {
-  if (flows.length === 0) return 'no sidecar of this node has decided about anything yet'
+  if (flows.length === 0) return 'nothing was decided on this node yet'
   return table([['CALLER', 'CALLEE', 'OUTCOME', 'BY', 'COUNT'], ...flows.map(rowOf)])
 }
 

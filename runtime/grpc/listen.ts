@@ -1,12 +1,21 @@
 // Where a server listens: TCP, TLS or a unix socket whose stale file is taken away first.
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { chmodSync, rmSync } from 'node:fs'
+import { chmodSync, renameSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import tls from 'node:tls'
 import { admitInTurn, type HandshakeLimits } from './handshakes.ts'
 
 export type Listen =
-  | { readonly path: string; readonly mode: number }
+  | {
+      readonly path: string
+      readonly mode: number
+      /**
+       * Takes the path from whoever has it, and leaves it there at the end: programs that connect while one
+       * server follows another find one of them.
+       */
+      readonly takesOver?: boolean
+    }
   | { readonly host: string; readonly port: number }
 
 export interface Listener {
@@ -78,7 +87,18 @@ async function bind(server: net.Server, listen: Listen): Promise<void> {
   await listening
 }
 
+/**
+ * Node takes away at the end what it has bound: under another name, or the server before would take away the
+ * socket of the one after it.
+ */
+async function bindOver(server: net.Server, path: string, mode: number): Promise<void> {
+  const aside = `${path}.${randomBytes(3).toString('hex')}`
+  await bind(server, { path: aside, mode })
+  renameSync(aside, path)
+}
+
 async function open(server: net.Server, listen: Listen): Promise<void> {
+  if ('path' in listen && listen.takesOver) return bindOver(server, listen.path, listen.mode)
   try {
     await bind(server, listen)
   } catch (error) {
@@ -88,7 +108,8 @@ async function open(server: net.Server, listen: Listen): Promise<void> {
   }
 }
 
-function addressOf(server: net.Server): { address: string; port: number } {
+function addressOf(server: net.Server, listen: Listen): { address: string; port: number } {
+  if ('path' in listen) return { address: listen.path, port: 0 }
   const at = server.address()
   if (at === null || typeof at === 'string') return { address: at ?? '', port: 0 }
   const host = at.family === 'IPv6' ? `[${at.address}]` : at.address
@@ -106,5 +127,5 @@ export async function startListener(options: ListenOptions): Promise<Listener> {
   await open(server, options.listen)
   // accept() failing for want of file descriptors is no reason to die
   server.on('error', () => {})
-  return { server, ...addressOf(server), sockets, setTls }
+  return { server, ...addressOf(server, options.listen), sockets, setTls }
 }

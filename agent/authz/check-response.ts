@@ -1,0 +1,116 @@
+// A verdict as Envoy's CheckResponse, in bytes: most of them are the same as one before.
+import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
+import {
+  HeaderValueOption_HeaderAppendAction as Append,
+  type HeaderValueOptionSchema,
+} from '../../proto/gen/envoy/config/core/v3/base_pb.js'
+import { CheckResponseSchema } from '../../proto/gen/envoy/service/auth/v3/external_auth_pb.js'
+import { StatusCode } from '../../proto/gen/envoy/type/v3/http_status_pb.js'
+import { type Prepared, prepared } from '../../runtime/grpc/service.ts'
+import type { Passed, Stopped, Verdict } from './judge.ts'
+
+type Fields = MessageInitShape<typeof HeaderValueOptionSchema>[]
+type Response = MessageInitShape<typeof CheckResponseSchema>
+
+// of google.rpc.Code
+const ok = 0
+const permissionDenied = 7
+
+const codes: Readonly<Record<Stopped['status'], StatusCode>> = {
+  400: StatusCode.BadRequest,
+  401: StatusCode.Unauthorized,
+  403: StatusCode.Forbidden,
+  414: StatusCode.URITooLong,
+  429: StatusCode.TooManyRequests,
+  431: StatusCode.RequestHeaderFieldsTooLarge,
+}
+
+/** In the place of what the request has: what a client sent of that name is gone. */
+function overwriting(pairs: readonly string[]): Fields {
+  const fields: Fields = []
+  for (let i = 0; i + 1 < pairs.length; i += 2) {
+    const header = { key: pairs[i] ?? '', value: pairs[i + 1] ?? '' }
+    fields.push({ header, appendAction: Append.OVERWRITE_IF_EXISTS_OR_ADD })
+  }
+  return fields
+}
+
+/** RFC 9110 §10.2.3: whole seconds, and none is no time to wait. RFC 6750 §3.1: a 401 says that it was the token. */
+export function fieldsOf({ status, retryAfter }: Stopped): readonly string[] {
+  if (status === 401) return ['www-authenticate', 'Bearer error="invalid_token"']
+  if (retryAfter === undefined) return []
+  return ['retry-after', String(Math.max(1, Math.ceil(retryAfter / 1000)))]
+}
+
+/** For the proxy's own log, at this node: what a client is told names no policy. */
+function metadataOf({ source, by }: Verdict, outcome: string) {
+  const { policy, rule } = by
+  return {
+    outcome,
+    ...(policy === '' ? {} : { policy, rule }),
+    ...(source === undefined ? {} : { source }),
+  }
+}
+
+function passedResponse(verdict: Passed): Response {
+  return {
+    status: { code: ok },
+    httpResponse: {
+      case: 'okResponse',
+      value: {
+        headers: overwriting(verdict.sets),
+        headersToRemove: [...verdict.drops],
+        queryParametersToRemove: [...verdict.dropsParameters],
+      },
+    },
+    dynamicMetadata: metadataOf(verdict, 'allowed'),
+  }
+}
+
+function stoppedResponse(verdict: Stopped): Response {
+  const { status, text, outcome } = verdict
+  return {
+    status: { code: permissionDenied, message: text },
+    httpResponse: {
+      case: 'deniedResponse',
+      value: {
+        status: { code: codes[status] },
+        headers: overwriting(fieldsOf(verdict)),
+        body: `${text}\n`,
+      },
+    },
+    dynamicMetadata: metadataOf(verdict, outcome),
+  }
+}
+
+function encoded(verdict: Verdict): Prepared {
+  const response = verdict.kind === 'passed' ? passedResponse(verdict) : stoppedResponse(verdict)
+  return prepared(toBinary(CheckResponseSchema, create(CheckResponseSchema, response)))
+}
+
+function keyOf(verdict: Verdict): string {
+  const { source, by } = verdict
+  const { policy, rule } = by
+  return verdict.kind === 'passed'
+    ? `${source} ${policy} ${rule} ${verdict.drops} ${verdict.dropsParameters} ${verdict.sets.join('\n')}`
+    : `${verdict.status} ${source} ${policy} ${rule} ${fieldsOf(verdict)} ${verdict.text}`
+}
+
+const mostKept = 4096
+// what tokens say is as long as they are, and no two are alike
+const longestKept = 1024
+
+/** Keeps what it has encoded, as far as it is short. */
+export function createResponses(): (verdict: Verdict) => Prepared {
+  const known = new Map<string, Prepared>()
+  return (verdict) => {
+    const key = keyOf(verdict)
+    const kept = known.get(key)
+    if (kept !== undefined) return kept
+    const made = encoded(verdict)
+    if (key.length > longestKept) return made
+    if (known.size >= mostKept) known.clear()
+    known.set(key, made)
+    return made
+  }
+}
