@@ -10,7 +10,8 @@ import type { Core } from './core.ts'
 import type { AgentEntry } from './entries.ts'
 import type { FileWriter, SetStatus } from './files/writer.ts'
 import type { Knowledge } from './knowledge.ts'
-import type { ProxyRecord, SpecState } from './proxies/ledger.ts'
+import type { ProxyRecord } from './proxies/ledger.ts'
+import type { DrivenSpec } from './proxies/specs.ts'
 
 export interface AdminOptions
   extends Pick<Core, 'knowledge' | 'cache' | 'ledger' | 'proxies' | 'session' | 'disk'> {
@@ -44,7 +45,7 @@ const proxyMessage = (it: ProxyRecord) => ({
   remarks: [...it.remarks],
 })
 
-const specMessage = ({ file, identity, trouble }: SpecState) => ({
+const specMessage = ({ file, identity, trouble }: DrivenSpec) => ({
   ...{ file, spiffeId: identity, trouble },
 })
 

@@ -15,6 +15,7 @@ import { delegatedIdentityService } from './delegated-identity/service.ts'
 import { materialOfAgent } from './files/of-agent.ts'
 import { type FileWriter, startFileWriter } from './files/writer.ts'
 import type { Driving } from './proxies/driving.ts'
+import { workloadPortOf } from './proxies/ledger.ts'
 import type { Serving } from './serving.ts'
 import { sidecarService } from './sidecar/service.ts'
 import { aggregatedService } from './xds/ads.ts'
@@ -62,7 +63,12 @@ async function startDeciding(core: Core, { crowd }: Serving): Promise<DecisionSe
   const { decisions } = core.config
   if (decisions === undefined) return undefined
   const { startDecisions } = await import('./authz/start.ts')
-  return await startDecisions({ ...core, config: decisions, crowd })
+  return await startDecisions({
+    ...core,
+    config: decisions,
+    workloadPort: workloadPortOf(core.proxies),
+    crowd,
+  })
 }
 
 /** What runs whether this node has joined or not; disposed after the connection to the authority. */

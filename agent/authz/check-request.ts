@@ -61,7 +61,7 @@ export function questionOf({ attributes }: CheckRequest): Question {
   })
   return {
     ...settings,
-    port: settings.port ?? portIn(destination),
+    listener: portIn(destination),
     principal: destination?.principal ?? '',
     certificate: source?.certificate ?? '',
     sourceAddress: socketAddress(source)?.address,

@@ -83,6 +83,7 @@ export function questionIn({ url = '', rawHeaders }: IncomingMessage): Question 
   const certificate = fact(facts.certificate)
   return {
     ...asked,
+    listener: undefined,
     certificate: certificate === absent ? '' : certificate,
     sourceAddress: fact(facts.source),
     sni: undefined,

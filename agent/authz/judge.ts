@@ -29,6 +29,8 @@ export interface Judging {
   readonly verifyPeer: VerifyPeer
   readonly tally: Tally
   readonly buckets: Buckets
+  /** The port of the workload behind that listener of an identity's proxy. */
+  readonly workloadPort: (id: SpiffeId, listener: number | undefined) => number | undefined
   readonly clock: Clock
   readonly log: Log
   /** Says a thing once, however often it happens. */
@@ -167,7 +169,7 @@ function sourceOf({ verifyPeer }: Judging, { certificate }: Question, { federate
 /** Never throws. */
 export function judge(judging: Judging, standing: Standing, question: Question): Verdict {
   const { mesh, tally, log, once } = judging
-  const { port, backend, principal, sourceAddress, sni } = question
+  const { listener, backend, principal, sourceAddress, sni } = question
   const served = standing.of(principal)
   if (served === undefined) {
     const [first] = standing.served
@@ -179,6 +181,7 @@ export function judge(judging: Judging, standing: Standing, question: Question):
     )
     return { ...denied, ...nobody, outcome: 'rejected' }
   }
+  const port = question.port ?? judging.workloadPort(served.id, listener)
   const destination = served.at(port, backend)
   const { source, problem } = sourceOf(judging, question, served)
   if (problem !== undefined) {

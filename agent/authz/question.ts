@@ -17,6 +17,8 @@ export interface Settings {
 }
 
 export interface Question extends Settings {
+  /** the port at which the client arrived, where no port is set */
+  readonly listener: number | undefined
   /** which of its own identities the process speaks for; empty is the default one */
   readonly principal: string
   /** of the client: PEM, URL-encoded; empty when it has shown none */

@@ -28,6 +28,8 @@ import { createVisitors, type Visitor } from './visitor.ts'
 
 export interface DecisionOptions extends Pick<Core, 'knowledge' | 'ledger' | 'clock' | 'log'> {
   readonly config: DecisionsConfig
+  /** where a listener of a proxy leads to; to itself when left out */
+  readonly workloadPort?: Judging['workloadPort']
   readonly cache: PeersOptions['cache']
   /** Throws for a connection that nobody can be seen behind, and for one too many of a user. */
   readonly crowd: (socket: Socket) => Caller
@@ -74,6 +76,7 @@ function openJudging(
   stack: AsyncDisposableStack,
 ): Judging {
   const { config, knowledge, cache, ledger, clock, log } = options
+  const { workloadPort = (_, listener) => listener } = options
   const mesh: Mesh = createMesh()
   const tally = createTally(clock, createDecisionLog({ spec: config.decisionLog, log, clock }))
   const remedy = 'decisions.jwks.privateAddresses: true in agent.yaml'
@@ -90,7 +93,7 @@ function openJudging(
   stack.use(reportDecisions({ tally, ledger, clock }))
   const peers = stack.use(createPeers({ knowledge, cache, clock }))
   return {
-    ...{ mesh, tally, clock, log },
+    ...{ mesh, tally, workloadPort, clock, log },
     verifyPeer: peers.verify,
     buckets: createBuckets(),
     once: createOnce(),

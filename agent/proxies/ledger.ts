@@ -1,6 +1,7 @@
 // How the proxies that this agent drives stand: who is connected, what it has, what it refused and why.
 import { createTopic } from '../../runtime/lifecycle.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
+import type { DrivenSpec } from './specs.ts'
 
 export const kinds = ['clusters', 'endpoints', 'listeners', 'routes', 'secrets'] as const
 export type Kind = (typeof kinds)[number]
@@ -28,28 +29,22 @@ export interface ProxyRecord {
   remarks: readonly string[]
 }
 
-export interface SpecState {
-  readonly file: string
-  readonly identity: SpiffeId
-  readonly trouble: string
-}
-
 export interface ProxyLedger {
   readonly proxies: ReadonlySet<ProxyRecord>
   open(caller: Pick<ProxyRecord, 'pid' | 'uid'>): ProxyRecord
   close(record: ProxyRecord): void
   /** Says that a record has changed. */
   tell(): void
-  /** The specs of this node; `trouble` says why the newest edit of one is not in force. */
-  specs(): readonly SpecState[]
-  followSpecs(read: () => readonly SpecState[]): void
+  /** The specs of this node. */
+  specs(): readonly DrivenSpec[]
+  followSpecs(read: () => readonly DrivenSpec[]): void
   onChange(listener: () => void): Disposable
 }
 
 export function createProxyLedger(): ProxyLedger {
   const proxies = new Set<ProxyRecord>()
   const topic = createTopic<void>()
-  let specs: () => readonly SpecState[] = () => []
+  let specs: () => readonly DrivenSpec[] = () => []
   return {
     proxies,
     open({ pid, uid }) {
@@ -90,3 +85,11 @@ export function isInForce(record: ProxyRecord): boolean {
     return state !== undefined && state.refusal === '' && state.told === state.taken
   })
 }
+
+/** Where a listener of an identity's proxy leads to; to itself where no spec says more. */
+export const workloadPortOf =
+  ({ specs }: Pick<ProxyLedger, 'specs'>) =>
+  (id: SpiffeId, listener: number | undefined): number | undefined => {
+    const spec = specs().find(({ identity }) => identity === id)?.spec
+    return spec?.inbound.find(({ listen }) => listen.port === listener)?.forwardTo.port ?? listener
+  }

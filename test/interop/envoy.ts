@@ -1,5 +1,8 @@
 // A real Envoy that our agent drives by a proxy spec: by both variants of ADS.
 
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
 import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
 import { systemClock } from '../../runtime/clock.ts'
@@ -230,6 +233,74 @@ spec: { limits: [{ requests: 1000, per: 1s }] }
   await eventually('it is over', async () => is(await getRaw(direct(it), '/ok'), 200, 'GET /ok'))
 }
 
+const limited = `---
+apiVersion: castellan.dev/v1
+kind: RateLimit
+metadata: { name: often, namespace: shop }
+spec: { limits: [{ to: [{ operation: { paths: [/limited] } }], requests: 1, per: 10m }] }
+`
+
+/** The agent decides what Envoy cannot: rate limits, and certificates of which Envoy looks at the first name only. */
+async function asksAgent(it: DrivenEnvoy, log: (line: string) => void): Promise<void> {
+  await it.apply(`${allow(['/ok', '/limited'])}${limited}`)
+  await eventually('the agent is asked', async () => {
+    const { proxies } = await it.status()
+    demand(proxies[0]?.remarks.some((one) => one.includes('the agent decides')) === true, 'no')
+    is(await getRaw(direct(it), '/limited'), 200, 'GET /limited')
+  })
+  is(await getRaw(direct(it), '/limited'), 429, 'GET /limited, once more')
+  is(await getRaw(direct(it), '/admin'), 403, 'GET /admin')
+  const forged = { 'x-spiffe-peer-id': 'spiffe://example.org/admin' }
+  is(await getRaw(direct(it), '/ok', forged), 200, 'GET /ok')
+  const told = valuesOf(it.reached.at(-1)?.headers ?? [], 'x-spiffe-peer-id')
+  demand(told.join() === clientId, `the backend was told of ${told.join()}`)
+  log('ok what Envoy cannot enforce the agent decides')
+  log(`ok a denied identity is refused after ${await honoursDenial(it)}`)
+  log(`ok the agent is away: ${await handsOver(it)}`)
+}
+
+/** Decisions of one agent after the other: what is asked while one hands over waits for the next. */
+async function handsOver(it: DrivenEnvoy): Promise<string> {
+  await using traffic = startTraffic(it)
+  for (let i = 0; i < 3; i++) {
+    const before = traffic.count()
+    await it.node.restartAgent()
+    await eventually('requests go on', async () => demand(traffic.count() > before + 20, 'none'))
+  }
+  const { failures, count } = traffic
+  // who asks when nobody is there is refused, and what is refused is no mistake
+  const wrong = failures.filter((it) => !it.startsWith('503'))
+  demand(wrong.length === 0, `failed: ${wrong.slice(0, 3).join(', ')}`)
+  return `${count()} requests, ${failures.length} refused`
+}
+
+const tcpText = (port: number) => `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: tcp, namespace: shop }
+spec:
+  action: ALLOW
+  rules:
+    - from: [{ source: { principals: ["${clientId.slice('spiffe://'.length)}"] } }]
+      to: [{ operation: { ports: ["${port}"] } }]
+`
+
+/** Bytes: decided once per connection, by the agent, about the port of the workload. */
+async function decidesConnections(it: DrivenEnvoy): Promise<void> {
+  const { identity, inbound, outbound } = it.spec()
+  it.edit(() => ({
+    ...{ identity, outbound },
+    inbound: inbound.map(({ healthPath: _, ...one }) => ({ ...one, protocol: 'tcp' })),
+  }))
+  await it.apply(tcpText(it.ports.backend))
+  await eventually('a connection is let through', async () => {
+    is(await getRaw(direct(it), '/bytes'), 200, 'GET /bytes')
+  })
+  await it.apply(tcpText(it.ports.inbound))
+  await eventually('a connection to another port is not', async () => {
+    is(await getRaw(direct(it), '/bytes'), 0, 'GET /bytes')
+  })
+}
+
 async function walk(it: DrivenEnvoy, log: (line: string) => void): Promise<void> {
   await serves(it)
   log('ok serves, decides, names both sides')
@@ -251,6 +322,14 @@ async function interop({ log }: Surroundings): Promise<Outcome> {
     await using it = await startDrivenEnvoy({ envoy: envoy.path, delta })
     await walk(it, (line) => log(`${name}: ${line}`))
   }
+  const agent = {
+    decisions: { socket: join(mkdtempSync(join(tmpdir(), 'castellan-authz-')), 's') },
+  }
+  await using asking = await startDrivenEnvoy({ envoy: envoy.path, delta: true, agent })
+  const tell = (line: string) => log(`asking: ${line}`)
+  await asksAgent(asking, tell)
+  await decidesConnections(asking)
+  tell('ok connections are decided, about the port of the workload')
   return { kind: 'ok' }
 }
 

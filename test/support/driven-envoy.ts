@@ -37,6 +37,7 @@ export interface DrivenEnvoy extends AsyncDisposable {
   envoy: RunningEnvoy
   svid(): OwnSvid
   roots(): string
+  spec(): SpecText
   /** Writes the spec anew, with changes. */
   edit(change: (spec: SpecText) => SpecText): void
   /** Replaces all policies. */
@@ -146,6 +147,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
         .filter((it) => it.trustDomain === parseTrustDomain(trustDomain))
         .map(bundleToPem)
         .join(''),
+    spec: () => spec,
     edit(change) {
       spec = change(spec)
       writeFileSync(file, stringify(spec))

@@ -59,8 +59,6 @@ export const agentService: Init<typeof GrpcServiceSchema> = {
   timeout: durationOf(patience),
 }
 
-const secret = (exact: string) => ({ matchPattern: { case: 'exact', value: exact } }) as const
-
 function authz(): HttpFilter {
   return typed(authzName, ExtAuthzSchema, {
     services: { case: 'grpcService', value: agentService },
@@ -71,10 +69,10 @@ function authz(): HttpFilter {
     includeTlsSession: true,
     validateMutations: true,
     statPrefix: 'castellan',
-    encodeRawHeaders: false,
+    // repeated fields and bytes that are no UTF-8 as they came
+    encodeRawHeaders: true,
     // the path that was decided about is the one that is forwarded
     decoderHeaderMutationRules: { disallowSystem: true, disallowIsError: true },
-    disallowedHeaders: { patterns: [secret('cookie')] },
   })
 }
 
