@@ -106,7 +106,7 @@ export async function startEnvoy(
   const lines = createInterface({ input: child.stderr })
   lines.on('line', (line) => {
     if (kept.push(line) > 20) kept.shift()
-    if (debugged !== undefined && line.includes(`[${debugged}]`)) console.error(line)
+    if (debugged !== undefined) console.error(line)
     if (line.includes('starting workers')) ready.resolve()
   })
   child.once('error', ready.reject)

@@ -29,7 +29,8 @@ export const workloadCluster = (name: string): string => `workload/${name}`
 /** The same workload, by HTTP/2: for gRPC. */
 export const workloadHttp2Cluster = (name: string): string => `workload/${name}/http2`
 export const peerCluster = (name: string): string => `peer/${name}`
-export const decisionsCluster = 'castellan/decisions'
+// also the authority of its requests, which takes no slash
+export const decisionsCluster = 'castellan_decisions'
 
 const plenty = 1_000_000
 
