@@ -45,18 +45,13 @@ const patience = 1000
  * The limits of the cluster have to allow it.
  */
 export const agentService: Init<typeof GrpcServiceSchema> = {
-  targetSpecifier: {
-    case: 'envoyGrpc',
-    value: {
-      clusterName: decisionsCluster,
-      retryPolicy: {
-        numRetries: 8,
-        retryOn: 'connect-failure,refused-stream,reset,unavailable,cancelled,gateway-error',
-        retryBackOff: { baseInterval: durationOf(25), maxInterval: durationOf(250) },
-      },
-    },
-  },
+  targetSpecifier: { case: 'envoyGrpc', value: { clusterName: decisionsCluster } },
   timeout: durationOf(patience),
+  retryPolicy: {
+    numRetries: 8,
+    retryOn: 'connect-failure,refused-stream,reset,unavailable,cancelled,gateway-error',
+    retryBackOff: { baseInterval: durationOf(25), maxInterval: durationOf(250) },
+  },
 }
 
 function authz(): HttpFilter {
