@@ -5,6 +5,7 @@ import type { Acknowledgements } from './acknowledgements.ts'
 import type { Attested, NodeAttestor } from './attestors/attestor.ts'
 import type { Authorities } from './authorities/authorities.ts'
 import type { Callers } from './callers.ts'
+import type { Endpoints } from './endpoints.ts'
 import type { Enforcement } from './enforcement.ts'
 import type { ForeignBundles } from './foreign-bundles.ts'
 import type { Wanted, WantedToken } from './grants.ts'
@@ -28,6 +29,7 @@ export interface Authority {
   readonly foreignBundles: ForeignBundles
   readonly acknowledgements: Acknowledgements
   readonly enforcement: Enforcement
+  readonly endpoints: Endpoints
   /** undefined when Istio's certificate service is not configured */
   readonly istio: IstioCallers | undefined
   readonly attestors: ReadonlyMap<string, NodeAttestor>

@@ -83,10 +83,14 @@ function rotation(authority: Authority, config: CaConfig, log: Log, clock: Clock
 }
 
 /** Who is connected where, for the other replicas. */
-async function keepPresence({ acknowledgements, enforcement }: Authority, log: Log): Promise<void> {
+async function keepPresence(
+  { acknowledgements, enforcement, endpoints }: Authority,
+  log: Log,
+): Promise<void> {
   try {
     await acknowledgements.keep()
     await enforcement.keep()
+    await endpoints.keep()
   } catch (error) {
     log.error({ err: error }, 'the store does not know which agents are connected; tried again')
   }

@@ -16,6 +16,7 @@ import { keysInStore, openKeyFolder } from './authorities/keys.ts'
 import type { Authority } from './authority.ts'
 import { createCallers } from './callers.ts'
 import { type CaConfig, lifetimesOf } from './config.ts'
+import { createEndpoints } from './endpoints.ts'
 import { openEnforcement } from './enforcement.ts'
 import { createForeignBundles, type ForeignBundlesOptions } from './foreign-bundles.ts'
 import type { IssueSteps } from './issue.ts'
@@ -111,6 +112,7 @@ export async function openAuthority(
     sequence: () => authorities.sequence,
   })
   const enforcement = await openEnforcement({ store, acknowledgements, log })
+  const endpoints = createEndpoints({ store, registry, acknowledgements, clock, log })
   const now = () => clock.now()
   const serverNames = config.istio?.serverNames ?? []
   const rules = { trustDomain, registry, now, serverNames, lifetimes: lifetimesOf(config) }
@@ -134,6 +136,7 @@ export async function openAuthority(
     authorities,
     acknowledgements,
     enforcement,
+    endpoints,
     callers: createCallers({
       ...{ registry, table: store.agents, now },
       isTrusted: (authorityId) => authorities.all().some(({ id }) => id === authorityId),

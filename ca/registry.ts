@@ -2,14 +2,16 @@
 // its events after each commit, so hot reads never touch the disk.
 import { createTopic } from '../runtime/lifecycle.ts'
 import { createDenyList, type DenyList } from '../spiffe/deny-list.ts'
-import type { SpiffeId, TrustDomain } from '../spiffe/id.ts'
+import { isSpiffeId, type SpiffeId, type TrustDomain } from '../spiffe/id.ts'
 import { createEntryIndex, type EntryIndex } from './entry-index.ts'
 import {
   type AgentRow,
   type DenyRuleRow,
+  type EndpointsRow,
   type EntryRow,
   type Event,
   listsChanged,
+  type ServiceEndpoint,
   type StoredPolicies,
 } from './store/model.ts'
 import type { Store } from './store/store.ts'
@@ -25,6 +27,8 @@ export type Change =
   | { readonly kind: 'bundle' }
   | { readonly kind: 'deny' }
   | { readonly kind: 'federation'; readonly trustDomain: string }
+  /** names of the services whose endpoints are others now */
+  | { readonly kind: 'endpoints'; readonly services: ReadonlySet<string> }
 
 export interface Registry extends Disposable {
   readonly entries: EntryIndex
@@ -33,6 +37,8 @@ export interface Registry extends Disposable {
   readonly denyRules: () => readonly DenyRuleRow[]
   /** the same, to ask */
   readonly denyList: () => DenyList
+  /** what the nodes of agents serve */
+  readonly endpoints: ReadonlyMap<SpiffeId, readonly ServiceEndpoint[]>
   /** Called after this registry has taken a change in. */
   subscribe(listener: (change: Change) => void): Disposable
 }
@@ -43,6 +49,7 @@ interface Fresh {
   readonly agents: ReadonlyMap<string, AgentRow>
   readonly policies: StoredPolicies | undefined
   readonly denyRules: readonly DenyRuleRow[] | undefined
+  readonly endpoints: ReadonlyMap<string, EndpointsRow>
 }
 
 /** The rules stay what they are when CRLs were signed. */
@@ -58,12 +65,34 @@ async function freshFor(events: readonly Event[], store: Store): Promise<Fresh> 
     const agent = await store.agents.get(id)
     if (agent !== undefined) agents.set(id, agent)
   }
+  const endpoints = new Map<string, EndpointsRow>()
+  for (const id of keysOf('endpoints')) {
+    const row = isSpiffeId(id) ? await store.endpoints.get(id) : undefined
+    if (row !== undefined) endpoints.set(id, row)
+  }
   return {
     entries: new Map(entries.map((entry) => [entry.id, entry])),
     agents,
+    endpoints,
     policies: keysOf('policies').size > 0 ? await store.policies.current() : undefined,
     denyRules:
       keysOf('deny').difference(onlyLists).size > 0 ? await store.denyRules.list() : undefined,
+  }
+}
+
+/** What the nodes of agents serve. */
+function createKnownEndpoints(rows: readonly EndpointsRow[]) {
+  const all = new Map(rows.map(({ agentId, endpoints }) => [agentId, endpoints]))
+  return {
+    all,
+    /** Gives the names of the services that it concerns. */
+    take(id: string, after: EndpointsRow | undefined): ReadonlySet<string> {
+      const [known] = [...all.keys()].filter((agentId) => agentId === id)
+      const before = known === undefined ? [] : (all.get(known) ?? [])
+      if (after !== undefined) all.set(after.agentId, after.endpoints)
+      else if (known !== undefined) all.delete(known)
+      return new Set([...before, ...(after?.endpoints ?? [])].map(({ service }) => service))
+    },
   }
 }
 
@@ -80,6 +109,7 @@ export async function openRegistry(store: Store, trustDomain: TrustDomain): Prom
   const entries = createEntryIndex(trustDomain)
   for await (const entry of store.entries.all()) entries.put(entry)
   const agents = new Map((await store.agents.list()).map((agent) => [agent.id, agent]))
+  const endpoints = createKnownEndpoints(await store.endpoints.list())
   const topic = createTopic<Change>()
   let policies = await store.policies.current()
   let denyRules: readonly DenyRuleRow[] = await store.denyRules.list()
@@ -112,6 +142,8 @@ export async function openRegistry(store: Store, trustDomain: TrustDomain): Prom
         return { kind }
       case 'federation':
         return { kind, trustDomain: key }
+      case 'endpoints':
+        return { kind, services: endpoints.take(key, fresh.endpoints.get(key)) }
       case 'replica':
         return undefined
     }
@@ -132,6 +164,7 @@ export async function openRegistry(store: Store, trustDomain: TrustDomain): Prom
   return {
     entries,
     agents,
+    endpoints: endpoints.all,
     policies: () => policies,
     denyRules: () => denyRules,
     denyList: () => denyList,

@@ -1,46 +1,31 @@
 // castellan.control.v1.Control: pushes what concerns an agent, after a cursor, and hears what it has put
 // to use. A live stream gets differences; an agent that was away gets what changed, whole.
-import { createHash } from 'node:crypto'
-import type { MessageInitShape } from '@bufbuild/protobuf'
 import {
   type AgentMessage,
-  type AuthorityMessageSchema,
   Control,
   type Hello,
+  type Services,
 } from '../../proto/gen/castellan/control/v1/control_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
 import { createLatest, every } from '../../runtime/lifecycle.ts'
-import type { SpiffeId } from '../../spiffe/id.ts'
 import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
-import type { Change } from '../registry.ts'
-import type { AgentRow, EntryRow } from '../store/model.ts'
-import { badRequest, bundleToWire, entryToWire, hasLabels, labelsToWire } from '../wire.ts'
-import { denyListToWire } from './deny-rules.ts'
+import type { AgentRow } from '../store/model.ts'
+import { badRequest } from '../wire.ts'
 import { pointsOf } from './enforcement.ts'
-import { type Federated, openFederated } from './federated.ts'
-import { enforcedToWire } from './policies.ts'
-
-type Message = MessageInitShape<typeof AuthorityMessageSchema>
-
-/** What is out of date on the agent's side. */
-interface Dirty {
-  entries: boolean
-  bundle: boolean
-  policies: boolean
-  revocation: boolean
-  federated: boolean
-}
-
-const clean: Dirty = {
-  ...{ entries: false, bundle: false, policies: false, revocation: false, federated: false },
-}
-const everything: Dirty = {
-  ...{ entries: true, bundle: true, policies: true, revocation: true, federated: true },
-}
+import { openFederated } from './federated.ts'
+import { clean, createFeed, type Dirty, epochOf, everything, mark, type Wanted } from './feed.ts'
 
 /** Which events the agent missed; a cursor of another store, or one that is too old, is all of them. */
 const mostMissed = 10_000
+
+const mostWanted = 1000
+
+/** Throws ERR_BAD_REQUEST for more than an agent of ours would say. */
+function wantedOf({ wanted }: Services): Wanted {
+  if (wanted.length <= mostWanted) return new Set(wanted)
+  return badRequest([{ field: 'services.wanted', problem: `more than ${mostWanted} of them` }])
+}
 
 /** milliseconds between messages of an idle stream; agents give up after three without one */
 const heartbeat = 20_000
@@ -51,13 +36,6 @@ async function helloOf(requests: AsyncIterator<AgentMessage>): Promise<Hello> {
     return badRequest([{ field: 'hello', problem: 'has to come first' }])
   }
   return value.message.value
-}
-
-/** What cursors are of: this store, and who was told. Another agent, or one with other selectors, has other entries. */
-function epochOf({ store }: Authority, { id, selectors }: AgentRow): string {
-  const who = [id, ...selectors.map(({ type, value }) => `${type}:${value}`).toSorted()]
-  const digest = createHash('sha256').update(JSON.stringify(who)).digest('base64url')
-  return `${store.epoch}.${digest.slice(0, 16)}`
 }
 
 async function missedSince(
@@ -82,115 +60,43 @@ async function missedSince(
     policies: kinds.has('policies'),
     revocation,
     federated: kinds.has('federation'),
+    endpoints: false,
   }
 }
 
-function bundleOf({ trustDomain, authorities }: Authority) {
-  const prepared = authorities.all().filter(({ state }) => state === 'prepared')
-  const canaries = prepared.map(({ canary }) => canary)
-  return { bundle: bundleToWire(trustDomain, authorities), canaries }
-}
-
-async function revocationOf({ registry, revocation }: Authority) {
-  const crls = await revocation.crls()
-  return { denyList: denyListToWire(registry.denyRules()), crls: [...crls] }
-}
-
-/** Composes messages for one agent and remembers what it was sent. */
-function createFeed(authority: Authority, agent: AgentRow, federated: Federated) {
-  const { registry, clock, store } = authority
-  const epoch = epochOf(authority, agent)
-  // rows, not revisions: an entry that was deleted and made again starts its revisions anew (R12)
-  const sent = new Map<string, EntryRow>()
-  const parents = new Set<SpiffeId>()
-  const peers = new Set<string>()
-  let isPeersNew = false
-
-  /** Notes whom the entries federate with. */
-  function federateWith(now: readonly EntryRow[]): void {
-    const names = new Set(now.flatMap(({ federatesWith }) => federatesWith))
-    isPeersNew ||= names.symmetricDifference(peers).size > 0
-    peers.clear()
-    for (const name of names) peers.add(name)
-  }
-
-  async function bundles(isDirty: boolean): Promise<Pick<Message & object, 'federated'>> {
-    if (!isDirty && !isPeersNew) return {}
-    isPeersNew = false
-    return { federated: { bundles: await federated.of(peers) } }
-  }
-
-  function entries(): Pick<Message & object, 'entries' | 'deletedEntries' | 'labels'> {
-    const now = registry.entries.authorized(agent, clock.now())
-    parents.clear()
-    parents.add(agent.id)
-    for (const { spiffeId } of now) parents.add(spiffeId)
-    federateWith(now)
-    const changed = now.filter((entry) => sent.get(entry.id) !== entry)
-    const present = new Set(now.map(({ id }) => id))
-    const deletedEntries = [...sent.keys()].filter((id) => !present.has(id))
-    sent.clear()
-    for (const entry of now) sent.set(entry.id, entry)
-    return {
-      entries: changed.map((entry) => entryToWire(entry)),
-      labels: changed.filter(hasLabels).map(labelsToWire),
-      deletedEntries,
-    }
-  }
-
-  return {
-    async message(dirty: Dirty, snapshot: boolean): Promise<Message> {
-      // taken first: what happens while the message is made will be told again, never lost
-      const cursor = BigInt(store.events.last())
-      return {
-        cursor,
-        epoch,
-        snapshot,
-        ...(dirty.entries ? entries() : {}),
-        ...(dirty.bundle ? bundleOf(authority) : {}),
-        ...(dirty.policies ? { policies: enforcedToWire(registry.policies()) } : {}),
-        ...(dirty.revocation ? { revocation: await revocationOf(authority) } : {}),
-        // after the entries, which say whose
-        ...(await bundles(dirty.federated)),
+/** Takes in what an agent says, until it says no more. */
+async function hear(
+  { acknowledgements, enforcement, endpoints, store }: Authority,
+  requests: AsyncIterable<AgentMessage>,
+  { row, want }: { readonly row: AgentRow; readonly want: (wanted: Wanted) => void },
+): Promise<void> {
+  const { id: agent } = row
+  for await (const { message } of requests) {
+    switch (message.case) {
+      case 'acknowledged': {
+        // no further than there is anything to know
+        const cursor = Math.min(Number(message.value.cursor), store.events.last())
+        acknowledgements.acknowledge(agent, cursor)
+        break
       }
-    },
-    /** Without sending: the agent has these already. */
-    assumeKnown() {
-      entries()
-      isPeersNew = false
-    },
-    federatesWith: (trustDomain: string) => peers.has(trustDomain),
-    concerns(change: Extract<Change, { kind: 'entry' }>): boolean {
-      const rows = [change.before, change.after].filter((row) => row !== undefined)
-      return rows.some(
-        ({ parentId }) => parents.has(parentId) || parentId.endsWith('/spire/server'),
-      )
-    },
+      case 'policies':
+        enforcement.said(agent, pointsOf(message.value))
+        break
+      case 'services':
+        want(wantedOf(message.value))
+        await endpoints.said(row, message.value.served, message.value.whole)
+        break
+      default:
+        badRequest([{ field: 'message', problem: 'is nothing that comes after the first' }])
+    }
   }
 }
 
 export function controlService(authority: Authority): Service<Peer> {
-  const { registry, callers, clock, acknowledgements, enforcement, revocation } = authority
+  const { registry, callers, clock, acknowledgements, enforcement, endpoints, revocation } =
+    authority
   // as long as the process, like the registry that it follows
   const federated = openFederated(authority)
-
-  async function hear(requests: AsyncIterable<AgentMessage>, agent: SpiffeId): Promise<void> {
-    for await (const { message } of requests) {
-      switch (message.case) {
-        case 'acknowledged': {
-          // no further than there is anything to know
-          const cursor = Math.min(Number(message.value.cursor), authority.store.events.last())
-          acknowledgements.acknowledge(agent, cursor)
-          break
-        }
-        case 'policies':
-          enforcement.said(agent, pointsOf(message.value))
-          break
-        default:
-          badRequest([{ field: 'message', problem: 'is nothing that comes after the first' }])
-      }
-    }
-  }
 
   return service<typeof Control, Peer>(Control, {
     async *subscribe(requests, context) {
@@ -200,7 +106,11 @@ export function controlService(authority: Authority): Service<Peer> {
       // heard, and waited for, before it has put anything to use
       acknowledgements.acknowledge(agent.id, 0)
       enforcement.opened(agent.id)
-      const feed = createFeed(authority, agent, federated)
+      endpoints.opened(agent.id)
+      using leaving = new DisposableStack()
+      leaving.defer(() => endpoints.closed(agent.id))
+      let wanted: Wanted = new Set()
+      const feed = createFeed(authority, agent, { federated, wanted: () => wanted })
       using wake = createLatest<true>(context.signal)
       let dirty = clean
       let failure: { error: unknown } | undefined
@@ -208,6 +118,7 @@ export function controlService(authority: Authority): Service<Peer> {
         if (change.kind === 'agent' && change.id !== agent.id) return
         if (change.kind === 'federation' && !feed.federatesWith(change.trustDomain)) return
         if (change.kind === 'entry' && !feed.concerns(change)) return
+        if (change.kind === 'endpoints' && wanted.isDisjointFrom(change.services)) return
         dirty = mark(dirty, change.kind)
         wake.push(true)
       })
@@ -215,7 +126,13 @@ export function controlService(authority: Authority): Service<Peer> {
         dirty = mark(dirty, 'deny')
         wake.push(true)
       })
-      hear({ [Symbol.asyncIterator]: () => iterator }, agent.id).catch((error: unknown) => {
+      const want = (now: Wanted) => {
+        wanted = now
+        dirty = mark(dirty, 'endpoints')
+        wake.push(true)
+      }
+      const said = { [Symbol.asyncIterator]: () => iterator }
+      hear(authority, said, { row: agent, want }).catch((error: unknown) => {
         failure = { error }
         wake.push(true)
       })
@@ -236,22 +153,4 @@ export function controlService(authority: Authority): Service<Peer> {
       }
     },
   })
-}
-
-function mark(dirty: Dirty, kind: Change['kind']): Dirty {
-  switch (kind) {
-    case 'entry':
-      return { ...dirty, entries: true }
-    case 'bundle':
-      // each authority has a CRL of its own
-      return { ...dirty, bundle: true, revocation: true }
-    case 'deny':
-      return { ...dirty, revocation: true }
-    case 'policies':
-      return { ...dirty, policies: true }
-    case 'federation':
-      return { ...dirty, federated: true }
-    case 'agent':
-      return dirty
-  }
 }

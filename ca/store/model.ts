@@ -253,13 +253,35 @@ export interface RelationshipRow {
   readonly endpointId?: SpiffeId | undefined
 }
 
+/** Where an identity serves a service. */
+export interface ServiceEndpoint {
+  readonly service: string
+  readonly spiffeId: SpiffeId
+  /** host:port */
+  readonly address: string
+}
+
+/** What the proxies of an agent's node serve. */
+export interface EndpointsRow {
+  readonly agentId: SpiffeId
+  readonly endpoints: readonly ServiceEndpoint[]
+}
+
 /** key of the `deny` events that speak of CRLs, not of rules */
 export const listsChanged = 'crls'
 
 /** One line of the event table: what changed, never how. */
 export interface Event {
   readonly cursor: number
-  readonly kind: 'entry' | 'bundle' | 'policies' | 'agent' | 'federation' | 'deny' | 'replica'
+  readonly kind:
+    | 'entry'
+    | 'bundle'
+    | 'policies'
+    | 'agent'
+    | 'federation'
+    | 'deny'
+    | 'replica'
+    | 'endpoints'
   readonly key: string
 }
 

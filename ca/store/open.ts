@@ -10,6 +10,7 @@ import type { Store } from './store.ts'
 import { agentTable } from './tables/agents.ts'
 import { authorityTable } from './tables/authorities.ts'
 import { denyTable } from './tables/deny-rules.ts'
+import { endpointTable } from './tables/endpoints.ts'
 import { enforcementTable } from './tables/enforcement.ts'
 import { entryTable } from './tables/entries.ts'
 import { openEventLog } from './tables/events.ts'
@@ -92,6 +93,7 @@ export async function openStore(location: StoreLocation, options: StoreOptions):
     denyRules: denyTable(session),
     acknowledgements: acknowledgementTable(session),
     enforcement: enforcementTable(session),
+    endpoints: endpointTable(session),
     replicas: replicaTable(session),
     events: log.table,
     probe: () => probe(db, replica),

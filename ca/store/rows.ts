@@ -8,6 +8,7 @@ import type {
   AuthorityRow,
   CrlRow,
   DenyRuleRow,
+  EndpointsRow,
   EnforcementRow,
   EntryRow,
   Event,
@@ -143,6 +144,16 @@ const enforcementPoint = z.strictObject({
 export const enforcementRow: z.ZodType<EnforcementRow> = z
   .object({ agent_id: spiffeId, replica: z.string(), points: json(z.array(enforcementPoint)) })
   .transform(({ agent_id, ...row }) => ({ ...row, agentId: agent_id }))
+
+const serviceEndpoint = z.strictObject({
+  service: z.string(),
+  spiffeId,
+  address: z.string(),
+})
+
+export const endpointsRow: z.ZodType<EndpointsRow> = z
+  .object({ agent_id: spiffeId, endpoints: json(z.array(serviceEndpoint)) })
+  .transform(({ agent_id, endpoints }) => ({ agentId: agent_id, endpoints }))
 
 export const replicaRow: z.ZodType<ReplicaRow> = z
   .object({ id: z.string(), alive_at: z.number() })

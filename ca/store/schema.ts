@@ -136,8 +136,17 @@ CREATE TABLE enforcement (
 ) ${keyedTable};
 `
 
+const endpoints = ({ keyedTable }: Dialect) => `
+-- What the proxies of each agent's node serve, as JSON.
+CREATE TABLE endpoints (
+  agent_id TEXT PRIMARY KEY,
+  endpoints TEXT NOT NULL
+) ${keyedTable};
+`
+
 export const migrations: Migrations = (dialect) => [
   first(dialect),
   whoAppliedPolicies,
   enforcement(dialect),
+  endpoints(dialect),
 ]

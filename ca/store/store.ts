@@ -11,6 +11,7 @@ import type {
   AuthorityList,
   CrlRow,
   DenyRuleRow,
+  EndpointsRow,
   EnforcementRow,
   EntryRow,
   Event,
@@ -161,6 +162,13 @@ export interface EnforcementTable {
   remove(agents: readonly SpiffeId[]): Promise<void>
 }
 
+export interface EndpointTable {
+  list(): Promise<EndpointsRow[]>
+  get(agentId: SpiffeId): Promise<EndpointsRow | undefined>
+  /** Each takes the place of the one before; one without endpoints is gone. */
+  put(row: EndpointsRow): Promise<void>
+}
+
 export interface ReplicaTable {
   list(): Promise<ReplicaRow[]>
   /** This one is alive; `at` in milliseconds since the epoch. */
@@ -192,6 +200,7 @@ export interface Store extends AsyncDisposable {
   readonly denyRules: DenyTable
   readonly acknowledgements: AcknowledgementTable
   readonly enforcement: EnforcementTable
+  readonly endpoints: EndpointTable
   readonly replicas: ReplicaTable
   readonly events: EventTable
   /** A consistent copy of everything, as a file of its own, while writes go on. Throws ERR_STORE. */
