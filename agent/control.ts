@@ -9,6 +9,7 @@ import { verifySvid } from '../spiffe/svid.ts'
 import type { Work } from './calls.ts'
 import type { Knowledge } from './knowledge.ts'
 import { saying } from './saying.ts'
+import type { Services } from './services.ts'
 import { type Points, policiesInUse } from './sidecar/in-use.ts'
 
 const longestSilence = 60_000
@@ -45,13 +46,19 @@ function rehearse(canaries: readonly Uint8Array[], knowledge: Knowledge, now: nu
 async function follow(
   { transport, knowledge, clock, signal }: Work,
   { connected, persist, told, log }: Following,
-  points: Points,
+  sources: Sources,
 ): Promise<never> {
   const silent = new AbortController()
   const either = AbortSignal.any([signal, silent.signal])
   using acknowledgements = createLatest<bigint>(either)
   const hello = { ...knowledge.place(), version: '0.1.0' }
-  const words = { hello, acknowledgements, told, inUse: policiesInUse(knowledge, points) }
+  const words = {
+    hello,
+    acknowledgements,
+    told,
+    services: sources.services,
+    inUse: policiesInUse(knowledge, sources),
+  }
   let heard = clock.monotonic()
   let canaries: readonly Uint8Array[] = []
   let isKept = true
@@ -80,7 +87,11 @@ async function follow(
   throw new IdentityError('ERR_UNAVAILABLE', 'the authority ended the stream')
 }
 
-/** `points` know what the node's sidecars and proxies have put to use. */
-export function followControl(points: Points): Follow {
-  return (work, following) => follow(work, following, points)
+/** What the node's sidecars and proxies have put to use, serve and look for. */
+export interface Sources extends Points {
+  readonly services: Pick<Services, 'said' | 'onChange'>
+}
+
+export function followControl(sources: Sources): Follow {
+  return (work, following) => follow(work, following, sources)
 }

@@ -6,13 +6,13 @@ import type { Log } from '../runtime/log.ts'
 import { createAddresses } from './addresses.ts'
 import { type Audience, createAudience } from './audience.ts'
 import type { AgentConfig } from './config.ts'
-import type { Follow } from './control.ts'
+import type { Follow, Sources } from './control.ts'
 import { type DiskCache, openDiskCache, type Part } from './disk-cache.ts'
 import { createKnowledge, type Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
 import { createProxyLedger, type ProxyLedger } from './proxies/ledger.ts'
+import { createServices, type Services } from './services.ts'
 import { createSession, type Session } from './session.ts'
-import type { Points } from './sidecar/in-use.ts'
 import { createLedger, type Ledger } from './sidecar/ledger.ts'
 import { openState, type StateFile, secretIn } from './state.ts'
 import { createSvidCache, type SvidCache } from './svid-cache.ts'
@@ -27,6 +27,7 @@ export interface Core extends AsyncDisposable {
   readonly session: Session
   readonly ledger: Ledger
   readonly proxies: ProxyLedger
+  readonly services: Services
   readonly audience: Audience
   readonly disk: Pick<DiskCache, 'trouble'>
   readonly clock: Clock
@@ -45,10 +46,10 @@ export interface CoreOptions {
 
 /** Loaded when the authority is connected to. */
 type Follows = Readonly<
-  Record<AgentConfig['authority']['kind'], (points: Points) => Promise<Follow>>
+  Record<AgentConfig['authority']['kind'], (sources: Sources) => Promise<Follow>>
 >
 const follows: Follows = {
-  castellan: async (points) => (await import('./control.ts')).followControl(points),
+  castellan: async (sources) => (await import('./control.ts')).followControl(sources),
   spire: async () => (await import('./spire-sync.ts')).followSpire(),
 }
 
@@ -64,6 +65,16 @@ function stoppable(file: StateFile, between: CoreOptions['between']): StateFile 
   }
 }
 
+function openTokens(knowledge: Knowledge, clock: Clock): TokenCache {
+  return createTokenCache({
+    ...{ clock, taints: knowledge.taints },
+    isBelieved(keyId) {
+      const { jwt, wit } = knowledge.own()
+      return [...jwt, ...wit].some((key) => key.keyId === keyId)
+    },
+  })
+}
+
 export function openCore(options: CoreOptions): Core {
   const { config, clock, log, between } = options
   const secret = secretIn(config.state)
@@ -71,13 +82,7 @@ export function openCore(options: CoreOptions): Core {
   const disk = openDiskCache({ folder: config.state, secret, clock, log })
   const knowledge = createKnowledge(config.trustDomain, clock)
   const cache = createSvidCache({ knowledge, clock, log })
-  const tokens = createTokenCache({
-    ...{ clock, taints: knowledge.taints },
-    isBelieved(keyId) {
-      const { jwt, wit } = knowledge.own()
-      return [...jwt, ...wit].some((key) => key.keyId === keyId)
-    },
-  })
+  const tokens = openTokens(knowledge, clock)
   const known = state.load()
   if (known === undefined) disk.clear()
   else {
@@ -92,17 +97,22 @@ export function openCore(options: CoreOptions): Core {
   const audience = createAudience(clock)
   const ledger = createLedger({ decides: config.decisions !== undefined })
   const proxies = createProxyLedger()
+  const services = createServices({
+    configured: config.services,
+    ...{ knowledge, ledger, proxies, clock },
+  })
   const session = createSession({
     ...{ config, knowledge, state, clock, log },
     addresses: createAddresses(config.authority.address),
     svid: known?.svid,
-    follow: () => follows[config.authority.kind]({ ledger, proxies }),
+    follow: () => follows[config.authority.kind]({ ledger, proxies, services }),
     forget: disk.forget,
     told: audience.caughtUp,
   })
   const running = new AsyncDisposableStack()
   return {
-    ...{ config, knowledge, cache, tokens, session, ledger, proxies, disk, audience, clock, log },
+    ...{ config, knowledge, cache, tokens, session, disk, audience, clock, log },
+    ...{ ledger, proxies, services },
     start() {
       const kept = {
         knowledge: knowledge.snapshot,
@@ -115,6 +125,7 @@ export function openCore(options: CoreOptions): Core {
         return stack
       }
       running.use(disk.follow(kept, onChange))
+      running.use(services.follow())
       running.use(renewSvids({ cache, knowledge, request: session.request, clock, log }))
       const loop = running.use(session.loop())
       return { done: loop.done, [Symbol.asyncDispose]: () => running.disposeAsync() }

@@ -4,6 +4,7 @@ import { denyListOf } from '../client/deny-list.ts'
 import {
   type AuthorityMessage,
   AuthorityMessageSchema,
+  type Endpoint,
   type Revocation,
 } from '../proto/gen/castellan/control/v1/control_pb.js'
 import type { DenyList as DenyListMessage } from '../proto/gen/castellan/deny/v1/deny_pb.js'
@@ -37,6 +38,8 @@ export interface Knowledge {
   federated(): ReadonlyMap<TrustDomain, Trust>
   taints(): Taints
   policies(): PolicySet | undefined
+  /** of the services that this node looks for, as the authority told */
+  endpoints(): readonly Endpoint[]
   revocation(): KnownRevocation
   /** Whether that identity is on the deny-list now. */
   isDenied(id: SpiffeId): boolean
@@ -65,7 +68,7 @@ interface Held {
   readonly revocation: KnownRevocation
   readonly message: Pick<
     AuthorityMessage,
-    'cursor' | 'epoch' | 'bundle' | 'policies' | 'revocation' | 'federated'
+    'cursor' | 'epoch' | 'bundle' | 'policies' | 'revocation' | 'federated' | 'endpoints'
   >
 }
 
@@ -85,13 +88,14 @@ function taken(before: Held, message: AuthorityMessage, domain: TrustDomain, now
       policies: message.policies ?? before.message.policies,
       revocation: revocation ?? before.message.revocation,
       federated: federated ?? before.message.federated,
+      endpoints: message.endpoints ?? before.message.endpoints,
     },
   }
 }
 
 /** Whether a message says anything; one that does not is a heartbeat. */
 function hasContent({ entries, deletedEntries, ...rest }: AuthorityMessage): boolean {
-  const whole = [rest.bundle, rest.policies, rest.revocation, rest.federated]
+  const whole = [rest.bundle, rest.policies, rest.revocation, rest.federated, rest.endpoints]
   return entries.length + deletedEntries.length > 0 || whole.some((it) => it !== undefined)
 }
 
@@ -125,6 +129,7 @@ export function createKnowledge(trustDomain: TrustDomain, clock: Clock): Knowled
     federated: () => held.federated,
     taints: () => held.taints,
     policies: () => held.message.policies,
+    endpoints: () => held.message.endpoints?.endpoints ?? [],
     revocation: () => held.revocation,
     isDenied,
     place() {

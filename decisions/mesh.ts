@@ -1,15 +1,15 @@
 // What the agent says about the mesh: policies and endpoints, replaced whole, never mixed.
 import { noPolicies, type PolicySet } from '../policies/compile.ts'
 import type { Labels } from '../policies/language/policy.ts'
-import type { Address } from '../runtime/config.ts'
+import type { ServiceEndpoint } from '../proxy-spec/endpoint.ts'
 import { createTopic } from '../runtime/lifecycle.ts'
 import { type DenyList, denyNothing } from '../spiffe/deny-list.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 
 export interface MeshState {
   readonly policies: PolicySet
-  /** addresses by the name of the service */
-  readonly endpoints: ReadonlyMap<string, readonly Address[]>
+  /** by the name of the service */
+  readonly endpoints: ReadonlyMap<string, readonly ServiceEndpoint[]>
   /** peers that are refused whatever they show */
   readonly denyList: DenyList
   /** of this sidecar's own identities, those that have some */

@@ -16,6 +16,14 @@ export interface ControlOptions extends StateOptions {
   readonly endpoint: Endpoint
   readonly tally: Tally
   readonly identities: Identities
+  /** what this sidecar serves as its identity, and which services it looks for */
+  readonly services: ProxyServices
+}
+
+export interface ProxyServices {
+  /** `address` as host:port */
+  readonly served: readonly { readonly service: string; readonly address: string }[]
+  readonly wanted: readonly string[]
 }
 
 const betweenCounts = 200
@@ -86,6 +94,13 @@ async function reportVitals(options: ControlOptions, outbox: Outbox, signal: Abo
   }
 }
 
+function reportServices({ identities, services }: ControlOptions, outbox: Outbox): void {
+  const spiffeId = identities.current()?.svid.id
+  const served = services.served.map((it) => ({ ...it, spiffeId: spiffeId ?? '' }))
+  const value = { served: spiffeId === undefined ? [] : served, wanted: [...services.wanted] }
+  outbox.push({ report: { case: 'services', value } })
+}
+
 type Take = ReturnType<typeof createStateTaker>
 
 async function follow(
@@ -103,6 +118,8 @@ async function follow(
     if (isOpen) continue
     isOpen = true
     opened()
+    reportServices(options, outbox)
+    loops.use(options.identities.subscribe(() => reportServices(options, outbox)))
     // nothing is taken off the tally before there is someone to tell
     loops.use(run((stop) => reportCounts(options, outbox, stop)))
     loops.use(run((stop) => reportVitals(options, outbox, stop)))

@@ -7,6 +7,7 @@ import { createMesh } from '../decisions/mesh.ts'
 import { createTally } from '../decisions/tally.ts'
 import type { ProxySpec } from '../proxy-spec/spec.ts'
 import { type Clock, systemClock } from '../runtime/clock.ts'
+import { addressText } from '../runtime/config.ts'
 import type { Log } from '../runtime/log.ts'
 import { selfTest } from '../runtime/self-test.ts'
 import { explain } from '../spiffe/errors.ts'
@@ -30,6 +31,18 @@ export interface Proxy extends AsyncDisposable {
     readonly address: string
     readonly port: number
   }[]
+}
+
+/** Listeners that have chosen their own port are served at that. */
+function servicesOf({ inbound, outbound }: ProxySpec, listeners: Proxy['listeners']) {
+  return {
+    served: inbound.flatMap(({ service, advertise, listen }, i) => {
+      const port = listeners[i]?.port ?? listen.port
+      const address = addressText(advertise ?? { host: listen.host, port })
+      return service === undefined ? [] : [{ service, address }]
+    }),
+    wanted: outbound.flatMap(({ service }) => service ?? []),
+  }
 }
 
 /** Listens once the first X.509 context has arrived, and denies everything until policies have. */
@@ -64,6 +77,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
       identities,
       issuers,
       inbound,
+      services: servicesOf(spec, listeners),
       trusted: spec,
       log,
       clock,

@@ -1,5 +1,6 @@
 // One outbound listener: plain from local programs, mutual TLS to peers that have to be the expected.
 import type { Socket } from 'node:net'
+import { endpointsFor } from '../proxy-spec/endpoint.ts'
 import type { OutboundSpec } from '../proxy-spec/outbound.ts'
 import type { Address } from '../runtime/config.ts'
 import { IdentityError } from '../spiffe/errors.ts'
@@ -20,9 +21,10 @@ interface Protocol extends Disposable {
 /** Where the spec leads to now; undefined for a service that the agent does not know. */
 function addressOf(
   { mesh }: Core,
-  { destination, service = '' }: OutboundSpec,
+  { destination, service = '', expect }: OutboundSpec,
 ): Address | undefined {
-  const [first] = destination ?? mesh.current().endpoints.get(service) ?? []
+  const known = mesh.current().endpoints.get(service) ?? []
+  const [first] = destination ?? endpointsFor(known, expect)
   return first
 }
 

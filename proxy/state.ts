@@ -35,9 +35,12 @@ function addressOf(text: string, service: string): Address {
 
 const endpointsOf = ({ endpoints }: SidecarState): MeshState['endpoints'] =>
   new Map(
-    endpoints.map(({ service, addresses }) => [
+    endpoints.map(({ service, addresses, spiffeIds }) => [
       service,
-      addresses.map((text) => addressOf(text, service)),
+      addresses.map((text, i) => {
+        const id = spiffeIds[i] ?? ''
+        return { ...addressOf(text, service), id: id === '' ? undefined : parseSpiffeId(id) }
+      }),
     ]),
   )
 

@@ -3,7 +3,6 @@ import { createPolicySets } from '../../decisions/policy-sets.ts'
 import { noPolicies, type PolicySet } from '../../policies/compile.ts'
 import type { Labels } from '../../policies/language/policy.ts'
 import type { Clock } from '../../runtime/clock.ts'
-import { type Address, address } from '../../runtime/config.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
 import type { Log } from '../../runtime/log.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
@@ -12,6 +11,7 @@ import { parseSpiffeId, type SpiffeId } from '../../spiffe/id.ts'
 import type { AgentConfig } from '../config.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
+import type { Services } from '../services.ts'
 import { labelsOf } from '../sidecar/state.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
 import { earliest } from '../xds/resource.ts'
@@ -21,7 +21,8 @@ import type { DrivenSpec, Specs } from './specs.ts'
 export interface DrivenOptions {
   readonly knowledge: Knowledge
   readonly cache: Pick<SvidCache, 'svids' | 'want'>
-  readonly config: Pick<AgentConfig, 'services' | 'sds'>
+  readonly config: Pick<AgentConfig, 'sds'>
+  readonly services: Pick<Services, 'of' | 'onChange'>
   readonly specs: Pick<Specs, 'current' | 'onChange'>
   /** path of the socket that answers decisions */
   readonly decisions: string | undefined
@@ -78,11 +79,6 @@ const lifeOf = ({ certificates: [leaf] }: WorkloadSvid): number => {
   return notAfter - notBefore
 }
 
-function addressOf(text: string): Address[] {
-  const read = address.safeParse(text)
-  return read.success ? [read.data] : []
-}
-
 interface Revoked {
   readonly ids: readonly SpiffeId[]
   /** milliseconds since the epoch */
@@ -103,13 +99,11 @@ function revokedBy({ knowledge, clock }: DrivenOptions): Revoked {
 }
 
 export function createDriven(options: DrivenOptions): Driven {
-  const { knowledge, cache, config, specs, decisions } = options
+  const { knowledge, cache, config, services, specs, decisions } = options
   const compiled = createCompiled(options)
   const topic = createTopic<void>()
   specs.onChange(() => topic.publish())
-  const endpoints = new Map(
-    Object.entries(config.services).map(([name, all]) => [name, all.flatMap(addressOf)]),
-  )
+  services.onChange(() => topic.publish())
   /** the newest of each spec, and what it was made of */
   const made = new Map<string, { readonly of: readonly unknown[]; readonly snapshot: Snapshot }>()
 
@@ -118,7 +112,9 @@ export function createDriven(options: DrivenOptions): Driven {
     const { ids: revoked, until } = revokedBy(options)
     const isFederated = mine.some(({ federatesWith }) => federatesWith.length > 0)
     const labels: Labels = labelsOf(mine)[0]?.labels ?? {}
-    const of = [it.spec, set, life, isFederated, JSON.stringify([labels, revoked, until])]
+    const endpoints = services.of(it.spec.outbound.flatMap(({ service }) => service ?? []))
+    const rest = JSON.stringify([labels, revoked, until, [...endpoints]])
+    const of = [it.spec, set, life, isFederated, rest]
     const known = made.get(it.file)
     if (known?.of.every((part, i) => part === of[i]) === true) return known.snapshot
     const own = `spiffe://${knowledge.own().x509.trustDomain}`

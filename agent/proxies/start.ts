@@ -7,7 +7,7 @@ import { followSpecs } from './specs.ts'
 
 /** Throws ERR_CONFIG for a spec that cannot be read, or that its driver cannot do. */
 export function startDriven(core: Core): Driving {
-  const { config, knowledge, cache, proxies, clock, log } = core
+  const { config, knowledge, cache, proxies, services, clock, log } = core
   const decisions = config.decisions?.socket
   const canAsk = decisions !== undefined
   const specs = followSpecs({
@@ -17,6 +17,8 @@ export function startDriven(core: Core): Driving {
   })
   proxies.followSpecs(specs.current)
   specs.onChange(proxies.tell)
-  const driven = createDriven({ ...{ knowledge, cache, config, specs, decisions, clock, log } })
+  const driven = createDriven({
+    ...{ knowledge, cache, config, services, specs, decisions, clock, log },
+  })
   return { driven, [Symbol.asyncDispose]: () => specs[Symbol.asyncDispose]() }
 }

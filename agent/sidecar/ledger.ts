@@ -3,6 +3,7 @@ import type {
   DecisionCounts,
   Denial,
   Flow,
+  SidecarServices,
   Vitals,
 } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import { createTopic } from '../../runtime/lifecycle.ts'
@@ -14,6 +15,8 @@ export interface SidecarRecord {
   allowed: bigint
   denied: bigint
   vitals: Vitals | undefined
+  /** what it serves, as identities of its own, and which services it looks for */
+  services: SidecarServices | undefined
   /** version of the state that it has put to use */
   acknowledged: bigint
   /** that of the policies in it */
@@ -44,6 +47,7 @@ export interface Ledger {
   flows(): readonly Flow[]
   count(record: SidecarRecord, counts: DecisionCounts): void
   live(record: SidecarRecord, vitals: Vitals): void
+  serves(record: SidecarRecord, services: SidecarServices): void
   acknowledge(record: SidecarRecord, of: Pick<SidecarRecord, 'acknowledged' | 'policies'>): void
   refuse(record: SidecarRecord, problem: string): void
   onChange(listener: () => void): Disposable
@@ -95,6 +99,11 @@ export function createLedger({ decides = false }: { readonly decides?: boolean }
     ? { allowed: 0n, denied: 0n, policies: 0n, refusal: '' }
     : undefined
 
+  function change(record: SidecarRecord, part: Partial<SidecarRecord>): void {
+    Object.assign(record, part)
+    topic.publish()
+  }
+
   function add({ flows: more, denials: newest }: DecisionCounts): void {
     for (const flow of more) flows.add(flow)
     denials.add(newest)
@@ -126,6 +135,7 @@ export function createLedger({ decides = false }: { readonly decides?: boolean }
         allowed: 0n,
         denied: 0n,
         vitals: undefined,
+        services: undefined,
         acknowledged: 0n,
         policies: 0n,
         refusal: '',
@@ -144,18 +154,10 @@ export function createLedger({ decides = false }: { readonly decides?: boolean }
       add(counts)
       topic.publish()
     },
-    live(record, vitals) {
-      record.vitals = vitals
-      topic.publish()
-    },
-    acknowledge(record, of) {
-      Object.assign(record, of, { refusal: '' })
-      topic.publish()
-    },
-    refuse(record, problem) {
-      record.refusal = problem.slice(0, longestRefusal)
-      topic.publish()
-    },
+    live: (record, vitals) => change(record, { vitals }),
+    serves: (record, services) => change(record, { services }),
+    acknowledge: (record, of) => change(record, { ...of, refusal: '' }),
+    refuse: (record, problem) => change(record, { refusal: problem.slice(0, longestRefusal) }),
     onChange: (listener) => topic.subscribe(listener),
   }
 }

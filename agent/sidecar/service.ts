@@ -5,6 +5,7 @@ import {
   type DecisionCounts,
   Sidecar,
   type SidecarReport,
+  type SidecarServices,
 } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
 import { createLatest } from '../../runtime/lifecycle.ts'
@@ -12,9 +13,9 @@ import type { Log } from '../../runtime/log.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { Caller } from '../attest/caller.ts'
 import type { Audience } from '../audience.ts'
-import type { AgentConfig } from '../config.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
+import type { Services } from '../services.ts'
 import type { Ledger, SidecarRecord } from './ledger.ts'
 import { stateFor, stateText } from './state.ts'
 
@@ -25,7 +26,7 @@ export interface SidecarOptions {
   readonly knowledge: Knowledge
   readonly ledger: Ledger
   readonly audience: Pick<Audience, 'follow'>
-  readonly services: AgentConfig['services']
+  readonly services: Pick<Services, 'of' | 'onChange'>
   readonly log: Log
 }
 
@@ -57,6 +58,14 @@ function ofItsOwn(counts: DecisionCounts, ids: ReadonlySet<string>): DecisionCou
   return { ...counts, flows: counts.flows.filter(isOwn), denials: counts.denials.filter(isOwn) }
 }
 
+const mostServices = 256
+
+/** Nobody serves as somebody else. */
+function ofItsIds(services: SidecarServices, ids: ReadonlySet<string>): SidecarServices {
+  const served = services.served.filter(({ spiffeId }) => ids.has(spiffeId)).slice(0, mostServices)
+  return { ...services, served, wanted: services.wanted.slice(0, mostServices) }
+}
+
 function note(listener: Listener, { report }: SidecarReport, options: SidecarOptions): void {
   const { record } = listener
   const { ledger } = options
@@ -70,6 +79,9 @@ function note(listener: Listener, { report }: SidecarReport, options: SidecarOpt
     case 'vitals':
       ledger.live(record, report.value)
       break
+    case 'services':
+      ledger.serves(record, ofItsIds(report.value, listener.ids))
+      break
     case undefined:
       throw new IdentityError('ERR_BAD_REQUEST', 'report: is missing', {
         fields: [{ field: 'report', problem: 'is missing' }],
@@ -80,7 +92,7 @@ function note(listener: Listener, { report }: SidecarReport, options: SidecarOpt
 const idsOf = (entries: readonly AgentEntry[]) => new Set(entries.map(({ spiffeId }) => spiffeId))
 
 export function sidecarService(options: SidecarOptions): Service<Caller> {
-  const { knowledge, ledger, audience } = options
+  const { knowledge, ledger, audience, services } = options
 
   async function entriesOf(caller: Caller): Promise<readonly [AgentEntry, ...AgentEntry[]]> {
     const { selectors } = await caller.attest()
@@ -104,6 +116,7 @@ export function sidecarService(options: SidecarOptions): Service<Caller> {
       using wake = createLatest<true>(context.signal)
       using _told = audience.follow(wake)
       using _ = knowledge.onChange(() => wake.push(true))
+      using _services = services.onChange(() => wake.push(true))
       const listener: Listener = { record, sent: new Map(), ids: idsOf(entries) }
       const { sent } = listener
       let failure: { error: unknown } | undefined
@@ -123,7 +136,8 @@ export function sidecarService(options: SidecarOptions): Service<Caller> {
           if (failure !== undefined) throw failure.error
           const now = await entriesOf(context.peer)
           listener.ids = idsOf(now)
-          const state = stateFor(now, options)
+          const { wanted = [] } = record.services ?? {}
+          const state = stateFor(now, { knowledge, endpoints: services.of(wanted) })
           const text = stateText(state)
           if (text === told) continue
           told = text

@@ -2,14 +2,15 @@
 import { namespaceOf } from '../../policies/attributes/request.ts'
 import type { Labels } from '../../policies/language/policy.ts'
 import { scopedTo } from '../../policies/language/scope.ts'
+import type { ServiceEndpoint } from '../../proxy-spec/endpoint.ts'
+import { addressText } from '../../runtime/config.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
-import type { AgentConfig } from '../config.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
 
 export interface Mesh {
   readonly knowledge: Pick<Knowledge, 'policies' | 'revocation'>
-  readonly services: AgentConfig['services']
+  readonly endpoints: ReadonlyMap<string, readonly ServiceEndpoint[]>
 }
 
 const none: readonly never[] = []
@@ -30,15 +31,16 @@ function sorted(labels: Labels): Record<string, string> {
 }
 
 /** The part of the mesh that concerns the identities of these entries, without version. */
-export function stateFor(entries: readonly AgentEntry[], { knowledge, services }: Mesh) {
+export function stateFor(entries: readonly AgentEntry[], { knowledge, endpoints: known }: Mesh) {
   const set = knowledge.policies()
   const rootNamespace = set?.rootNamespace ?? ''
   const ids = entries.map(({ spiffeId }) => spiffeId)
   const namespaces = new Set([rootNamespace, ...ids.map(namespaceOf)])
   const files = scopedTo(set?.files ?? none, namespaces, ids)
-  const endpoints = Object.entries(services).map(([name, addresses]) => ({
-    service: name,
-    addresses: [...addresses],
+  const endpoints = [...known].map(([service, all]) => ({
+    service,
+    addresses: all.map(addressText),
+    spiffeIds: all.map(({ id }) => id ?? ''),
   }))
   const { message } = knowledge.revocation()
   // without the reasons: who subscribes is any workload

@@ -6,6 +6,7 @@ import { demandEnvoyCan } from '../../agent/proxies/envoy/problems.ts'
 import { snapshotOf } from '../../agent/proxies/envoy/snapshot.ts'
 import { compile } from '../../policies/compile.ts'
 import { readPolicies } from '../../policies/language/read.ts'
+import type { ServiceEndpoint } from '../../proxy-spec/endpoint.ts'
 import { loadProxySpec, type ProxySpec } from '../../proxy-spec/spec.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { address, addressText } from '../../runtime/config.ts'
@@ -36,13 +37,13 @@ function identityOf({ identity }: ProxySpec, file: string): SpiffeId {
 }
 
 function endpointsOf(given: readonly string[]) {
-  const endpoints = new Map<string, z.infer<typeof address>[]>()
+  const endpoints = new Map<string, ServiceEndpoint[]>()
   for (const it of given) {
     const [, service = '', where = ''] = /^([^=]+)=(.+)$/.exec(it) ?? []
     const read = address.safeParse(where)
     if (service === '' || !read.success)
       throw new IdentityError('ERR_BAD_REQUEST', `--endpoint ${it}: write SERVICE=HOST:PORT`)
-    endpoints.set(service, [...(endpoints.get(service) ?? []), read.data])
+    endpoints.set(service, [...(endpoints.get(service) ?? []), { ...read.data, id: undefined }])
   }
   return endpoints
 }

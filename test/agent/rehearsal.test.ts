@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { followControl } from '../../agent/control.ts'
 import { createKnowledge } from '../../agent/knowledge.ts'
 import { createProxyLedger } from '../../agent/proxies/ledger.ts'
+import { createServices } from '../../agent/services.ts'
 import { createLedger } from '../../agent/sidecar/ledger.ts'
 import { leafTbs, wrapSigned } from '../../ca/profile.ts'
 import { openTransport } from '../../client/transport.ts'
@@ -80,15 +81,14 @@ describe('a rehearsal', () => {
     using link = openTransport({ kind: 'unix', path: join(folder.path, 'ca.sock') })
     const end = new AbortController()
     const work = { transport: link.transport, knowledge, clock: systemClock, signal: end.signal }
-    const following = followControl({ ledger: createLedger(), proxies: createProxyLedger() })(
-      work,
-      {
-        connected: () => {},
-        told: async () => {},
-        persist: () => true,
-        log,
-      },
-    )
+    const points = { ledger: createLedger(), proxies: createProxyLedger() }
+    const services = createServices({ configured: {}, knowledge, clock: systemClock, ...points })
+    const following = followControl({ ...points, services })(work, {
+      connected: () => {},
+      told: async () => {},
+      persist: () => true,
+      log,
+    })
     const ended = expect(following).rejects.toThrow()
 
     tell({ cursor: 1n, roots, canaries: [canary] })

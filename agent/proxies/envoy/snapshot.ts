@@ -8,10 +8,10 @@ import { ClusterSchema } from '../../../proto/gen/envoy/config/cluster/v3/cluste
 import { ClusterLoadAssignmentSchema } from '../../../proto/gen/envoy/config/endpoint/v3/endpoint_pb.js'
 import { ListenerSchema } from '../../../proto/gen/envoy/config/listener/v3/listener_pb.js'
 import { RouteConfigurationSchema } from '../../../proto/gen/envoy/config/route/v3/route_pb.js'
+import { endpointsFor, type ServiceEndpoint } from '../../../proxy-spec/endpoint.ts'
 import type { InboundSpec } from '../../../proxy-spec/inbound.ts'
 import type { OutboundSpec } from '../../../proxy-spec/outbound.ts'
 import type { ProxySpec } from '../../../proxy-spec/spec.ts'
-import type { Address } from '../../../runtime/config.ts'
 import { type SpiffeId, trustDomainOf } from '../../../spiffe/id.ts'
 import type { Resource } from '../../xds/resource.ts'
 import {
@@ -45,7 +45,7 @@ export interface Situation {
   /** identities on the deny-list */
   readonly revoked: readonly SpiffeId[]
   /** of services, by name */
-  readonly endpoints: ReadonlyMap<string, readonly Address[]>
+  readonly endpoints: ReadonlyMap<string, readonly ServiceEndpoint[]>
   /** path of the socket that answers decisions */
   readonly decisions: string | undefined
   /** milliseconds of the own SVID, from notBefore to notAfter */
@@ -153,7 +153,7 @@ function addOutbound(
 ): void {
   const { identity, trust, endpoints: known } = situation
   const resource = `outbound/${name}`
-  const endpoints = known.get(spec.service ?? '') ?? []
+  const endpoints = endpointsFor(known.get(spec.service ?? '') ?? [], spec.expect)
   const isOwn = isOf(spec, trustDomainOf(identity))
   const cluster = peersCluster(spec, {
     ...{ name, endpoints },
