@@ -58,7 +58,7 @@ export const inbound = z
     if (it.service !== undefined && it.mtls === 'off')
       problem('service', 'whoever calls a service does so by mutual TLS: mtls is off')
     const { host, port } = it.advertise ?? it.listen
-    if (it.service !== undefined && (port === 0 || anyAddress.has(host)))
+    if (it.service !== undefined && anyAddress.has(host))
       problem('advertise', `nobody can connect to ${host}:${port}: say where others reach it`)
   })
 

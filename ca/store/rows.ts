@@ -116,7 +116,16 @@ export const authorityRow: z.ZodType<AuthorityRow> = z
 
 export const eventRow: z.ZodType<Event> = z.object({
   cursor: z.number(),
-  kind: z.enum(['entry', 'bundle', 'policies', 'agent', 'federation', 'deny', 'replica']),
+  kind: z.enum([
+    'entry',
+    'bundle',
+    'policies',
+    'agent',
+    'federation',
+    'deny',
+    'replica',
+    'endpoints',
+  ]),
   key: z.string(),
 })
 
