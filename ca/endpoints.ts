@@ -26,6 +26,8 @@ export interface Endpoints {
   said(agent: AgentRow, endpoints: readonly SaidEndpoint[], isWhole: boolean): Promise<void>
   /** Of these services, by name and address. */
   of(services: ReadonlySet<string>): readonly ServiceEndpoint[]
+  /** Whether that agent's node serves one of these, as far as it said. */
+  isServedBy(agentId: string, services: ReadonlySet<string>): boolean
   /** Forgets what those serve that have been away for too long. */
   keep(): Promise<void>
 }
@@ -124,6 +126,9 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
       )
       return distinct(all)
     },
+    isServedBy: (agentId, services) =>
+      isSpiffeId(agentId) &&
+      (registry.endpoints.get(agentId) ?? []).some(({ service }) => services.has(service)),
     async keep() {
       const now = clock.monotonic()
       const connected = new Set(await acknowledgements.connected())

@@ -115,7 +115,11 @@ export function controlService(authority: Authority): Service<Peer> {
       let dirty = clean
       let failure: { error: unknown } | undefined
       using _ = registry.subscribe((change) => {
-        if (change.kind === 'agent' && change.id !== agent.id) return
+        if (change.kind === 'agent' && change.id !== agent.id) {
+          // a banned one serves nothing any more
+          if (!endpoints.isServedBy(change.id, wanted)) return
+          dirty = mark(dirty, 'endpoints')
+        }
         if (change.kind === 'federation' && !feed.federatesWith(change.trustDomain)) return
         if (change.kind === 'entry' && !feed.concerns(change)) return
         if (change.kind === 'endpoints' && wanted.isDisjointFrom(change.services)) return

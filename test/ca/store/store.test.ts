@@ -506,6 +506,22 @@ describe.each(Object.keys(engines))('on %s', (engine) => {
       })
     })
 
+    it('keeps what the node of each agent serves, and tells those who follow', async () => {
+      const agentId = testAgent('a').id
+      const spiffeId = testAgent('b').id
+      const endpoints = [{ service: 'shop', spiffeId, address: '192.0.2.1:8443' }]
+      const before = store.events.last()
+      await store.endpoints.put({ agentId, endpoints })
+      const again = await reopened()
+      expect(await again.endpoints.list()).toEqual([{ agentId, endpoints }])
+      expect(await again.endpoints.get(agentId)).toEqual({ agentId, endpoints })
+      expect(await again.events.after(before, 10)).toMatchObject([
+        { kind: 'endpoints', key: agentId },
+      ])
+      await again.endpoints.put({ agentId, endpoints: [] })
+      expect(await again.endpoints.list()).toEqual([])
+    })
+
     it('knows which policies agents say are in use, until they are away', async () => {
       const [a, b] = [testAgent('a').id, testAgent('b').id]
       const point = { spiffeId: 'spiffe://example.org/web', pid: 7, version: 3, refusal: '' }
