@@ -15,6 +15,7 @@ import {
   startDrivenEnvoy,
 } from '../support/driven-envoy.ts'
 import { findEnvoy } from '../support/envoy.ts'
+import { freePorts } from '../support/ports.ts'
 import { connectRaw, getRaw, type RawAnswer } from '../support/raw-http1.ts'
 import { eventually } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
@@ -216,6 +217,36 @@ spec: { action: ALLOW, rules: [{ to: [{ operation: { paths: [/open] } }] }] }
   )
 }
 
+/** By EDS: what the inbound listener serves, the outbound one finds; when it moves, that is followed. */
+async function discovers(it: DrivenEnvoy): Promise<void> {
+  const before = it.spec()
+  const [moved = 0] = await freePorts(1)
+  it.edit((spec) => ({
+    ...patch(spec, { service: 'shop' }),
+    outbound: spec.outbound.map(({ destination: _, ...one }) => ({ ...one, service: 'shop' })),
+  }))
+  await eventually('the service is found', async () => {
+    const { proxies } = await it.status()
+    demand(
+      proxies[0]?.resources.some(
+        ({ kind, takenVersion }) => kind === 'endpoints' && takenVersion !== '',
+      ) === true,
+      'no endpoints were taken',
+    )
+    is(await getRaw({ port: it.ports.outbound }, '/ok'), 200, 'GET /ok, by name')
+  })
+  it.edit((spec) => patch(spec, { listen: `127.0.0.1:${moved}` }))
+  await eventually('it is found elsewhere', async () => {
+    is(await getRaw({ ...direct(it), port: moved }, '/ok'), 200, 'GET /ok, directly')
+    is(await getRaw({ port: it.ports.outbound }, '/ok'), 200, 'GET /ok, by name')
+  })
+  it.edit(() => before)
+  await eventually('it is where it was', async () => {
+    is(await getRaw(direct(it), '/ok'), 200, 'GET /ok, directly')
+    is(await getRaw({ port: it.ports.outbound }, '/ok'), 200, 'GET /ok, outbound')
+  })
+}
+
 /** A policy that Envoy cannot enforce, and nobody to ask: closed, and said. */
 async function failsClosed(it: DrivenEnvoy): Promise<void> {
   await it.apply(`${allow(['/ok'])}---
@@ -308,6 +339,8 @@ async function walk(it: DrivenEnvoy, log: (line: string) => void): Promise<void>
   log(`ok edits of the spec, a broken one, one that Envoy refuses: ${await followsSpecs(it)}`)
   log(`ok a denied identity is refused on a live connection after ${await honoursDenial(it)}`)
   log(`ok the agent is away twice: ${await outlivesAgent(it)}`)
+  await discovers(it)
+  log('ok a service is found, also where it has moved to')
   await takesPlaintext(it)
   log('ok plaintext has no identity, whatever it says')
   await failsClosed(it)
