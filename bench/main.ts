@@ -15,6 +15,7 @@ const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
   { name: 'pipe', load: async () => (await import('./pipe.ts')).pipeBench },
   { name: 'propagate', load: async () => (await import('./propagate.ts')).propagateBench },
   { name: 'restart', load: async () => (await import('./restart.ts')).restartBench },
+  { name: 'rotate', load: async () => (await import('./rotate.ts')).rotateBench },
   { name: 'rotate-node', load: async () => (await import('./rotate-node.ts')).rotateNodeBench },
   { name: 'start', load: async () => (await import('./start.ts')).startBench },
   { name: 'storm', load: async () => (await import('./storm.ts')).stormBench },
