@@ -8,10 +8,9 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2'
 import { fieldOf } from '../policies/attributes/fields.ts'
-import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { Core } from './core.ts'
 import type { Passage, Refusal } from './door.ts'
-import { passingRequest } from './headers.ts'
+import { isIdentity, type Named, passingRequest } from './headers.ts'
 import type { Incoming } from './http2.ts'
 
 export function isGrpc(raw: readonly string[]): boolean {
@@ -58,7 +57,7 @@ function add(headers: OutgoingHttpHeaders, name: string, value: string): void {
   headers[name] = before === undefined ? value : [before, value].flat().map(String)
 }
 
-function requestHeaders(request: Incoming, passage: Passage): OutgoingHttpHeaders {
+function requestHeaders(core: Core, request: Incoming, passage: Passage): OutgoingHttpHeaders {
   const { path, added, headers: fields } = passage
   const headers: OutgoingHttpHeaders = {
     ':method': request.method,
@@ -67,7 +66,7 @@ function requestHeaders(request: Incoming, passage: Passage): OutgoingHttpHeader
     ':authority': request.authority,
     te: 'trailers',
   }
-  const raw = [...passingRequest(fields, passage.drops), ...added]
+  const raw = [...passingRequest(fields, core, passage.drops), ...added]
   for (let i = 0; i + 1 < raw.length; i += 2) add(headers, raw[i] ?? '', raw[i + 1] ?? '')
   const length = fieldOf(request.raw, 'content-length')
   if (length !== undefined) headers['content-length'] = length
@@ -75,24 +74,31 @@ function requestHeaders(request: Incoming, passage: Passage): OutgoingHttpHeader
 }
 
 /** Response fields or trailers: everything but pseudo fields and what only we may say. */
-function passing(headers: IncomingHttpHeaders): OutgoingHttpHeaders {
+function passing(headers: IncomingHttpHeaders, named: Named): OutgoingHttpHeaders {
   return Object.fromEntries(
-    Object.entries(headers).filter(([name]) => !name.startsWith(':') && name !== peerIdHeader),
+    Object.entries(headers).filter(([name]) => !name.startsWith(':') && !isIdentity(name, named)),
   )
 }
 
 const endStream = constants.NGHTTP2_FLAG_END_STREAM
 
-function join(stream: ServerHttp2Stream, upstream: ClientHttp2Stream, passage: Passage): void {
+function join(
+  core: Core,
+  {
+    stream,
+    upstream,
+  }: { readonly stream: ServerHttp2Stream; readonly upstream: ClientHttp2Stream },
+  passage: Passage,
+): void {
   const trailers = Promise.withResolvers<OutgoingHttpHeaders>()
   upstream.once('response', (headers, flags) => {
     const peer = passage.route.peerOf(upstream.session ?? null)
     const ends = (flags & endStream) !== 0
     if (stream.destroyed) return
     const answer: OutgoingHttpHeaders = {
-      ...passing(headers),
+      ...passing(headers, core),
       ':status': headers[':status'] ?? 200,
-      ...(peer === undefined ? {} : { [peerIdHeader]: peer }),
+      ...(peer === undefined ? {} : { [core.identityHeader]: peer }),
     }
     const { downstream } = passage
     for (let i = 0; i + 1 < downstream.length; i += 2) {
@@ -101,7 +107,7 @@ function join(stream: ServerHttp2Stream, upstream: ClientHttp2Stream, passage: P
     stream.respond(answer, { endStream: ends, waitForTrailers: !ends })
     if (!ends) upstream.pipe(stream)
   })
-  upstream.once('trailers', (fields) => trailers.resolve(passing(fields)))
+  upstream.once('trailers', (fields) => trailers.resolve(passing(fields, core)))
   upstream.once('close', () => {
     trailers.resolve({})
     if (upstream.rstCode !== 0) stream.close(upstream.rstCode)
@@ -139,7 +145,7 @@ export async function passGrpc(
   if (stream.destroyed) return
   if (session === undefined) return fail()
   try {
-    const upstream = session.request(requestHeaders(request, passage), {
+    const upstream = session.request(requestHeaders(core, request, passage), {
       endStream: !request.hasBody,
     })
     upstream.on('error', (error) => {
@@ -149,7 +155,7 @@ export async function passGrpc(
     stream.once('close', () => {
       if (!upstream.closed) upstream.close(constants.NGHTTP2_CANCEL)
     })
-    join(stream, upstream, passage)
+    join(core, { stream, upstream }, passage)
     if (request.hasBody) stream.pipe(upstream)
   } catch (error) {
     fail(error)

@@ -2,7 +2,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { countOf, fieldOf } from '../policies/attributes/fields.ts'
-import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { Core } from './core.ts'
 import { type Doors, isRefusal, type Passage, type Refusal, settle, unreachable } from './door.ts'
 import { type Framing, forward } from './forward.ts'
@@ -10,7 +9,7 @@ import { hostOf, passingRequest, passingResponse } from './headers.ts'
 import { passUpgrade } from './upgrade.ts'
 
 /** What it needs of a sidecar. */
-type Part = Pick<Core, 'limits' | 'log' | 'tally'>
+type Part = Pick<Core, 'limits' | 'log' | 'tally' | 'identityHeader'>
 
 const hostGrammar = /^[A-Za-z0-9._~!$&'()*+,;=:%[\]-]*$/
 const malformed: Refusal = { status: 400, text: 'bad request' }
@@ -59,10 +58,14 @@ function refuse(request: IncomingMessage, response: ServerResponse, refusal: Ref
   request.resume()
 }
 
-function passBack(incoming: IncomingMessage, response: ServerResponse, passage: Passage): void {
-  const headers = passingResponse(incoming.rawHeaders)
+function passBack(
+  core: Part,
+  { incoming, passage }: { readonly incoming: IncomingMessage; readonly passage: Passage },
+  response: ServerResponse,
+): void {
+  const headers = passingResponse(incoming.rawHeaders, core)
   const peer = passage.route.peerOf(incoming.socket)
-  if (peer !== undefined) headers.push(peerIdHeader, peer)
+  if (peer !== undefined) headers.push(core.identityHeader, peer)
   headers.push(...passage.downstream)
   if (passage.isLast()) headers.push('connection', 'close')
   response.writeHead(incoming.statusCode ?? 502, headers)
@@ -85,12 +88,17 @@ function pass(
       route: passage.route,
       method,
       path: passage.path,
-      headers: ['host', host, ...passingRequest(passage.headers, passage.drops), ...passage.added],
+      headers: [
+        'host',
+        host,
+        ...passingRequest(passage.headers, core, passage.drops),
+        ...passage.added,
+      ],
       framing: framingOf(request),
       body: request,
     },
     {
-      response: (incoming) => passBack(incoming, response, passage),
+      response: (incoming) => passBack(core, { incoming, passage }, response),
       failed(error) {
         core.tally.failed()
         core.log.warn({ err: error, port: passage.route.port }, 'request failed')

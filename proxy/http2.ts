@@ -5,7 +5,6 @@ import type { IncomingMessage } from 'node:http'
 import { constants, createServer, type Http2Server, type ServerHttp2Stream } from 'node:http2'
 import { fieldOf } from '../policies/attributes/fields.ts'
 import { type Http2Request, readHttp2 } from '../policies/attributes/http2.ts'
-import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { Core } from './core.ts'
 import {
   type Asked,
@@ -65,12 +64,16 @@ function refuse(stream: ServerHttp2Stream, { status, text, headers }: Refusal): 
   stream.end(`${text}\n`, () => stream.close(constants.NGHTTP2_NO_ERROR))
 }
 
-function passBack(incoming: IncomingMessage, stream: ServerHttp2Stream, passage: Passage): void {
+function passBack(
+  core: Core,
+  { incoming, passage }: { readonly incoming: IncomingMessage; readonly passage: Passage },
+  stream: ServerHttp2Stream,
+): void {
   if (stream.destroyed) return void incoming.destroy()
   const headers: Record<string, string | string[] | number> = {
     ':status': incoming.statusCode ?? 502,
   }
-  const raw = [...passingResponse(incoming.rawHeaders), ...passage.downstream]
+  const raw = [...passingResponse(incoming.rawHeaders, core), ...passage.downstream]
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const [name = '', value = ''] = raw.slice(i, i + 2)
     const key = name.toLowerCase()
@@ -78,7 +81,7 @@ function passBack(incoming: IncomingMessage, stream: ServerHttp2Stream, passage:
     headers[key] = before === undefined ? value : [before, value].flat().map(String)
   }
   const peer = passage.route.peerOf(incoming.socket)
-  if (peer !== undefined) headers[peerIdHeader] = peer
+  if (peer !== undefined) headers[core.identityHeader] = peer
   stream.respond(headers)
   incoming.on('error', () => stream.close(constants.NGHTTP2_INTERNAL_ERROR))
   incoming.pipe(stream)
@@ -94,7 +97,7 @@ function pass(core: Core, stream: ServerHttp2Stream, request: Incoming, passage:
       headers: [
         'host',
         request.authority,
-        ...withOneCookie(passingRequest(passage.headers, passage.drops)),
+        ...withOneCookie(passingRequest(passage.headers, core, passage.drops)),
         ...passage.added,
       ],
       framing: framingOf(request),
@@ -103,7 +106,7 @@ function pass(core: Core, stream: ServerHttp2Stream, request: Incoming, passage:
     {
       response(incoming) {
         try {
-          passBack(incoming, stream, passage)
+          passBack(core, { incoming, passage }, stream)
         } catch (error) {
           core.log.warn({ err: error }, 'a response that HTTP/2 cannot carry')
           incoming.destroy()

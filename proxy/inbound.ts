@@ -1,7 +1,6 @@
 // One inbound listener: mutual TLS in, verified and decided before a byte is read, plain to the workload.
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
-import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { InboundSpec } from '../proxy-spec/inbound.ts'
 import { addressText } from '../runtime/config.ts'
 import { explain } from '../spiffe/errors.ts'
@@ -10,6 +9,7 @@ import { forwardedPath, judge } from './consult.ts'
 import type { Core, Listener } from './core.ts'
 import type { Answer, Door, Passage, Refusal } from './door.ts'
 import { createHandshakes } from './handshakes.ts'
+import { withoutIdentity } from './headers.ts'
 import { http1Server } from './http1.ts'
 import { http2Server } from './http2.ts'
 import type { Identity } from './identity.ts'
@@ -84,7 +84,7 @@ interface Way {
   readonly connection: Connection
 }
 
-function passageOf(verdict: Allowed, { route, socket, connection }: Way): Passage {
+function passageOf(core: Core, verdict: Allowed, { route, socket, connection }: Way): Passage {
   const { peer, decided, raw, consents, downstream } = verdict
   const { request, authenticated } = decided
   return {
@@ -92,7 +92,7 @@ function passageOf(verdict: Allowed, { route, socket, connection }: Way): Passag
     headers: raw.headers,
     downstream,
     path: forwardedPath(decided),
-    added: [...authenticated.adds, peerIdHeader, peer],
+    added: [...authenticated.adds, core.identityHeader, peer],
     drops: authenticated.drops,
     isLast: () => connection.retired,
     begin(end) {
@@ -105,7 +105,7 @@ function passageOf(verdict: Allowed, { route, socket, connection }: Way): Passag
   }
 }
 
-function answerTo(verdict: Verdict, way: Way): Answer {
+function answerTo(core: Core, verdict: Verdict, way: Way): Answer {
   switch (verdict.kind) {
     case 'refused':
       return refused(verdict)
@@ -114,7 +114,7 @@ function answerTo(verdict: Verdict, way: Way): Answer {
     case 'limited':
       return tooMany(verdict.retryAfter)
     case 'allowed':
-      return passageOf(verdict, way)
+      return passageOf(core, verdict, way)
   }
 }
 
@@ -129,7 +129,7 @@ function doorOf(core: Core, spec: InboundSpec, way: Way): Door {
   async function answerAfter(verdict: Promise<Verdict>): Promise<Answer> {
     const release = connection.hold()
     try {
-      return answerTo(await verdict, way)
+      return answerTo(core, await verdict, way)
     } finally {
       // whoever waits for the answer goes first
       setImmediate(() => {
@@ -141,9 +141,10 @@ function doorOf(core: Core, spec: InboundSpec, way: Way): Door {
   }
 
   return {
-    open(raw) {
+    open(asked) {
+      const raw = { ...asked, headers: withoutIdentity(asked.headers, core) }
       const verdict = judge(core, arrival, { raw, gone })
-      return verdict instanceof Promise ? answerAfter(verdict) : answerTo(verdict, way)
+      return verdict instanceof Promise ? answerAfter(verdict) : answerTo(core, verdict, way)
     },
   }
 }

@@ -4,11 +4,12 @@ import { type IncomingMessage, STATUS_CODES, request as send } from 'node:http'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { fieldOf } from '../policies/attributes/fields.ts'
-import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { Core } from './core.ts'
 import { type Doors, isRefusal, type Passage, type Refusal, settle, unreachable } from './door.ts'
 import { hostOf, passingRequest, passingResponse } from './headers.ts'
 import { pipeBoth, type Side } from './pipe.ts'
+
+type Part = Pick<Core, 'limits' | 'log' | 'tally' | 'identityHeader'>
 
 export interface Upgrade {
   readonly request: IncomingMessage
@@ -33,17 +34,15 @@ function refuse(socket: Duplex, { status, text, headers = {} }: Refusal): void {
   socket.end(head(status, all) + body, () => socket.destroy())
 }
 
-function fields(incoming: IncomingMessage, { route, downstream }: Passage): string[] {
+function fields(core: Part, incoming: IncomingMessage, { route, downstream }: Passage): string[] {
   const peer = route.peerOf(incoming.socket)
-  const kept = [...passingResponse(incoming.rawHeaders), ...downstream]
-  return peer === undefined ? kept : [...kept, peerIdHeader, peer]
+  const kept = [...passingResponse(incoming.rawHeaders, core), ...downstream]
+  return peer === undefined ? kept : [...kept, core.identityHeader, peer]
 }
 
 /** The other side declined: its answer is passed on, and the connection ends. */
-function decline({ socket }: Upgrade, incoming: IncomingMessage, passage: Passage): void {
-  socket.write(
-    head(incoming.statusCode ?? 502, [...fields(incoming, passage), 'connection', 'close']),
-  )
+function decline({ socket }: Upgrade, incoming: IncomingMessage, kept: readonly string[]): void {
+  socket.write(head(incoming.statusCode ?? 502, [...kept, 'connection', 'close']))
   incoming.on('error', () => socket.destroy())
   incoming.pipe(socket)
 }
@@ -51,11 +50,7 @@ function decline({ socket }: Upgrade, incoming: IncomingMessage, passage: Passag
 // a websocket has an end of its own, so a plain close is enough of a break
 const sideOf = (socket: Socket): Side => ({ socket, break: () => void socket.destroy() })
 
-function pass(
-  core: Pick<Core, 'limits' | 'log' | 'tally'>,
-  upgrade: Upgrade,
-  passage: Passage,
-): void {
+function pass(core: Part, upgrade: Upgrade, passage: Passage): void {
   const { request, socket, head: early } = upgrade
   const { route, path } = passage
   const done = passage.begin(() => socket.destroy())
@@ -67,7 +62,12 @@ function pass(
     port: route.port,
     method: 'GET',
     path,
-    headers: [...host, ...passingRequest(passage.headers, passage.drops), ...passage.added, ...hop],
+    headers: [
+      ...host,
+      ...passingRequest(passage.headers, core, passage.drops),
+      ...passage.added,
+      ...hop,
+    ],
     setHost: false,
   })
   socket.once('close', () => {
@@ -79,10 +79,10 @@ function pass(
     core.log.warn({ err: error, port: route.port }, 'upgrade failed')
     refuse(socket, unreachable)
   })
-  sent.once('response', (incoming) => decline(upgrade, incoming, passage))
+  sent.once('response', (incoming) => decline(upgrade, incoming, fields(core, incoming, passage)))
   sent.once('upgrade', (incoming, other, late) => {
     if (!(socket instanceof Socket && other instanceof Socket)) return void other.destroy()
-    socket.write(head(101, [...fields(incoming, passage), ...hop]))
+    socket.write(head(101, [...fields(core, incoming, passage), ...hop]))
     if (late.length > 0) socket.write(late)
     if (early.length > 0) other.write(early)
     pipeBoth(sideOf(socket), sideOf(other), core.limits)
@@ -90,11 +90,7 @@ function pass(
   sent.end()
 }
 
-export function passUpgrade(
-  core: Pick<Core, 'limits' | 'log' | 'tally'>,
-  upgrade: Upgrade,
-  doors: Doors,
-): void {
+export function passUpgrade(core: Part, upgrade: Upgrade, doors: Doors): void {
   const { request, socket } = upgrade
   socket.on('error', () => socket.destroy())
   const { url: target = '', rawHeaders: headers } = request

@@ -179,6 +179,11 @@ Object.assign(refused, {
     'outbound[0].retries',
     'perTry is longer than timeout',
   ],
+  'an authorizer that sets the identity header': [
+    `identityHeader: x-caller\n${asking(`${local}, headersToUpstreamOnAllow: [X-Caller]`)}`,
+    ':7 authorizers.ask.http.headersToUpstreamOnAllow',
+    'never passed on',
+  ],
   'an identity header that others set': [
     `identityHeader: x-forwarded-for\n${outbound('service: a')}`,
     ':1 identityHeader',
