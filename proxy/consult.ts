@@ -45,7 +45,7 @@ function checkOf(
     headers: [
       ...passingRequest(raw.headers, core, own),
       ...adds,
-      ...[core.identityHeader, connected.source],
+      ...(connected.source === undefined ? [] : [core.identityHeader, connected.source]),
     ],
   }
 }

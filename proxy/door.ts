@@ -21,6 +21,8 @@ export interface Route {
 
 export interface Passage {
   readonly route: Route
+  /** whether each request goes on by HTTP/2, not only gRPC */
+  readonly overHttp2: boolean
   /** header fields of the request as it was decided about, raw */
   readonly headers: readonly string[]
   /** header fields to add to the answer: names and values in turn */

@@ -136,7 +136,6 @@ function serve(core: Core, stream: ServerHttp2Stream, raw: readonly string[], do
   const { session } = stream
   const request = incomingOf(stream, raw, core.limits.headers)
   const decline = isGrpc(raw) ? grpcRefusal : refuse
-  const goOn = isGrpc(raw) ? passGrpc : pass
   settle(
     () => session && ('status' in request ? request : doors(session)?.open(askedOf(request))),
     (answer) => {
@@ -144,7 +143,10 @@ function serve(core: Core, stream: ServerHttp2Stream, raw: readonly string[], do
       // a stream that was closed while it was decided
       else if (stream.destroyed || stream.closed) return
       else if (isRefusal(answer)) decline(stream, answer)
-      else if (!('status' in request)) goOn(core, stream, request, answer)
+      else if (!('status' in request)) {
+        const goOn = answer.overHttp2 || isGrpc(raw) ? passGrpc : pass
+        goOn(core, stream, request, answer)
+      }
     },
     (error) => {
       core.log.warn({ err: error }, 'request ended')

@@ -6,6 +6,7 @@ import { IdentityError } from '../spiffe/errors.ts'
 import { matchOneOf } from '../spiffe/match.ts'
 import type { Core, Listener } from './core.ts'
 import type { Door } from './door.ts'
+import { awaitBeginning } from './first-bytes.ts'
 import { http1Server } from './http1.ts'
 import { http2Server } from './http2.ts'
 import { listen } from './listen.ts'
@@ -74,14 +75,13 @@ function doorOf(
         return { status: 502, text }
       }
       return {
+        ...{ overHttp2: spec.protocol === 'grpc' },
         ...{ route, path: target, headers, added: [], drops: [], downstream: [] },
         ...{ begin: () => () => {}, isLast: isStopped },
       }
     },
   }
 }
-
-const preface = Buffer.from('PRI')
 
 function httpProtocol(core: Core, spec: OutboundSpec): Protocol {
   const routes = createPeerRoutes(core, spec.expect)
@@ -97,13 +97,13 @@ function httpProtocol(core: Core, spec: OutboundSpec): Protocol {
   })
   return {
     serve(socket) {
-      // HTTP/2 begins with `PRI *`, which no HTTP/1.1 method does
-      socket.once('data', (first) => {
-        socket.pause()
-        socket.unshift(first)
-        const isHttp2 = preface.equals(Buffer.from(first).subarray(0, preface.length))
-        ;(isHttp2 ? http2 : http1).emit('connection', socket)
-        if (!isHttp2) socket.resume()
+      awaitBeginning(socket, (beginning) => {
+        if (beginning === 'h2') http2.emit('connection', socket)
+        else if (spec.protocol === 'grpc') socket.destroy()
+        else {
+          http1.emit('connection', socket)
+          socket.resume()
+        }
       })
     },
     stop() {

@@ -30,7 +30,7 @@ export interface ServeOptions {
 export interface Serving extends AsyncDisposable {
   readonly listeners: readonly Listener[]
   readonly identities: Identities
-  /** live mutual TLS connections, both directions */
+  /** live connections with peers, both directions */
   readonly connections: { readonly size: number }
 }
 

@@ -15,7 +15,7 @@ import type { Address } from '../runtime/config.ts'
 import { secureContext } from '../runtime/tls-server.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
-import type { Connection } from './connections.ts'
+import type { VerifiedConnection } from './connections.ts'
 import type { Identity } from './identity.ts'
 import type { Limits } from './limits.ts'
 import { type TlsSide, tlsSide } from './pipe.ts'
@@ -65,7 +65,7 @@ export interface OutboundOptions {
   readonly protocols: readonly string[]
   readonly limits: Limits
   /** Registers the connection; its `peer()` verifies chain and expected ID. */
-  readonly register: (side: TlsSide) => Connection
+  readonly register: (side: TlsSide) => VerifiedConnection
 }
 
 export interface VerifiedPeer {

@@ -53,10 +53,13 @@ export function openCaller(port: number): Caller {
   return {
     session,
     async call(headers = {}, text = 'message') {
-      const stream = session.request({
-        ...{ ':path': '/shop.Echo/Call', ':method': 'POST', 'content-type': 'application/grpc' },
-        ...headers,
-      })
+      const stream = session.request(
+        {
+          ...{ ':path': '/shop.Echo/Call', ':method': 'POST', 'content-type': 'application/grpc' },
+          ...headers,
+        },
+        { endStream: text === '' },
+      )
       stream.on('error', () => {})
       let [head, trailers, body]: [Http2Headers, Http2Headers, string] = [{}, {}, '']
       stream.on('response', (its) => {
@@ -68,7 +71,7 @@ export function openCaller(port: number): Caller {
       stream.on('data', (part) => {
         body += part
       })
-      stream.end(text)
+      if (text !== '') stream.end(text)
       if (!stream.closed) await once(stream, 'close')
       return { headers: head, trailers, body, rstCode: stream.rstCode }
     },
