@@ -10,8 +10,8 @@ import type { Core } from './core.ts'
 import type { Answer, Door, Passage, Refusal } from './door.ts'
 import { withoutIdentity } from './headers.ts'
 import type { Allowed, Arrival, Verdict } from './judge.ts'
+import type { Onward, Route } from './onward.ts'
 import type { Side } from './pipe.ts'
-import type { OwnedRoute } from './workload-route.ts'
 
 /** A connection that may be read from: registered, and verified if it is one of mutual TLS. */
 export interface Arrived {
@@ -43,15 +43,15 @@ function refused({ status, reason }: Extract<Verdict, { kind: 'refused' }>): Ref
 interface Ways {
   readonly core: Core
   readonly spec: InboundSpec
-  readonly route: OwnedRoute
+  readonly onward: Onward<Route>
   readonly arrived: Arrived
 }
 
 /** What all requests of a connection have in common on their way onwards. */
-function onwards({ core, spec, route, arrived }: Ways, peer: SpiffeId | undefined) {
+function shared({ core, spec, onward, arrived }: Ways, peer: SpiffeId | undefined) {
   const { side, connection } = arrived
   return {
-    route,
+    onward,
     overHttp2: spec.protocol === 'grpc',
     named: peer === undefined ? [] : [core.identityHeader, peer],
     isLast: () => connection.retired,
@@ -64,9 +64,9 @@ function onwards({ core, spec, route, arrived }: Ways, peer: SpiffeId | undefine
 function passageOf(verdict: Allowed, ways: Ways): Passage {
   const { peer, decided, raw, consents, downstream } = verdict
   const { request, authenticated, guard } = decided
-  const { named, ended, ...onward } = onwards(ways, peer)
+  const { named, ended, ...its } = shared(ways, peer)
   return {
-    ...onward,
+    ...its,
     headers: raw.headers,
     downstream,
     path: forwardedPath(decided),
@@ -94,9 +94,9 @@ function healthPassage(raw: RawHttp, ways: Ways): Passage | undefined {
   if (fieldOf(raw.headers, 'upgrade') !== undefined) return undefined
   const { policies } = core.mesh.current()
   if (isRejection(readHttp(raw, policies.behind(spec.backend).mesh))) return undefined
-  const { named, ended, ...onward } = onwards(ways, arrived.connection.peer())
+  const { named, ended, ...its } = shared(ways, arrived.connection.peer())
   return {
-    ...onward,
+    ...its,
     ...{ headers: raw.headers, downstream: [], path: raw.target, added: named, drops: [] },
     begin() {
       const release = arrived.connection.hold()

@@ -12,6 +12,7 @@ import { http1Server } from './http1.ts'
 import { http2Server } from './http2.ts'
 import { type Arrived, arrivalOf, inboundDoor } from './inbound-door.ts'
 import { judgeTcp } from './judge.ts'
+import { type Route, soleRoute } from './onward.ts'
 import { isTlsSide, pipeBoth, pipeToWorkload, plainSide, type Side } from './pipe.ts'
 import { workloadRoute } from './workload-route.ts'
 
@@ -59,6 +60,7 @@ function tcpProtocol(core: Core, spec: InboundSpec): Protocol {
 
 function httpProtocol(core: Core, spec: InboundSpec): Protocol {
   const route = workloadRoute(spec.forwardTo)
+  const onward = soleRoute<Route>(route)
   const doors = new WeakMap<object, Door>()
   const sessions = new WeakMap<Duplex, { close(): void }>()
   const find = (connection: object) => doors.get(connection)
@@ -72,7 +74,7 @@ function httpProtocol(core: Core, spec: InboundSpec): Protocol {
       const { socket } = arrived.side
       if (spec.protocol === 'grpc' && !arrived.isHttp2)
         throw new IdentityError('ERR_BAD_REQUEST', 'HTTP/2 alone is spoken here')
-      const door = inboundDoor({ core, spec, route, arrived })
+      const door = inboundDoor({ core, spec, onward, arrived })
       doors.set(socket, door)
       if (!arrived.isHttp2) {
         http1.emit('connection', socket)
