@@ -1,5 +1,6 @@
 // The body of a request, sent to one endpoint and, while little of it has come, to another one from its beginning.
 import type { Readable, Writable } from 'node:stream'
+import { isWhole } from './http2-cut.ts'
 
 export interface Body {
   /** Whether all that was taken from the source can be sent again. */
@@ -25,12 +26,6 @@ export const noBody: Body = {
 
 /** What is kept of a body, so that it can be sent again, at most. */
 const most = 64 * 1024
-
-function passOn(source: Readable, sink: Writable | undefined): void {
-  if (sink === undefined) return
-  if (source.readableEnded) sink.end()
-  else source.pipe(sink)
-}
 
 /** Takes nothing from `source` before it is sent for the first time; `keeps` says whether it may be sent again. */
 export function createBody(source: Readable, { keeps }: { readonly keeps: boolean }): Body {
@@ -60,7 +55,13 @@ export function createBody(source: Readable, { keeps }: { readonly keeps: boolea
       if (!hasBegun && keeps) source.on('data', keep)
       for (const part of kept) next.write(part)
       hasBegun = true
-      passOn(source, next)
+      // what is cut short is ended by whoever sees it break
+      const finish = () => {
+        if (sink === next && isWhole(source)) next.end()
+      }
+      if (source.readableEnded) return finish()
+      source.once('end', finish)
+      source.pipe(next, { end: false })
     },
     hold() {
       if (sink !== undefined) source.unpipe(sink)

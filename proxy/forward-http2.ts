@@ -9,13 +9,14 @@ import {
 import { type Failure, failureOf, type Sent, type Told } from './attempt.ts'
 import type { Body } from './body.ts'
 import { unreachable } from './door.ts'
+import { cutStream } from './http2-cut.ts'
 import type { Route } from './onward.ts'
 
 export interface Http2Answer {
   readonly upstream: ClientHttp2Stream
   readonly headers: IncomingHttpHeaders
   /** nothing follows: of gRPC, trailers only */
-  readonly isWhole: boolean
+  readonly isAll: boolean
 }
 
 export interface OutgoingHttp2 {
@@ -56,11 +57,11 @@ function open(
   })
   upstream.once('response', (its, flags) => {
     isTold = true
-    const isWhole = (flags & endStream) !== 0
-    if (stall > 0) upstream.setTimeout(stall, () => upstream.close(constants.NGHTTP2_CANCEL))
-    const grpcStatus = isWhole ? its['grpc-status'] : undefined
+    const isAll = (flags & endStream) !== 0
+    if (stall > 0) upstream.setTimeout(stall, () => cutStream(upstream, 'broken'))
+    const grpcStatus = isAll ? its['grpc-status'] : undefined
     const head = { status: its[':status'] ?? 502, grpcStatus: grpcStatus?.toString() }
-    told.answered(head, { upstream, headers: its, isWhole })
+    told.answered(head, { upstream, headers: its, isAll })
   })
   upstream.once('close', () => {
     if (isTold) return
@@ -89,7 +90,7 @@ export function forwardHttp2(route: Route, outgoing: OutgoingHttp2, told: Told<H
   )
   const abort = () => {
     isOver = true
-    if (upstream !== undefined && !upstream.closed) upstream.close(constants.NGHTTP2_CANCEL)
+    if (upstream !== undefined) cutStream(upstream, 'cancelled')
   }
   return { abort, discard: abort }
 }

@@ -13,6 +13,7 @@ import type { Passage } from './door.ts'
 import { startExchange } from './exchange.ts'
 import { forwardHttp2, type Http2Answer } from './forward-http2.ts'
 import { isIdentity, type Named, passingRequest } from './headers.ts'
+import { cutStream, isWhole } from './http2-cut.ts'
 import { isGrpc, refuseStream } from './http2-refusal.ts'
 import type { Incoming, Onto } from './http2-to-http1.ts'
 import type { Route } from './onward.ts'
@@ -46,19 +47,22 @@ function passing(headers: IncomingHttpHeaders, named: Named): OutgoingHttpHeader
   )
 }
 
+const cancel = constants.NGHTTP2_CANCEL
+
 interface Back extends Http2Answer {
   readonly passage: Passage
   readonly route: Route
 }
 
 function passBack(core: Core, back: Back, stream: ServerHttp2Stream): void {
-  const { upstream, headers, isWhole, passage, route } = back
+  const { upstream, headers, isAll, passage, route } = back
   const { downstream } = passage
   const trailers = Promise.withResolvers<OutgoingHttpHeaders>()
   upstream.once('trailers', (fields) => trailers.resolve(passing(fields, core)))
   upstream.once('close', () => {
     trailers.resolve({})
-    if (upstream.rstCode !== 0) stream.close(upstream.rstCode)
+    const { rstCode = 0 } = upstream
+    if (rstCode !== 0) cutStream(stream, rstCode === cancel ? 'cancelled' : 'broken')
   })
   if (stream.destroyed) return
   const peer = route.peerOf(upstream.session ?? null)
@@ -74,14 +78,19 @@ function passBack(core: Core, back: Back, stream: ServerHttp2Stream): void {
     const fields = await trailers.promise
     if (!stream.destroyed) stream.sendTrailers(fields)
   })
-  stream.respond(answer, { endStream: isWhole, waitForTrailers: !isWhole })
-  if (!isWhole) upstream.pipe(stream)
+  stream.respond(answer, { endStream: isAll, waitForTrailers: !isAll })
+  if (isAll) return
+  upstream.pipe(stream, { end: false })
+  upstream.once('end', () => {
+    if (isWhole(upstream)) stream.end()
+  })
 }
 
 export function passByHttp2(core: Core, { stream, request, passage }: Onto): void {
   const { method, raw, hasBody } = request
   const { onward } = passage
-  const done = passage.begin(() => stream.close(constants.NGHTTP2_CANCEL))
+  const cut = () => cutStream(stream, 'cancelled')
+  const done = passage.begin(cut)
   const headers = requestHeaders(core, request, passage)
   const body = hasBody ? createBody(stream, { keeps: onward.again !== undefined }) : noBody
   const outgoing = { headers, body: hasBody ? body : undefined, stall: core.limits.stall }
@@ -90,7 +99,7 @@ export function passByHttp2(core: Core, { stream, request, passage }: Onto): voi
     send: (route, told) => forwardHttp2(route, outgoing, told),
     deliver: (answer, route) => passBack(core, { ...answer, passage, route }, stream),
     refuse: (refusal) => refuseStream(stream, raw, refusal),
-    cut: () => stream.close(constants.NGHTTP2_CANCEL),
+    cut,
   })
   stream.once('close', () => {
     done()

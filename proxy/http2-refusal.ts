@@ -2,6 +2,7 @@
 import { constants, type ServerHttp2Stream } from 'node:http2'
 import { fieldOf } from '../policies/attributes/fields.ts'
 import type { Refusal } from './door.ts'
+import { cutStream } from './http2-cut.ts'
 
 export function isGrpc(raw: readonly string[]): boolean {
   return /^application\/grpc(?:[+;]|$)/.test(fieldOf(raw, 'content-type') ?? '')
@@ -52,7 +53,7 @@ export function refuseStream(
   raw: readonly string[],
   refusal: Refusal,
 ): void {
-  if (stream.headersSent || stream.destroyed) stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+  if (stream.headersSent || stream.destroyed) cutStream(stream, 'broken')
   else if (isGrpc(raw)) refuseGrpc(stream, refusal)
   else refuseHttp(stream, refusal)
 }

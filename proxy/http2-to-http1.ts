@@ -1,6 +1,6 @@
 // A request that came by HTTP/2 and goes on by HTTP/1.1.
 import type { IncomingMessage } from 'node:http'
-import { constants, type ServerHttp2Stream } from 'node:http2'
+import type { ServerHttp2Stream } from 'node:http2'
 import { fieldOf } from '../policies/attributes/fields.ts'
 import type { Http2Request } from '../policies/attributes/http2.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
@@ -9,6 +9,7 @@ import { type Passage, unreachable } from './door.ts'
 import { startExchange } from './exchange.ts'
 import { bodyOf, type Framing, forward } from './forward.ts'
 import { passingRequest, passingResponse } from './headers.ts'
+import { cutStream } from './http2-cut.ts'
 import { refuseStream } from './http2-refusal.ts'
 import type { Route } from './onward.ts'
 
@@ -56,7 +57,7 @@ function passBack(core: Core, { incoming, passage, peer }: Back, stream: ServerH
   }
   if (peer !== undefined) headers[core.identityHeader] = peer
   stream.respond(headers)
-  incoming.on('error', () => stream.close(constants.NGHTTP2_INTERNAL_ERROR))
+  incoming.on('error', () => cutStream(stream, 'broken'))
   incoming.pipe(stream)
 }
 
@@ -82,7 +83,9 @@ export interface Onto {
 export function passByHttp1(core: Core, onto: Onto): void {
   const { stream, request, passage } = onto
   const { method, raw } = request
-  const done = passage.begin(() => stream.close(constants.NGHTTP2_CANCEL))
+  // an answer that has begun would look whole to a client that takes CANCEL for an end
+  const cut = () => cutStream(stream, stream.headersSent ? 'broken' : 'cancelled')
+  const done = passage.begin(cut)
   const outgoing = outgoingOf(core, onto)
   const { body } = outgoing
   const running = startExchange<Route, IncomingMessage>({
@@ -99,10 +102,11 @@ export function passByHttp1(core: Core, onto: Onto): void {
       }
     },
     refuse: (refusal) => refuseStream(stream, raw, refusal),
-    cut: () => stream.close(constants.NGHTTP2_CANCEL),
+    cut,
   })
   stream.once('close', () => {
     done()
-    running.end(stream.writableFinished)
+    // a stream that its caller has reset counts as finished for Node
+    running.end(stream.writableFinished && stream.rstCode === 0)
   })
 }

@@ -7,15 +7,22 @@ import { type Asked, type Doors, isRefusal, type Refusal, settle } from './door.
 import { passByHttp2 } from './http2-onward.ts'
 import { isGrpc, refuseStream } from './http2-refusal.ts'
 import { type Incoming, passByHttp1 } from './http2-to-http1.ts'
+import type { Limits } from './limits.ts'
 
 const malformed: Refusal = { status: 400, text: 'bad request' }
+
+/** As SETTINGS_MAX_HEADER_LIST_SIZE counts (RFC 9113 §6.5.2): Node announces the limit and leaves it at that. */
+function sizeOf(raw: readonly string[]): number {
+  return raw.reduce((sum, text) => sum + text.length, 16 * raw.length)
+}
 
 function incomingOf(
   stream: ServerHttp2Stream,
   raw: readonly string[],
-  mostHeaders: number,
+  limits: Limits,
 ): Incoming | Refusal {
-  if (raw.length / 2 > mostHeaders) return { status: 431, text: 'too many header fields' }
+  if (raw.length / 2 > limits.headers) return { status: 431, text: 'too many header fields' }
+  if (sizeOf(raw) > limits.headerBytes) return { status: 431, text: 'header fields too large' }
   const read = readHttp2(raw)
   return read === undefined ? malformed : { ...read, hasBody: !stream.endAfterHeaders }
 }
@@ -28,7 +35,7 @@ const askedOf = ({ method, target, authority, raw }: Incoming): Asked => ({
 function serve(core: Core, stream: ServerHttp2Stream, raw: readonly string[], doors: Doors): void {
   stream.on('error', (error) => core.log.debug({ err: error }, 'stream failed'))
   const { session } = stream
-  const request = incomingOf(stream, raw, core.limits.headers)
+  const request = incomingOf(stream, raw, core.limits)
   settle(
     () => session && ('status' in request ? request : doors(session)?.open(askedOf(request))),
     (answer) => {

@@ -1,5 +1,4 @@
 // Calls as a local program makes them: plain HTTP/1.1, and gRPC as far as the wire goes.
-import { once } from 'node:events'
 import { type Agent, type IncomingHttpHeaders, type IncomingMessage, request } from 'node:http'
 import {
   type ClientHttp2Session,
@@ -38,6 +37,8 @@ export interface Called {
   readonly headers: Http2Headers
   readonly trailers: Http2Headers
   readonly body: string
+  /** it has come to its end */
+  readonly isWhole: boolean
   readonly rstCode: number | undefined
 }
 
@@ -62,6 +63,7 @@ export function openCaller(port: number): Caller {
       )
       stream.on('error', () => {})
       let [head, trailers, body]: [Http2Headers, Http2Headers, string] = [{}, {}, '']
+      let isWhole = false
       stream.on('response', (its) => {
         head = its
       })
@@ -72,8 +74,11 @@ export function openCaller(port: number): Caller {
         body += part
       })
       if (text !== '') stream.end(text)
-      if (!stream.closed) await once(stream, 'close')
-      return { headers: head, trailers, body, rstCode: stream.rstCode }
+      stream.on('end', () => {
+        isWhole = true
+      })
+      await new Promise((resolve) => stream.once('close', resolve))
+      return { headers: head, trailers, body, isWhole, rstCode: stream.rstCode }
     },
     [Symbol.dispose]: () => session.destroy(),
   }
