@@ -59,6 +59,8 @@ export interface Open {
   end(isDone: boolean): void
   /** Another attempt takes its place. */
   discard(): void
+  /** No time is left for it: that speaks against an endpoint that has not answered. */
+  expire(): void
 }
 
 /** Tells one thing, once. */
@@ -101,6 +103,9 @@ export function startAttempt<R, A>(
     discard() {
       close()
       sent.discard()
+    },
+    expire() {
+      if (!isTold) attempt.judge(false)
     },
   }
 }

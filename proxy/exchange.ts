@@ -104,6 +104,7 @@ export function startExchange<R, A>(exchange: Exchange<R, A>): Running {
   }
 
   function expire(): void {
+    ends.open?.expire()
     if (state === 'asking') give(late)
     else {
       end(false)

@@ -174,6 +174,11 @@ Object.assign(refused, {
     'outbound[0].timeout',
     senseless,
   ],
+  'a number of requests of bytes': [
+    outbound('service: a\n    limits: { requests: 1 }').replace('http', 'tcp'),
+    'outbound[0].limits',
+    senseless,
+  ],
   'an attempt longer than all of them': [
     outbound('service: a\n    timeout: 1s\n    retries: { perTry: 2s }'),
     'outbound[0].retries',

@@ -201,6 +201,21 @@ describe('outliers', () => {
     expect(answers.filter((text) => text === '').length).toBe(2)
   })
 
+  it('that let time pass are left out', async () => {
+    const clock = createFakeClock(Date.now())
+    const its = { destination: [a.peer.address, b.peer.address], timeout: '3s', outliers }
+    await using sidecar = await start({ ...its, ...roundRobin }, { clock })
+    const held = Array.from({ length: 4 }, () => ask(sidecar.port, { path: '/held' }))
+    await expect.poll(() => a.held.length + b.held.length, patient).toBe(4)
+    for (const it of a.held) it.end('a')
+    await expect.poll(() => clock.advance(1000).then(() => sidecar.tally.failures), patient).toBe(2)
+    expect((await Promise.all(held)).map(({ status }) => status).sort()).toEqual([
+      ...[200, 200],
+      ...[504, 504],
+    ])
+    expect(new Set(await names(sidecar, 4))).toEqual(new Set(['a']))
+  })
+
   it('are never all of them', async () => {
     for (const { its } of [a, b, c]) its.status = 500
     await using sidecar = await start({ destination: all(), ...roundRobin, outliers })
