@@ -3,6 +3,8 @@ import type { Readable, Writable } from 'node:stream'
 import { isWhole } from './http2-cut.ts'
 
 export interface Body {
+  /** Whether it may be sent more than once. */
+  readonly isKept: boolean
   /** Whether all that was taken from the source can be sent again. */
   readonly isRepeatable: boolean
   /** From its beginning; ends `sink` with it. */
@@ -17,6 +19,7 @@ export interface Body {
 
 /** Of a request without one: who sends it ends the request. */
 export const noBody: Body = {
+  isKept: false,
   isRepeatable: true,
   sendTo: (sink) => void sink.end(),
   hold() {},
@@ -47,6 +50,9 @@ export function createBody(source: Readable, { keeps }: { readonly keeps: boolea
   }
 
   return {
+    get isKept() {
+      return keeps
+    },
     get isRepeatable() {
       return keeps || !hasBegun
     },

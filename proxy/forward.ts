@@ -50,6 +50,12 @@ export function bodyOf(
 // so much of an answer that nobody wants is read, to keep its connection
 const drainable = 64 * 1024
 
+/** Whether a connection is there already; an agent of a route knows one place only. */
+function hasUnused({ freeSockets }: Agent): boolean {
+  for (const _ in freeSockets) return true
+  return false
+}
+
 /** An answer that is not passed on. */
 function leave(request: ClientRequest, response: IncomingMessage | undefined): void {
   const length = Number(response?.headers['content-length'] ?? Number.POSITIVE_INFINITY)
@@ -88,8 +94,9 @@ export function forward(
       told.failed(failureOf(error, started.socket !== null))
     })
     if (framing.kind === 'none') started.end()
-    // nothing is taken from the caller before there is somebody to send it to
-    else started.once('socket', () => body.sendTo(started))
+    // nothing that may go elsewhere is taken from the caller before there is somebody to send it to
+    else if (body.isKept && !hasUnused(agent)) started.once('socket', () => body.sendTo(started))
+    else body.sendTo(started)
     return started
   }
 
