@@ -7,7 +7,8 @@ import { mayPass, peerIdHeader } from './header-names.ts'
 import { loopback } from './loopback.ts'
 
 const isPassable = (text: string) => text.includes('*') || mayPass(text)
-const impassable = 'never passed on: framing, host, fields of one hop and claims about the peer'
+export const impassable =
+  'never passed on: framing, host, fields of one hop and claims about the peer'
 
 // names are compared without case
 const header = z
@@ -104,6 +105,24 @@ const authorizer = z.strictObject({
   // what is answered then, without failOpen
   statusOnError: z.int().min(400).max(599).default(403),
 })
+
+/** The fields of `all` that an authorizer may not set, because the proxy says by `identityHeader` who the peer is. */
+export function claimsOf(
+  all: Readonly<Record<string, AuthorizerSpec>>,
+  identityHeader: string,
+): readonly (readonly string[])[] {
+  return Object.entries(all).flatMap(([name, { http }]) => {
+    const lists = {
+      headersToUpstreamOnAllow: http.headersToUpstreamOnAllow,
+      headersToDownstreamOnDeny: http.headersToDownstreamOnDeny,
+      headersToDownstreamOnAllow: http.headersToDownstreamOnAllow,
+      includeAdditionalHeadersInCheck: Object.keys(http.includeAdditionalHeadersInCheck),
+    }
+    return Object.entries(lists)
+      .filter(([, names]) => names.some((it) => it.toLowerCase() === identityHeader))
+      .map(([field]) => [name, 'http', field])
+  })
+}
 
 /** By the name that `spec.provider.name` of a CUSTOM policy has. */
 export const authorizers = recordOf(name, authorizer).default({})

@@ -91,6 +91,7 @@ export const outbound = z
     if (!it.allowNonLoopback && !loopback.test(it.listen.host))
       problem('listen', 'not a loopback address; set allowNonLoopback: true if that is meant')
     refuseForTcp(it, { timeout }, context)
+    if (it.limits.requests !== undefined) refuseForTcp(it, { limits: it.limits }, context)
     if (again.perTry !== undefined) refuseForTcp(it, { retries: again }, context)
     if (timeout !== undefined && again.perTry !== undefined && again.perTry > timeout)
       problem('retries', 'perTry is longer than timeout')

@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { meshDocument } from '../policies/language/mesh.ts'
 import { addressText, loadConfig } from '../runtime/config.ts'
-import { authorizers } from './authorizers.ts'
+import { authorizers, claimsOf, impassable } from './authorizers.ts'
 import { decisionLog, identityHeader, jwksAccess } from './decisions.ts'
 import { inbound } from './inbound.ts'
 import { outbound } from './outbound.ts'
@@ -32,6 +32,9 @@ export const proxySpec = z
       context.addIssue({ code: 'custom', message: 'no listener: name one inbound or outbound' })
     }
     const problem = (message: string) => context.addIssue({ code: 'custom', message })
+    for (const place of claimsOf(it.authorizers, it.identityHeader)) {
+      context.addIssue({ code: 'custom', path: ['authorizers', ...place], message: impassable })
+    }
     const places = listeners.filter(({ listen }) => listen.port !== 0)
     for (const text of duplicates(places.map(({ listen }) => addressText(listen)))) {
       problem(`two listeners on ${text}`)

@@ -9,7 +9,7 @@ import type { Log } from '../runtime/log.ts'
 import { explain } from '../spiffe/errors.ts'
 import type { Refusal } from './door.ts'
 import { framingHeaders } from './forward.ts'
-import { passingRequest } from './headers.ts'
+import { isIdentity, type Named, passingRequest } from './headers.ts'
 
 /** What an authorizer may be told of a request. */
 export interface Check {
@@ -36,7 +36,7 @@ export interface Authorizer extends Disposable {
   ask(check: Check, signal: AbortSignal): Promise<Answer>
 }
 
-export interface AuthorizerOptions {
+export interface AuthorizerOptions extends Named {
   readonly name: string
   readonly log: Log
   /** told of each request for which it gave no answer */
@@ -86,14 +86,23 @@ const isDenial = (status: number) => status >= 300 && status !== 304
 
 const text = 'access denied'
 
+/** Which fields of a request an authorizer's own take the place of. */
+const replacing =
+  (upstream: Match, named: Named): Match =>
+  (name) =>
+    mayPass(name) && !isIdentity(name, named) && upstream(name)
+
 /** What its answer means, by the lists of the spec. */
-function createReading({ http }: AuthorizerSpec): (response: IncomingMessage) => Answer {
+function createReading(
+  { http }: AuthorizerSpec,
+  named: Named,
+): (response: IncomingMessage) => Answer {
   const upstream = matching(http.headersToUpstreamOnAllow)
   const onAllow = matching(http.headersToDownstreamOnAllow)
   const onDeny = matching(http.headersToDownstreamOnDeny)
-  const isReplaced = (name: string) => mayPass(name) && upstream(name)
+  const isReplaced = replacing(upstream, named)
   return ({ statusCode = 0, rawHeaders }) => {
-    const fields = passingRequest(rawHeaders, [])
+    const fields = passingRequest(rawHeaders, named, [])
     if (statusCode !== 200) {
       const headers = byName(only(fields, (name) => ofStatus.has(name) || onDeny(name)))
       const status = isDenial(statusCode) ? statusCode : 403
@@ -109,9 +118,8 @@ function createReading({ http }: AuthorizerSpec): (response: IncomingMessage) =>
 }
 
 /** Consent of nobody: what only the authorizer may say is not there. */
-function passedOn({ http }: AuthorizerSpec): Answer {
-  const upstream = matching(http.headersToUpstreamOnAllow)
-  const isReplaced = (name: string) => mayPass(name) && upstream(name)
+function passedOn({ http }: AuthorizerSpec, named: Named): Answer {
+  const isReplaced = replacing(matching(http.headersToUpstreamOnAllow), named)
   const change = (headers: readonly string[]) => only(headers, (name) => !isReplaced(name))
   return { kind: 'consent', change, downstream: [] }
 }
@@ -190,9 +198,9 @@ export function createAuthorizer(spec: AuthorizerSpec, options: AuthorizerOption
   const { http, timeout, failOpen, statusOnError } = spec
   const roots = http.roots === undefined ? undefined : readFileSync(http.roots, 'utf8')
   const line = lineTo(http.url, roots)
-  const [read, write] = [createReading(spec), createWriting(spec)]
+  const [read, write] = [createReading(spec, options), createWriting(spec)]
   const refusal: Answer = { kind: 'refusal', refusal: { status: statusOnError, text } }
-  const open = passedOn(spec)
+  const open = passedOn(spec, options)
   let waiting = 0
 
   function fail(error: unknown, passes: boolean): Answer {

@@ -1,5 +1,6 @@
-// The live mutual TLS connections: registered before anything is decided about them, looked at again
+// The live connections with peers: registered before anything is decided about them, looked at again
 // when bundles, identity or policies change, and when a certificate or an age comes to its end.
+import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { destinationAt } from '../decisions/destination.ts'
 import type { Mesh } from '../decisions/mesh.ts'
@@ -30,8 +31,8 @@ export interface Exchange {
 }
 
 export interface Connection {
-  /** The peer, verified now or a moment ago. Throws ERR_UNTRUSTED. */
-  peer(): SpiffeId
+  /** The peer, verified now or a moment ago; undefined for one in the clear. Throws ERR_UNTRUSTED. */
+  peer(): SpiffeId | undefined
   /** Keeps `exchange` under watch until the returned function is called. */
   begin(exchange: Exchange): () => void
   /** Counts as busy until the returned function is called: something is being decided. */
@@ -39,6 +40,11 @@ export interface Connection {
   readonly busy: boolean
   /** asked to end as soon as nothing is in flight */
   readonly retired: boolean
+}
+
+/** One of mutual TLS: its peer has a name. */
+export interface VerifiedConnection extends Connection {
+  peer(): SpiffeId
 }
 
 export type Retirement = 'age' | 'shutdown'
@@ -55,7 +61,9 @@ export interface ConnectionOptions {
 }
 
 export interface Connections extends AsyncDisposable {
-  add(socket: TLSSocket, options: ConnectionOptions): Connection
+  add(socket: TLSSocket, options: ConnectionOptions): VerifiedConnection
+  /** One without TLS: decided again as others are, with nothing to verify. */
+  addPlain(socket: Socket, options: Omit<ConnectionOptions, 'match'>): Connection
   readonly size: number
 }
 
@@ -68,7 +76,8 @@ export interface ConnectionsOptions {
   readonly limits: Limits
 }
 
-interface Entry extends Connection {
+interface Entry<Peer extends SpiffeId | undefined> extends Connection {
+  peer(): Peer
   /** once a second, and when the identity, the bundles or the deny-list changed */
   recheck(): void
   /** when the policies changed */
@@ -77,6 +86,8 @@ interface Entry extends Connection {
   destroy(): void
 }
 
+const noIdentity = () => new IdentityError('ERR_UNTRUSTED', 'this side has no identity at present')
+
 /** Verifies again only when the answer of before says nothing any more. */
 function peerOf(socket: TLSSocket, match: Matcher, options: ConnectionsOptions): () => SpiffeId {
   const { identities, mesh, clock } = options
@@ -84,9 +95,7 @@ function peerOf(socket: TLSSocket, match: Matcher, options: ConnectionsOptions):
   let seen: { identity: Identity; peer: VerifiedPeer } | undefined
   return () => {
     const identity = identities.current()
-    if (identity === undefined) {
-      throw new IdentityError('ERR_UNTRUSTED', 'this side has no identity at present')
-    }
+    if (identity === undefined) throw noIdentity()
     if (seen?.identity !== identity || clock.now() >= seen.peer.until) {
       const peer = identity.verify(chain)
       const mismatch = match(peer.id)
@@ -99,17 +108,28 @@ function peerOf(socket: TLSSocket, match: Matcher, options: ConnectionsOptions):
   }
 }
 
-function entryOf(socket: TLSSocket, its: ConnectionOptions, options: ConnectionsOptions): Entry {
-  const { match = matchAny, maxAge, end = () => void socket.destroy() } = its
+/** In the clear there is nobody to verify; without an identity of its own this side takes no one all the same. */
+function nobodyOf({ identities }: ConnectionsOptions): () => undefined {
+  return () => {
+    if (identities.current() === undefined) throw noIdentity()
+    return undefined
+  }
+}
+
+function entryOf<Peer extends SpiffeId | undefined>(
+  { socket, peer }: { readonly socket: Socket; readonly peer: () => Peer },
+  its: ConnectionOptions,
+  options: ConnectionsOptions,
+): Entry<Peer> {
+  const { maxAge, end = () => void socket.destroy() } = its
   const { onRetire = () => {} } = its
   const { mesh, tally, clock, log } = options
   /** and when each was decided */
   const exchanges = new Map<Exchange, number>()
   const born = clock.monotonic()
-  const peer = peerOf(socket, match, options)
   let [held, retired] = [0, false]
 
-  const entry: Entry = {
+  const entry: Entry<Peer> = {
     peer,
     begin(exchange) {
       exchanges.set(exchange, clock.now())
@@ -161,9 +181,9 @@ function entryOf(socket: TLSSocket, its: ConnectionOptions, options: Connections
 /** Disposing it drains: everything is retired, and destroyed when it does not end in time. */
 export function createConnections(options: ConnectionsOptions): Connections {
   const { identities, mesh, clock, limits } = options
-  const live = new Set<Entry>()
+  const live = new Set<Entry<SpiffeId | undefined>>()
   let emptied = () => {}
-  const each = (step: (entry: Entry) => void) => {
+  const each = (step: (entry: Entry<SpiffeId | undefined>) => void) => {
     for (const entry of [...live]) step(entry)
   }
   const recheckAll = () => each((entry) => entry.recheck())
@@ -189,16 +209,23 @@ export function createConnections(options: ConnectionsOptions): Connections {
     patience.abort()
   }
 
+  function keep<Peer extends SpiffeId | undefined>(
+    socket: Socket,
+    peer: () => Peer,
+    its: ConnectionOptions,
+  ): Entry<Peer> {
+    const entry = entryOf({ socket, peer }, its, options)
+    live.add(entry)
+    socket.once('close', () => {
+      live.delete(entry)
+      if (live.size === 0) emptied()
+    })
+    return entry
+  }
+
   return {
-    add(socket, its) {
-      const entry = entryOf(socket, its, options)
-      live.add(entry)
-      socket.once('close', () => {
-        live.delete(entry)
-        if (live.size === 0) emptied()
-      })
-      return entry
-    },
+    add: (socket, its) => keep(socket, peerOf(socket, its.match ?? matchAny, options), its),
+    addPlain: (socket, its) => keep(socket, nobodyOf(options), its),
     get size() {
       return live.size
     },

@@ -4,7 +4,6 @@ import type { RawHttp } from '../policies/attributes/request.ts'
 import { consentTo } from '../policies/consent.ts'
 import type { DecidedHttp } from '../policies/evaluate.ts'
 import type { CompiledRule } from '../policies/rules/rule.ts'
-import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { Authorizer, Check } from './authorizer.ts'
 import type { Core } from './core.ts'
 import { passingRequest } from './headers.ts'
@@ -33,13 +32,21 @@ export function forwardedPath({ http, authenticated }: DecidedHttp): string {
   return http.path + withoutParameters(http.query, authenticated.dropsParameters)
 }
 
-function checkOf({ asked: { raw }, connected }: Considered, decided: DecidedHttp): Check {
+function checkOf(
+  core: Core,
+  { asked: { raw }, connected }: Considered,
+  decided: DecidedHttp,
+): Check {
   const { own, adds } = decided.authenticated
   return {
     method: raw.method,
     path: forwardedPath(decided),
     host: raw.host ?? '',
-    headers: [...passingRequest(raw.headers, own), ...adds, peerIdHeader, connected.source],
+    headers: [
+      ...passingRequest(raw.headers, core, own),
+      ...adds,
+      ...(connected.source === undefined ? [] : [core.identityHeader, connected.source]),
+    ],
   }
 }
 
@@ -51,7 +58,7 @@ function questionOf(core: Core, considered: Considered | undefined): Question | 
   if (allow || rule?.policy.action !== 'CUSTOM') return undefined
   const authorizer = core.authorizers.get(rule.policy.provider ?? '')
   if (authorizer === undefined) return undefined
-  return { considered, rule, authorizer, check: checkOf(considered, result) }
+  return { considered, rule, authorizer, check: checkOf(core, considered, result) }
 }
 
 async function consult(

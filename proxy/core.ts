@@ -18,6 +18,8 @@ export interface Core {
   readonly log: Log
   readonly clock: Clock
   readonly limits: Limits
+  /** in lower case: by which workloads are told who asks, and callers who answered */
+  readonly identityHeader: string
   /** by the names of providers in CUSTOM policies */
   readonly authorizers: ReadonlyMap<string, Authorizer>
   /** how often callers have asked */

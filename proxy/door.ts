@@ -1,26 +1,12 @@
 // What a request meets on its way in, whichever protocol it came by: a refusal, or a route onwards.
-import type { Agent } from 'node:http'
-import type { ClientHttp2Session } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import type { RawHttp } from '../policies/attributes/request.ts'
-import type { SpiffeId } from '../spiffe/id.ts'
-
-/** Where requests go: a workload on this machine, or a peer behind mutual TLS. */
-export interface Route {
-  readonly host: string
-  readonly port: number
-  /** kept connections */
-  readonly pooled: Agent
-  /** a fresh connection for each request */
-  readonly single: Agent
-  /** the HTTP/2 session for gRPC; rejects when the other side cannot be reached or is not trusted */
-  session(): Promise<ClientHttp2Session>
-  /** whom a connection of this route leads to; undefined for a workload */
-  peerOf(connection: object | null): SpiffeId | undefined
-}
+import type { Onward, Route } from './onward.ts'
 
 export interface Passage {
-  readonly route: Route
+  readonly onward: Onward<Route>
+  /** whether each request goes on by HTTP/2, not only gRPC */
+  readonly overHttp2: boolean
   /** header fields of the request as it was decided about, raw */
   readonly headers: readonly string[]
   /** header fields to add to the answer: names and values in turn */
@@ -69,8 +55,8 @@ export function settle(
   }
 }
 
-export function isRefusal(answer: Passage | Refusal): answer is Refusal {
-  return 'status' in answer
+export function isRefusal<T extends object>(answer: T | Refusal): answer is Refusal {
+  return 'status' in answer && 'text' in answer
 }
 
 /** Finds the door of a connection; undefined once it is closed. */

@@ -2,7 +2,10 @@
 // kept one had been closed meanwhile and asking again does no harm.
 import { type Agent, type ClientRequest, type IncomingMessage, request as send } from 'node:http'
 import type { Readable } from 'node:stream'
-import type { Route } from './door.ts'
+import { failureOf, type Sent, type Told } from './attempt.ts'
+import { type Body, createBody, noBody } from './body.ts'
+import type { Onward, Route } from './onward.ts'
+import { idempotent } from './retry.ts'
 
 /** How the body is delimited, as our own parser understood it. */
 export type Framing =
@@ -11,33 +14,16 @@ export type Framing =
   | { readonly kind: 'length'; readonly length: string }
 
 export interface Outgoing {
-  readonly route: Route
   readonly method: string
   readonly path: string
   /** without framing */
   readonly headers: readonly string[]
   readonly framing: Framing
-  readonly body: Readable
+  readonly body: Body
+  /** milliseconds that an answer which has begun may be silent; 0 is for ever */
+  readonly stall: number
 }
 
-export interface Outcome {
-  response(response: IncomingMessage): void
-  /** before any response */
-  failed(error: Error): void
-}
-
-export interface Forwarded {
-  abort(): void
-}
-
-const idempotent: ReadonlySet<string> = new Set([
-  'GET',
-  'HEAD',
-  'OPTIONS',
-  'TRACE',
-  'PUT',
-  'DELETE',
-])
 const bodyless: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'DELETE'])
 
 /** The fields that say where the body ends. */
@@ -52,33 +38,65 @@ export function framingHeaders(method: string, framing: Framing): readonly strin
   }
 }
 
+/** Kept while it is small where a request may be asked again. */
+export function bodyOf(
+  source: Readable,
+  { framing, onward }: { readonly framing: Framing; readonly onward: Onward<unknown> },
+): Body {
+  if (framing.kind === 'none') return noBody
+  return createBody(source, { keeps: onward.again !== undefined })
+}
+
+// so much of an answer that nobody wants is read, to keep its connection
+const drainable = 64 * 1024
+
+/** Whether a connection is there already; an agent of a route knows one place only. */
+function hasUnused({ freeSockets }: Agent): boolean {
+  for (const _ in freeSockets) return true
+  return false
+}
+
+/** An answer that is not passed on. */
+function leave(request: ClientRequest, response: IncomingMessage | undefined): void {
+  const length = Number(response?.headers['content-length'] ?? Number.POSITIVE_INFINITY)
+  if (response !== undefined && length <= drainable && request.writableEnded) response.resume()
+  else request.destroy()
+}
+
 /** Throws for what cannot be written as a request. */
-export function forward(outgoing: Outgoing, outcome: Outcome): Forwarded {
-  const { route, method, path, framing, body } = outgoing
+export function forward(
+  { host, port, pooled, single }: Route,
+  outgoing: Outgoing,
+  told: Told<IncomingMessage>,
+): Sent {
+  const { method, path, framing, body, stall } = outgoing
   const headers = [...outgoing.headers, ...framingHeaders(method, framing)]
   const mayRepeat = framing.kind === 'none' && idempotent.has(method)
-  let request = start(route.pooled)
+  let request = start(pooled)
+  let response: IncomingMessage | undefined
   let isOver = false
 
   function start(agent: Agent): ClientRequest {
-    const { host, port } = route
     const started = send({ agent, host, port, method, path, headers, setHost: false })
-    let answered = false
-    started.once('response', (response) => {
-      answered = true
-      outcome.response(response)
+    started.once('response', (its) => {
+      response = its
+      its.on('error', () => {})
+      if (stall > 0) started.setTimeout(stall, () => started.destroy())
+      told.answered({ status: its.statusCode ?? 502 }, its)
     })
     started.on('error', (error) => {
-      if (answered || isOver) return
-      if (mayRepeat && agent === route.pooled && started.reusedSocket) {
-        request = start(route.single)
+      if (response !== undefined || isOver) return
+      if (mayRepeat && agent === pooled && started.reusedSocket) {
+        request = start(single)
         return
       }
       isOver = true
-      outcome.failed(error)
+      told.failed(failureOf(error, started.socket !== null))
     })
     if (framing.kind === 'none') started.end()
-    else body.pipe(started)
+    // nothing that may go elsewhere is taken from the caller before there is somebody to send it to
+    else if (body.isKept && !hasUnused(agent)) started.once('socket', () => body.sendTo(started))
+    else body.sendTo(started)
     return started
   }
 
@@ -86,6 +104,10 @@ export function forward(outgoing: Outgoing, outcome: Outcome): Forwarded {
     abort() {
       isOver = true
       request.destroy()
+    },
+    discard() {
+      isOver = true
+      leave(request, response)
     },
   }
 }

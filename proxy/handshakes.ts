@@ -1,6 +1,5 @@
-// Handshakes under way, each with an end: Node's own timeout starts anew with every byte that trickles in.
+// Handshakes under way, and connections that have said nothing yet, each with an end: Node's own timeout starts anew with every byte that trickles in.
 import type { Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
 import type { Clock } from '../runtime/clock.ts'
 import { every } from '../runtime/lifecycle.ts'
 import type { Limits } from './limits.ts'
@@ -8,7 +7,7 @@ import type { Limits } from './limits.ts'
 export interface Handshakes extends AsyncDisposable {
   begin(socket: Socket): void
   /** `socket` is what the TCP socket has become. */
-  end(socket: TLSSocket): void
+  end(socket: Socket): void
 }
 
 // a TLS socket does not show the socket it stands on, but has its addresses

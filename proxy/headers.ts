@@ -34,12 +34,35 @@ function passing(raw: readonly string[], drops: (name: string) => boolean): stri
   return kept
 }
 
+/** The part of a sidecar that says by which name it speaks of peers. */
+export interface Named {
+  readonly identityHeader: string
+}
+
+/** Whether only a sidecar may set it: by its own name for it, and by the one that others have by default. */
+export const isIdentity = (name: string, { identityHeader }: Named) =>
+  name === identityHeader || name === peerIdHeader
+
+/** What a peer says of itself under our name is not there, for policies neither. */
+export function withoutIdentity(raw: readonly string[], named: Named): readonly string[] {
+  const isOurs = (_: string, i: number) => isIdentity(raw[i & ~1]?.toLowerCase() ?? '', named)
+  return raw.some((_, i) => i % 2 === 0 && isOurs(_, i)) ? raw.filter((_, i) => !isOurs(_, i)) : raw
+}
+
 /** Fields of a request as they are forwarded, without host, framing and `drops`. */
-export function passingRequest(raw: readonly string[], drops: readonly string[]): string[] {
-  return passing(raw, (name) => isClaim(name) || ownInRequests.has(name) || drops.includes(name))
+export function passingRequest(
+  raw: readonly string[],
+  named: Named,
+  drops: readonly string[],
+): string[] {
+  return passing(
+    raw,
+    (name) =>
+      isClaim(name) || isIdentity(name, named) || ownInRequests.has(name) || drops.includes(name),
+  )
 }
 
 /** Fields of a response as they are passed back. */
-export function passingResponse(raw: readonly string[]): string[] {
-  return passing(raw, (name) => name === peerIdHeader)
+export function passingResponse(raw: readonly string[], named: Named): string[] {
+  return passing(raw, (name) => isIdentity(name, named))
 }

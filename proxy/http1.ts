@@ -2,15 +2,17 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { countOf, fieldOf } from '../policies/attributes/fields.ts'
-import { peerIdHeader } from '../proxy-spec/header-names.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
 import type { Core } from './core.ts'
-import { type Doors, isRefusal, type Passage, type Refusal, settle, unreachable } from './door.ts'
-import { type Framing, forward } from './forward.ts'
+import { type Doors, isRefusal, type Passage, type Refusal, settle } from './door.ts'
+import { startExchange } from './exchange.ts'
+import { bodyOf, type Framing, forward } from './forward.ts'
 import { hostOf, passingRequest, passingResponse } from './headers.ts'
+import type { Route } from './onward.ts'
 import { passUpgrade } from './upgrade.ts'
 
 /** What it needs of a sidecar. */
-type Part = Pick<Core, 'limits' | 'log' | 'tally'>
+type Part = Pick<Core, 'clock' | 'limits' | 'log' | 'tally' | 'identityHeader'>
 
 const hostGrammar = /^[A-Za-z0-9._~!$&'()*+,;=:%[\]-]*$/
 const malformed: Refusal = { status: 400, text: 'bad request' }
@@ -59,10 +61,15 @@ function refuse(request: IncomingMessage, response: ServerResponse, refusal: Ref
   request.resume()
 }
 
-function passBack(incoming: IncomingMessage, response: ServerResponse, passage: Passage): void {
-  const headers = passingResponse(incoming.rawHeaders)
-  const peer = passage.route.peerOf(incoming.socket)
-  if (peer !== undefined) headers.push(peerIdHeader, peer)
+interface Back {
+  readonly incoming: IncomingMessage
+  readonly passage: Passage
+  readonly peer: SpiffeId | undefined
+}
+
+function passBack(core: Part, { incoming, passage, peer }: Back, response: ServerResponse): void {
+  const headers = passingResponse(incoming.rawHeaders, core)
+  if (peer !== undefined) headers.push(core.identityHeader, peer)
   headers.push(...passage.downstream)
   if (passage.isLast()) headers.push('connection', 'close')
   response.writeHead(incoming.statusCode ?? 502, headers)
@@ -78,29 +85,30 @@ function pass(
 ): void {
   const { method = '' } = request
   const host = hostOf(request)
+  const framing = framingOf(request)
+  const body = bodyOf(request, { framing, onward: passage.onward })
+  const outgoing = {
+    ...{ method, path: passage.path, framing, body, stall: core.limits.stall },
+    headers: [
+      ...['host', host, ...passingRequest(passage.headers, core, passage.drops)],
+      ...passage.added,
+    ],
+  }
   const done = passage.begin(() => response.destroy())
   if (request.headers.expect !== undefined) response.writeContinue()
-  const sent = forward(
-    {
-      route: passage.route,
-      method,
-      path: passage.path,
-      headers: ['host', host, ...passingRequest(passage.headers, passage.drops), ...passage.added],
-      framing: framingOf(request),
-      body: request,
+  const running = startExchange<Route, IncomingMessage>({
+    ...{ core, body, onward: passage.onward, asking: { method, isGrpc: false } },
+    send: (route, told) => forward(route, outgoing, told),
+    deliver(incoming, route) {
+      const peer = route.peerOf(incoming.socket)
+      passBack(core, { incoming, passage, peer }, response)
     },
-    {
-      response: (incoming) => passBack(incoming, response, passage),
-      failed(error) {
-        core.tally.failed()
-        core.log.warn({ err: error, port: passage.route.port }, 'request failed')
-        refuse(request, response, unreachable)
-      },
-    },
-  )
+    refuse: (refusal) => refuse(request, response, refusal),
+    cut: () => void response.destroy(),
+  })
   response.once('close', () => {
     done()
-    if (!response.writableFinished) sent.abort()
+    running.end(response.writableFinished)
   })
 }
 

@@ -1,192 +1,27 @@
-// One inbound listener: mutual TLS in, verified and decided before a byte is read, plain to the workload.
+// One inbound listener: mutual TLS in, or plaintext where the spec takes it, verified and decided before a byte is
+// read, plain to the workload.
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
-import { peerIdHeader } from '../proxy-spec/header-names.ts'
 import type { InboundSpec } from '../proxy-spec/inbound.ts'
-import { addressText } from '../runtime/config.ts'
-import { explain } from '../spiffe/errors.ts'
-import type { Connection, Retirement } from './connections.ts'
-import { forwardedPath, judge } from './consult.ts'
+import { explain, IdentityError } from '../spiffe/errors.ts'
+import type { Connection, ConnectionOptions } from './connections.ts'
 import type { Core, Listener } from './core.ts'
-import type { Answer, Door, Passage, Refusal } from './door.ts'
-import { createHandshakes } from './handshakes.ts'
-import { http1Server } from './http1.ts'
-import { http2Server } from './http2.ts'
+import { awaitBeginning } from './first-bytes.ts'
+import { createHandshakes, type Handshakes } from './handshakes.ts'
 import type { Identity } from './identity.ts'
-import { type Allowed, type Arrival, judgeTcp, type Verdict } from './judge.ts'
+import type { Arrived } from './inbound-door.ts'
+import { inboundProtocol, type Protocol } from './inbound-protocol.ts'
+import { withLimits } from './limits.ts'
 import { listen } from './listen.ts'
-import { pipeToWorkload, type TlsSide, tlsSide } from './pipe.ts'
+import { plainSide, type Side, tlsSide } from './pipe.ts'
 import { contextOptions, inboundTls } from './tls.ts'
-import { type OwnedRoute, workloadRoute } from './workload-route.ts'
 
-/** Takes over a connection whose peer was verified. */
-type Serve = (side: TlsSide, connection: Connection) => void
-type Retire = (why: Retirement, side: TlsSide, connection: Connection) => void
-
-interface Protocol extends Disposable {
-  readonly alpn: readonly string[]
-  readonly serve: Serve
-  readonly retire: Retire
+/** The own certificate ends, and with it what was proven by it; in the clear nothing was. */
+function maxAgeOf(spec: InboundSpec, life: number): number {
+  return Math.min(spec.maxConnectionAge ?? Number.POSITIVE_INFINITY, life / 2)
 }
 
-function tcpProtocol(core: Core, spec: InboundSpec): Protocol {
-  const { forwardTo } = spec
-  function serve(side: TlsSide, connection: Connection): void {
-    const request = judgeTcp(core, arrivalOf(side.socket, connection, spec))
-    if (request === undefined) {
-      side.break()
-      return
-    }
-    side.socket.once('close', connection.begin({ request, end: side.break }))
-    const workload = pipeToWorkload(side, forwardTo, core.limits)
-    workload.setTimeout(core.limits.connect, () => workload.destroy())
-    workload.once('connect', () => workload.setTimeout(0))
-    workload.once('error', (error) => {
-      core.tally.failed()
-      core.log.warn({ err: error, workload: addressText(forwardTo) }, 'connection failed')
-    })
-  }
-  return {
-    alpn: [],
-    serve,
-    retire(why, side) {
-      // at shutdown it may finish; of age it ends here, for bytes have no better moment
-      if (why === 'age') side.break()
-    },
-    [Symbol.dispose]() {},
-  }
-}
-
-function arrivalOf(
-  socket: TLSSocket,
-  connection: Connection,
-  { forwardTo: { port }, backend }: InboundSpec,
-): Arrival {
-  const { remoteAddress: sourceAddress, servername } = socket
-  return { connection, sourceAddress, sni: servername || undefined, port, backend }
-}
-
-/** RFC 9110 §10.2.3: whole seconds, and none is no time to wait. */
-function tooMany(retryAfter: number): Refusal {
-  const seconds = Math.max(1, Math.ceil(retryAfter / 1000))
-  return { status: 429, text: 'too many requests', headers: { 'retry-after': String(seconds) } }
-}
-
-/** RFC 9110 §15.5.2: a 401 says how to authenticate; RFC 6750 §3.1 that it was the token. */
-function refused({ status, reason }: Extract<Verdict, { kind: 'refused' }>): Refusal {
-  const challenge = { 'www-authenticate': 'Bearer error="invalid_token"' }
-  return { status, text: reason, ...(status === 401 ? { headers: challenge } : {}) }
-}
-
-interface Way {
-  readonly route: OwnedRoute
-  readonly socket: TLSSocket
-  readonly connection: Connection
-}
-
-function passageOf(verdict: Allowed, { route, socket, connection }: Way): Passage {
-  const { peer, decided, raw, consents, downstream } = verdict
-  const { request, authenticated } = decided
-  return {
-    route,
-    headers: raw.headers,
-    downstream,
-    path: forwardedPath(decided),
-    added: [...authenticated.adds, peerIdHeader, peer],
-    drops: authenticated.drops,
-    isLast: () => connection.retired,
-    begin(end) {
-      const done = connection.begin({ request, consents, backend: decided.guard.mesh.backend, end })
-      return () => {
-        done()
-        if (connection.retired && !connection.busy) socket.destroySoon()
-      }
-    },
-  }
-}
-
-function answerTo(verdict: Verdict, way: Way): Answer {
-  switch (verdict.kind) {
-    case 'refused':
-      return refused(verdict)
-    case 'denied':
-      return verdict.refusal ?? { status: 403, text: 'access denied' }
-    case 'limited':
-      return tooMany(verdict.retryAfter)
-    case 'allowed':
-      return passageOf(verdict, way)
-  }
-}
-
-function doorOf(core: Core, spec: InboundSpec, way: Way): Door {
-  const { socket, connection } = way
-  const arrival = arrivalOf(socket, connection, spec)
-  const leaving = new AbortController()
-  socket.once('close', () => leaving.abort())
-  const gone = leaving.signal
-
-  /** The connection stays while others are asked, also at shutdown. */
-  async function answerAfter(verdict: Promise<Verdict>): Promise<Answer> {
-    const release = connection.hold()
-    try {
-      return answerTo(await verdict, way)
-    } finally {
-      // whoever waits for the answer goes first
-      setImmediate(() => {
-        release()
-        const isOver = connection.retired && !connection.busy
-        if (isOver && socket.alpnProtocol !== 'h2') socket.destroySoon()
-      })
-    }
-  }
-
-  return {
-    open(raw) {
-      const verdict = judge(core, arrival, { raw, gone })
-      return verdict instanceof Promise ? answerAfter(verdict) : answerTo(verdict, way)
-    },
-  }
-}
-
-function httpProtocol(core: Core, spec: InboundSpec): Protocol {
-  const route = workloadRoute(spec.forwardTo)
-  const doors = new WeakMap<object, Door>()
-  const sessions = new WeakMap<TLSSocket, { close(): void }>()
-  const find = (connection: object) => doors.get(connection)
-  const http1 = http1Server(core, find)
-  const http2 = http2Server(core, find)
-  // it never listens itself, but its timers for slow headers start with this event
-  http1.emit('listening')
-  return {
-    alpn: ['h2', 'http/1.1'],
-    serve({ socket }, connection) {
-      const door = doorOf(core, spec, { route, socket, connection })
-      doors.set(socket, door)
-      if (socket.alpnProtocol !== 'h2') return void http1.emit('connection', socket)
-      http2.once('session', (session) => {
-        doors.set(session, door)
-        sessions.set(socket, session)
-      })
-      http2.emit('connection', socket)
-    },
-    retire(why, { socket }, connection) {
-      const session = sessions.get(socket)
-      if (session !== undefined) session.close()
-      else if (why === 'shutdown' && !connection.busy) socket.destroySoon()
-    },
-    [Symbol.dispose]() {
-      http1.close()
-      http2.close()
-      route[Symbol.dispose]()
-    },
-  }
-}
-
-function maxAgeOf(spec: InboundSpec, identity: Identity | undefined): number {
-  return Math.min(spec.maxConnectionAge ?? Infinity, (identity?.life ?? 0) / 2)
-}
-
-/** What becomes of a connection whose handshake is done: registered, verified, served, or ended. */
+/** What becomes of a connection that can be told what it is: registered, verified, served, or ended. */
 function admission(core: Core, spec: InboundSpec, protocol: Protocol) {
   const { identities, connections, tally, log } = core
 
@@ -195,24 +30,72 @@ function admission(core: Core, spec: InboundSpec, protocol: Protocol) {
     log.warn({ reason: explain(error), from: from.remoteAddress }, 'connection refused')
   }
 
-  function admit(side: TlsSide): void {
+  function serve(side: Side, register: (its: ConnectionOptions) => Connection, its: Speaking) {
     const { socket } = side
     socket.on('error', (error) => log.debug({ err: error }, 'connection failed'))
-    const connection = connections.add(socket, {
-      maxAge: maxAgeOf(spec, identities.current()),
+    const connection = register({
+      maxAge: maxAgeOf(spec, its.life),
       end: side.break,
       onRetire: (why, it) => protocol.retire(why, side, it),
     })
     try {
       connection.peer()
-      protocol.serve(side, connection)
+      protocol.serve({ side, connection, ...its })
     } catch (error) {
       refuse(error, socket)
       side.break()
     }
   }
 
-  return { refuse, admit }
+  return {
+    refuse,
+    admitTls(socket: TLSSocket): void {
+      const life = identities.current()?.life ?? 0
+      const isHttp2 = socket.alpnProtocol === 'h2'
+      const its = { isHttp2, sni: socket.servername || undefined, life }
+      serve(tlsSide(socket), (options) => connections.add(socket, options), its)
+    },
+    admitPlain(socket: Socket, isHttp2: boolean): void {
+      const its = { isHttp2, sni: undefined, life: Number.POSITIVE_INFINITY }
+      serve(plainSide(socket), (options) => connections.addPlain(socket, options), its)
+    },
+  }
+}
+
+type Speaking = Pick<Arrived, 'isHttp2' | 'sni'> & { readonly life: number }
+
+interface Entrance {
+  readonly handshakes: Handshakes
+  startTls(socket: Socket): void
+  startPlain(socket: Socket, isHttp2: boolean): void
+  refuse(error: unknown, from: Socket): void
+}
+
+/**
+ * Tells TLS from plaintext by the first byte, so a client that waits for the server's greeting waits for ever, or
+ * until the limit of handshakes: protocols in which the server speaks first need `strict` or `off`. Bytes in the
+ * clear that begin as TLS does are taken for TLS.
+ */
+function entranceOf(spec: InboundSpec, entrance: Entrance): (socket: Socket) => void {
+  const { handshakes, startTls, startPlain, refuse } = entrance
+  const { mtls, protocol } = spec
+  if (mtls === 'strict') {
+    return (socket) => {
+      handshakes.begin(socket)
+      startTls(socket)
+    }
+  }
+  if (mtls === 'off' && protocol === 'tcp') return (socket) => startPlain(socket, false)
+  return (socket) => {
+    handshakes.begin(socket)
+    awaitBeginning(socket, (beginning) => {
+      if (beginning === 'tls' && mtls === 'permissive') return startTls(socket)
+      handshakes.end(socket)
+      if (beginning !== 'tls') return startPlain(socket, beginning === 'h2')
+      refuse(new IdentityError('ERR_BAD_REQUEST', 'TLS, where mtls is off'), socket)
+      socket.destroy()
+    })
+  }
 }
 
 /** `identity` is the one in use now; later ones are followed. */
@@ -221,33 +104,30 @@ export async function startInbound(
   identity: Identity,
   { spec, name }: { readonly spec: InboundSpec; readonly name: string },
 ): Promise<Listener> {
-  const { identities, limits, clock } = shared
-  const core = { ...shared, log: shared.log.child({ listener: name }) }
-  const protocol = (spec.protocol === 'tcp' ? tcpProtocol : httpProtocol)(core, spec)
-  const { refuse, admit } = admission(core, spec, protocol)
+  const { identities, clock } = shared
+  const limits = withLimits(shared.limits, spec.limits)
+  const core = { ...shared, limits, log: shared.log.child({ listener: name }) }
+  const protocol = inboundProtocol(core, spec)
+  const { refuse, admitTls, admitPlain } = admission(core, spec, protocol)
   await using starting = new AsyncDisposableStack()
   starting.use(protocol)
   const handshakes = starting.use(createHandshakes(limits, clock))
-  const server = inboundTls(identity, protocol.alpn, {
-    limits,
-    admit(socket) {
-      handshakes.end(socket)
-      admit(tlsSide(socket))
-    },
-  })
+  const admit = (socket: TLSSocket) => {
+    handshakes.end(socket)
+    admitTls(socket)
+  }
+  const server = inboundTls(identity, protocol.alpn, { limits, admit })
   server.on('tlsClientError', refuse)
   const follow = (next: Identity | undefined) => {
     if (next !== undefined) server.setSecureContext(contextOptions(next))
   }
   starting.use(identities.subscribe(follow))
+  const startTls = (socket: Socket) => void server.emit('connection', socket)
+  const enter = entranceOf(spec, { handshakes, startTls, startPlain: admitPlain, refuse })
   const accepting = await listen(spec.listen, limits, (socket) => {
-    if (identities.current() === undefined) {
-      refuse('no identity at present', socket)
-      socket.destroy()
-      return
-    }
-    handshakes.begin(socket)
-    server.emit('connection', socket)
+    if (identities.current() !== undefined) return enter(socket)
+    refuse('no identity at present', socket)
+    socket.destroy()
   })
   const started = starting.move()
   return {

@@ -21,7 +21,8 @@ import type { Refusal } from './door.ts'
 
 export interface Allowed {
   readonly kind: 'allowed'
-  readonly peer: SpiffeId
+  /** undefined for one in the clear */
+  readonly peer: SpiffeId | undefined
   readonly decided: DecidedHttp
   /** the request as it was decided about */
   readonly raw: RawHttp
@@ -49,10 +50,12 @@ export interface Arrival {
   readonly backend: Backend | undefined
 }
 
+type Source = Connected & { readonly source: SpiffeId | undefined }
+
 function connectedOf(
   { identities, mesh }: Core,
   { connection, sourceAddress, sni, port }: Arrival,
-): (Connected & { readonly source: SpiffeId }) | undefined {
+): Source | undefined {
   const source = connection.peer()
   const identity = identities.current()
   if (identity === undefined) return undefined
@@ -76,7 +79,7 @@ export interface Asked {
 export interface Considered {
   readonly asked: Asked
   readonly policies: PolicySet
-  readonly connected: Connected & { readonly source: SpiffeId }
+  readonly connected: Source
   readonly result: DecidedHttp | Rejected
 }
 

@@ -1,6 +1,6 @@
 // Bytes both ways between two sockets: half-close passes on, a break of one side breaks the other.
 import { connect, type Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
+import { TLSSocket } from 'node:tls'
 import type { Address } from '../runtime/config.ts'
 
 /** One side of a pipe; its socket has to be open for half-close (`allowHalfOpen`). */
@@ -31,6 +31,10 @@ export function plainSide(socket: Socket): Side {
  */
 export function tlsSide(socket: TLSSocket): TlsSide {
   return { socket, break: () => void socket.destroy() }
+}
+
+export function isTlsSide(side: Side): side is TlsSide {
+  return side.socket instanceof TLSSocket
 }
 
 type Limits = { readonly halfOpen: number }

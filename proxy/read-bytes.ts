@@ -3,6 +3,8 @@
 import { Duplex } from 'node:stream'
 import { type RawHttp, type Rejection, reject } from '../policies/attributes/request.ts'
 import type { ReadBytes } from '../policies/cases/evaluate.ts'
+import { peerIdHeader } from '../proxy-spec/header-names.ts'
+import { systemClock } from '../runtime/clock.ts'
 import type { Core } from './core.ts'
 import type { Door } from './door.ts'
 import { http1Server } from './http1.ts'
@@ -46,7 +48,7 @@ export function createByteReader(core: Pick<Core, 'limits' | 'log' | 'tally'>): 
       return seen
     },
   })
-  const server = http1Server(core, doorOf)
+  const server = http1Server({ ...core, clock: systemClock, identityHeader: peerIdHeader }, doorOf)
   return {
     read(bytes) {
       const { stream, answered } = connectionOf(bytes)

@@ -30,7 +30,7 @@ export interface ServeOptions {
 export interface Serving extends AsyncDisposable {
   readonly listeners: readonly Listener[]
   readonly identities: Identities
-  /** live mutual TLS connections, both directions */
+  /** live connections with peers, both directions */
   readonly connections: { readonly size: number }
 }
 
@@ -49,12 +49,16 @@ async function startListeners(core: Core, spec: ProxySpec, started: Listener[]):
   }
 }
 
-function authorizersOf({ authorizers }: ProxySpec, { tally, log, limits }: Parts) {
+function authorizersOf(spec: ProxySpec, { tally, log, limits }: Parts) {
+  const { authorizers, identityHeader } = spec
   const { headerBytes } = limits
   return new Map(
     Object.entries(authorizers).map(([name, it]) => [
       name,
-      createAuthorizer(it, { name, log, onFailure: () => tally.failed(), headerBytes }),
+      createAuthorizer(it, {
+        ...{ name, log, headerBytes, identityHeader },
+        onFailure: () => tally.failed(),
+      }),
     ]),
   )
 }
@@ -73,6 +77,7 @@ export async function serve(spec: ProxySpec, options: ServeOptions): Promise<Ser
     log,
     clock,
     limits,
+    identityHeader: spec.identityHeader,
     authorizers,
     buckets: createBuckets(),
   }

@@ -11,14 +11,16 @@ import {
   type Server,
   type TLSSocket,
 } from 'node:tls'
+import type { Clock } from '../runtime/clock.ts'
 import type { Address } from '../runtime/config.ts'
 import { secureContext } from '../runtime/tls-server.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
-import type { Connection } from './connections.ts'
+import type { VerifiedConnection } from './connections.ts'
 import type { Identity } from './identity.ts'
 import type { Limits } from './limits.ts'
 import { type TlsSide, tlsSide } from './pipe.ts'
+import { after } from './timer.ts'
 
 /**
  * Everything a context is made of, passed again at each rotation. No roots: OpenSSL has no part in the
@@ -64,8 +66,9 @@ export interface OutboundOptions {
   readonly identity: Identity
   readonly protocols: readonly string[]
   readonly limits: Limits
+  readonly clock: Clock
   /** Registers the connection; its `peer()` verifies chain and expected ID. */
-  readonly register: (side: TlsSide) => Connection
+  readonly register: (side: TlsSide) => VerifiedConnection
 }
 
 export interface VerifiedPeer {
@@ -79,7 +82,7 @@ export interface VerifiedPeer {
  */
 export function connectPeer(
   address: Address,
-  { identity, protocols, limits, register }: OutboundOptions,
+  { identity, protocols, limits, clock, register }: OutboundOptions,
 ): Promise<VerifiedPeer> {
   const { promise, resolve, reject } = Promise.withResolvers<VerifiedPeer>()
   const tcp = connectTcp({ ...address, allowHalfOpen: true, noDelay: true, keepAlive: true })
@@ -94,11 +97,13 @@ export function connectPeer(
   })
   const side = tlsSide(socket)
   const fail = (error: unknown) => {
+    stopTimer()
     side.break()
     reject(error)
   }
   const where = `${address.host}:${address.port}`
-  socket.setTimeout(limits.connect, () =>
+  // of the whole: a peer that lets bytes trickle gets no more of it
+  const stopTimer = after(clock, limits.connect, () =>
     fail(new IdentityError('ERR_UNAVAILABLE', `no answer from ${where} in time`)),
   )
   for (const it of [tcp, socket]) it.on('error', () => {})
@@ -109,8 +114,7 @@ export function connectPeer(
   socket.once('secureConnect', () => {
     try {
       const id = register(side).peer()
-      socket.setTimeout(0)
-      socket.removeAllListeners('timeout')
+      stopTimer()
       resolve({ side, id })
     } catch (error) {
       fail(error)

@@ -4,11 +4,16 @@ import { type IncomingMessage, STATUS_CODES, request as send } from 'node:http'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { fieldOf } from '../policies/attributes/fields.ts'
-import { peerIdHeader } from '../proxy-spec/header-names.ts'
+import { failureOf, type Sent, type Told } from './attempt.ts'
+import { noBody } from './body.ts'
 import type { Core } from './core.ts'
-import { type Doors, isRefusal, type Passage, type Refusal, settle, unreachable } from './door.ts'
+import { type Doors, isRefusal, type Passage, type Refusal, settle } from './door.ts'
+import { startExchange } from './exchange.ts'
 import { hostOf, passingRequest, passingResponse } from './headers.ts'
+import type { Route } from './onward.ts'
 import { pipeBoth, type Side } from './pipe.ts'
+
+type Part = Pick<Core, 'clock' | 'limits' | 'log' | 'tally' | 'identityHeader'>
 
 export interface Upgrade {
   readonly request: IncomingMessage
@@ -33,68 +38,93 @@ function refuse(socket: Duplex, { status, text, headers = {} }: Refusal): void {
   socket.end(head(status, all) + body, () => socket.destroy())
 }
 
-function fields(incoming: IncomingMessage, { route, downstream }: Passage): string[] {
-  const peer = route.peerOf(incoming.socket)
-  const kept = [...passingResponse(incoming.rawHeaders), ...downstream]
-  return peer === undefined ? kept : [...kept, peerIdHeader, peer]
+/** What the other side says to it, and the connection if it agrees. */
+interface Said {
+  readonly incoming: IncomingMessage
+  readonly opened?: { readonly socket: Socket; readonly early: Buffer }
 }
 
-/** The other side declined: its answer is passed on, and the connection ends. */
-function decline({ socket }: Upgrade, incoming: IncomingMessage, passage: Passage): void {
-  socket.write(
-    head(incoming.statusCode ?? 502, [...fields(incoming, passage), 'connection', 'close']),
-  )
-  incoming.on('error', () => socket.destroy())
-  incoming.pipe(socket)
+interface Back extends Said {
+  readonly passage: Passage
+  readonly route: Route
 }
 
 // a websocket has an end of its own, so a plain close is enough of a break
 const sideOf = (socket: Socket): Side => ({ socket, break: () => void socket.destroy() })
 
-function pass(
-  core: Pick<Core, 'limits' | 'log' | 'tally'>,
-  upgrade: Upgrade,
-  passage: Passage,
-): void {
-  const { request, socket, head: early } = upgrade
-  const { route, path } = passage
+const hop = ['connection', 'Upgrade', 'upgrade', 'websocket']
+
+function passBack(core: Part, { socket, head: early }: Upgrade, back: Back): void {
+  const { incoming, opened, passage, route } = back
+  const peer = route.peerOf(incoming.socket)
+  const kept = [...passingResponse(incoming.rawHeaders, core), ...passage.downstream]
+  if (peer !== undefined) kept.push(core.identityHeader, peer)
+  if (opened === undefined) {
+    // declined: its answer is passed on, and the connection ends
+    socket.write(head(incoming.statusCode ?? 502, [...kept, 'connection', 'close']))
+    incoming.on('error', () => socket.destroy())
+    incoming.pipe(socket)
+    return
+  }
+  if (!(socket instanceof Socket)) return void opened.socket.destroy()
+  const { limits } = core
+  socket.write(head(101, [...kept, ...hop]))
+  if (opened.early.length > 0) socket.write(opened.early)
+  if (early.length > 0) opened.socket.write(early)
+  // bytes of either direction pass through it
+  if (limits.stall > 0) socket.setTimeout(limits.stall, () => socket.destroy())
+  pipeBoth(sideOf(socket), sideOf(opened.socket), limits)
+}
+
+/** On a connection of its own, since it becomes the tunnel. */
+function forwardUpgrade(
+  { single, host, port }: Route,
+  { path, headers }: { readonly path: string; readonly headers: readonly string[] },
+  told: Told<Said>,
+): Sent {
+  let isOver = false
+  const sent = send({ agent: single, host, port, method: 'GET', path, headers, setHost: false })
+  const tell = (incoming: IncomingMessage, opened?: Said['opened']) => {
+    incoming.on('error', () => {})
+    const status = incoming.statusCode ?? 502
+    told.answered({ status }, { incoming, ...(opened && { opened }) })
+  }
+  sent.once('response', (incoming) => tell(incoming))
+  sent.once('upgrade', (incoming, socket, early) => {
+    if (socket instanceof Socket && !isOver) tell(incoming, { socket, early })
+    else socket.destroy()
+  })
+  sent.on('error', (error) => {
+    if (!isOver) told.failed(failureOf(error, sent.socket !== null))
+  })
+  sent.end()
+  const abort = () => {
+    isOver = true
+    sent.destroy()
+  }
+  return { abort, discard: abort }
+}
+
+function pass(core: Part, upgrade: Upgrade, passage: Passage): void {
+  const { request, socket } = upgrade
+  const { onward, path } = passage
   const done = passage.begin(() => socket.destroy())
-  const host = ['host', hostOf(request)]
-  const hop = ['connection', 'Upgrade', 'upgrade', 'websocket']
-  const sent = send({
-    agent: route.single,
-    host: route.host,
-    port: route.port,
-    method: 'GET',
-    path,
-    headers: [...host, ...passingRequest(passage.headers, passage.drops), ...passage.added, ...hop],
-    setHost: false,
+  const fields = passingRequest(passage.headers, core, passage.drops)
+  const headers = ['host', hostOf(request), ...fields, ...passage.added, ...hop]
+  const running = startExchange<Route, Said>({
+    ...{ core, onward, body: noBody, asking: { method: 'GET', isGrpc: false } },
+    send: (route, told) => forwardUpgrade(route, { path, headers }, told),
+    deliver: (said, route) => passBack(core, upgrade, { ...said, passage, route }),
+    refuse: (refusal) => refuse(socket, refusal),
+    cut: () => void socket.destroy(),
   })
   socket.once('close', () => {
     done()
-    sent.destroy()
+    running.end(false)
   })
-  sent.on('error', (error) => {
-    core.tally.failed()
-    core.log.warn({ err: error, port: route.port }, 'upgrade failed')
-    refuse(socket, unreachable)
-  })
-  sent.once('response', (incoming) => decline(upgrade, incoming, passage))
-  sent.once('upgrade', (incoming, other, late) => {
-    if (!(socket instanceof Socket && other instanceof Socket)) return void other.destroy()
-    socket.write(head(101, [...fields(incoming, passage), ...hop]))
-    if (late.length > 0) socket.write(late)
-    if (early.length > 0) other.write(early)
-    pipeBoth(sideOf(socket), sideOf(other), core.limits)
-  })
-  sent.end()
 }
 
-export function passUpgrade(
-  core: Pick<Core, 'limits' | 'log' | 'tally'>,
-  upgrade: Upgrade,
-  doors: Doors,
-): void {
+export function passUpgrade(core: Part, upgrade: Upgrade, doors: Doors): void {
   const { request, socket } = upgrade
   socket.on('error', () => socket.destroy())
   const { url: target = '', rawHeaders: headers } = request

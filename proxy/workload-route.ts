@@ -3,7 +3,7 @@ import { Agent } from 'node:http'
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2'
 import { connect } from 'node:net'
 import { type Address, addressText } from '../runtime/config.ts'
-import type { Route } from './door.ts'
+import type { Route } from './onward.ts'
 
 export interface OwnedRoute extends Route, Disposable {}
 

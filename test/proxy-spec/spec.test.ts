@@ -174,10 +174,20 @@ Object.assign(refused, {
     'outbound[0].timeout',
     senseless,
   ],
+  'a number of requests of bytes': [
+    outbound('service: a\n    limits: { requests: 1 }').replace('http', 'tcp'),
+    'outbound[0].limits',
+    senseless,
+  ],
   'an attempt longer than all of them': [
     outbound('service: a\n    timeout: 1s\n    retries: { perTry: 2s }'),
     'outbound[0].retries',
     'perTry is longer than timeout',
+  ],
+  'an authorizer that sets the identity header': [
+    `identityHeader: x-caller\n${asking(`${local}, headersToUpstreamOnAllow: [X-Caller]`)}`,
+    ':7 authorizers.ask.http.headersToUpstreamOnAllow',
+    'never passed on',
   ],
   'an identity header that others set': [
     `identityHeader: x-forwarded-for\n${outbound('service: a')}`,

@@ -324,6 +324,7 @@ describe('an authorizer without an answer', () => {
       log: createLog({ name: 'test', level: 'silent' }),
       onFailure: () => failures++,
       headerBytes: 16_384,
+      identityHeader: 'x-spiffe-peer-id',
     })
     const { signal } = new AbortController()
     const check = { method: 'GET', path: '/a b', host: 'shop', headers: [] }

@@ -8,7 +8,7 @@ import { createMesh, type Mesh, type MeshState } from '../../decisions/mesh.ts'
 import { createTally, type Tally } from '../../decisions/tally.ts'
 import type { Limits } from '../../proxy/limits.ts'
 import { type Serving, serve } from '../../proxy/serve.ts'
-import { proxySpec } from '../../proxy-spec/spec.ts'
+import { type ProxySpec, proxySpec } from '../../proxy-spec/spec.ts'
 import { type Clock, systemClock } from '../../runtime/clock.ts'
 import { createLog } from '../../runtime/log.ts'
 import { toPem } from '../../spiffe/pem.ts'
@@ -34,6 +34,13 @@ const minute = 60_000
 /** Nothing is given up because this machine stands still for seconds; who tests that sets its own. */
 const patient = { handshake: minute, requestHeaders: minute, connect: minute }
 
+/** The same for outbound listeners, which say it in the spec. */
+function patiently({ outbound, ...rest }: ProxySpec): ProxySpec {
+  const connectTimeout = (ms: number) => (ms === 5_000 ? minute : ms)
+  const all = outbound.map((it) => ({ ...it, connectTimeout: connectTimeout(it.connectTimeout) }))
+  return { ...rest, outbound: all }
+}
+
 /** `spec` is what a proxy.yaml would say. */
 export async function startSidecar(spec: unknown, options: SidecarOptions): Promise<Sidecar> {
   const { source, state, limits = {}, clock = systemClock } = options
@@ -44,7 +51,7 @@ export async function startSidecar(spec: unknown, options: SidecarOptions): Prom
   mesh.put(state)
   const tally = createTally(clock)
   const own = { ...patient, recheck: 20, drain: 1000, ...limits }
-  const serving = await serve(proxySpec.parse(spec), {
+  const serving = await serve(patiently(proxySpec.parse(spec)), {
     source,
     mesh,
     tally,
