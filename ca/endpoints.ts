@@ -7,7 +7,8 @@ import type { Log } from '../runtime/log.ts'
 import { isSpiffeId, type SpiffeId } from '../spiffe/id.ts'
 import type { Acknowledgements } from './acknowledgements.ts'
 import type { Registry } from './registry.ts'
-import type { AgentRow, ServiceEndpoint } from './store/model.ts'
+import type { AgentRow } from './store/model.ts'
+import type { ServiceEndpoint } from './store/said.ts'
 import type { Store } from './store/store.ts'
 
 /** As it came: nothing of it is believed yet. */

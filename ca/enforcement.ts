@@ -5,7 +5,7 @@ import type { Log } from '../runtime/log.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import type { Acknowledgements } from './acknowledgements.ts'
 import { createBatch } from './store/batch.ts'
-import type { EnforcementPoint, EnforcementRow } from './store/model.ts'
+import type { EnforcementPoint, EnforcementRow } from './store/said.ts'
 import type { Store } from './store/store.ts'
 
 /** A point on an agent's node. */

@@ -7,13 +7,12 @@ import { createEntryIndex, type EntryIndex } from './entry-index.ts'
 import {
   type AgentRow,
   type DenyRuleRow,
-  type EndpointsRow,
   type EntryRow,
   type Event,
   listsChanged,
-  type ServiceEndpoint,
   type StoredPolicies,
 } from './store/model.ts'
+import type { EndpointsRow, ServiceEndpoint } from './store/said.ts'
 import type { Store } from './store/store.ts'
 
 export type Change =

@@ -6,7 +6,7 @@ import type { Clock } from '../../runtime/clock.ts'
 import { createLatest, every } from '../../runtime/lifecycle.ts'
 import type { Authority } from '../authority.ts'
 import type { KnownPoint } from '../enforcement.ts'
-import type { EnforcementPoint } from '../store/model.ts'
+import type { EnforcementPoint } from '../store/said.ts'
 import { badRequest } from '../wire.ts'
 
 type Status = MessageInitShape<typeof EnforcementStatusSchema>

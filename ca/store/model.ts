@@ -171,25 +171,6 @@ export interface AcknowledgementRow {
   readonly patience: number
 }
 
-/** A sidecar, or an agent that has the policies of its node. */
-export interface EnforcementPoint {
-  /** empty for the agent itself */
-  readonly spiffeId: string
-  readonly pid: number
-  /** policy version in use, 0 before the first */
-  readonly version: number
-  /** why a later one was refused; empty when none was */
-  readonly refusal: string
-}
-
-/** What an agent says of the policies on its node. */
-export interface EnforcementRow {
-  readonly agentId: SpiffeId
-  /** who hears it */
-  readonly replica: string
-  readonly points: readonly EnforcementPoint[]
-}
-
 export interface ReplicaRow {
   readonly id: string
   /** milliseconds since the epoch, by its own clock */
@@ -251,20 +232,6 @@ export interface RelationshipRow {
   readonly url: string
   /** who serves it; absent for Web PKI */
   readonly endpointId?: SpiffeId | undefined
-}
-
-/** Where an identity serves a service. */
-export interface ServiceEndpoint {
-  readonly service: string
-  readonly spiffeId: SpiffeId
-  /** host:port */
-  readonly address: string
-}
-
-/** What the proxies of an agent's node serve. */
-export interface EndpointsRow {
-  readonly agentId: SpiffeId
-  readonly endpoints: readonly ServiceEndpoint[]
 }
 
 /** key of the `deny` events that speak of CRLs, not of rules */

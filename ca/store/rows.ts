@@ -8,8 +8,6 @@ import type {
   AuthorityRow,
   CrlRow,
   DenyRuleRow,
-  EndpointsRow,
-  EnforcementRow,
   EntryRow,
   Event,
   FederatedBundleRow,
@@ -21,6 +19,7 @@ import type {
   ReplicaRow,
   ServerSvidRow,
 } from './model.ts'
+import type { EndpointsRow, EnforcementRow } from './said.ts'
 
 const spiffeId = z.custom<SpiffeId>((value) => typeof value === 'string' && isSpiffeId(value))
 const serial = z.custom<Serial | ''>(

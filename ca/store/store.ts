@@ -11,8 +11,6 @@ import type {
   AuthorityList,
   CrlRow,
   DenyRuleRow,
-  EndpointsRow,
-  EnforcementRow,
   EntryRow,
   Event,
   FederatedBundleRow,
@@ -30,6 +28,7 @@ import type {
   TokenRow,
   TokenUse,
 } from './model.ts'
+import type { EndpointsRow, EnforcementRow } from './said.ts'
 
 export interface IssuanceTable {
   /** Throws ERR_JOIN_TOKEN when the token is unknown, expired or used. */
