@@ -48,6 +48,8 @@ export interface Situation {
   readonly endpoints: ReadonlyMap<string, readonly Address[]>
   /** path of the socket that answers decisions */
   readonly decisions: string | undefined
+  /** whether the agent is asked even where Envoy could decide alone */
+  readonly asksAlways: boolean
   /** milliseconds of the own SVID, from notBefore to notAfter */
   readonly life: number
 }
@@ -111,10 +113,10 @@ function addInbound(
   name: string,
   situation: Situation,
 ): readonly Enforcement[] {
-  const { identity, policies, labels, isFederated, decisions, trust, revoked } = situation
+  const { identity, policies, labels, isFederated, asksAlways, trust, revoked } = situation
   const resource = `inbound/${name}`
-  const canAsk = decisions !== undefined
-  const decider = { policies, identity, labels, isFederated, canAsk }
+  const canAsk = situation.decisions !== undefined
+  const decider = { policies, identity, labels, isFederated, canAsk, asksAlways }
   for (const cluster of workloadClusters(spec, name)) into.put('clusters', cluster.name, cluster)
   const listener = inboundListener(
     { ...spec, listen: listening(spec.listen) },
