@@ -30,8 +30,9 @@ export interface Decider {
 const passes: Tree = { kind: 'end', action: 'ALLOW', name: 'none' }
 
 /** What Envoy refused by itself the agent would never hear of. */
-function leftToAgent(lowered: Lowered): Enforcement {
+function leftToAgent(lowered: Lowered, canAsk: boolean): Enforcement {
   const reasons = ['the configuration says that the agent decides']
+  if (!canAsk) return { by: 'closed', lowered, reasons }
   return { by: 'asked', lowered: { ...lowered, guard: passes, deny: passes }, reasons }
 }
 
@@ -71,7 +72,7 @@ export function enforcementOf(
     protocol: protocol === 'tcp' ? 'tcp' : 'http',
     connection,
   })
-  if (asksAlways && canAsk) return leftToAgent(lowered)
+  if (asksAlways) return leftToAgent(lowered, canAsk)
   const reasons = reasonsOf(lowered, decider)
   // rules of connections would have to stand in the listener, whose live connections keep the old ones
   if (protocol === 'tcp') reasons.push('connections are decided by the agent')
