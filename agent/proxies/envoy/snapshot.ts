@@ -102,9 +102,12 @@ function gathering() {
 }
 type Gathering = ReturnType<typeof gathering>
 
-/** A connection is not older than half of the certificate's life: Envoy never looks at it again. */
+/**
+ * Envoy never looks at a peer's certificate again, so connections end before it does. They may have begun when three
+ * fifths of it were over (spiffe/renewal.ts), and its life is counted from before it was made; peers live as long as we.
+ */
 function ageOf({ maxConnectionAge }: Partial<InboundSpec>, { life }: Situation): number {
-  return Math.max(1000, Math.min(maxConnectionAge ?? Infinity, Math.floor(life / 2)))
+  return Math.max(1000, Math.min(maxConnectionAge ?? Infinity, Math.floor(life / 4)))
 }
 
 function addInbound(
