@@ -6,7 +6,7 @@ import { parseSpiffeId, parseTrustDomain } from '../spiffe/id.ts'
 import { attestorsConfig } from './attest/config.ts'
 import { decisionsConfig } from './authz/config.ts'
 import { agentFileSets } from './files/config.ts'
-import { drivenProxies } from './proxies/config.ts'
+import { type DrivenProxies, drivenProxies } from './proxies/config.ts'
 import { sdsConfig } from './xds/config.ts'
 
 const trustDomain = z.string().transform((text, context) => {
@@ -63,6 +63,23 @@ function separateSockets(
   }
   if (decisions?.socket === socket)
     problem('is the public socket: decisions need one of their own', 'decisions', 'socket')
+}
+
+interface Deciding {
+  readonly proxies: DrivenProxies
+  readonly decisions?: object | undefined
+}
+
+function answeringWhereAsked(
+  { proxies, decisions }: Deciding,
+  context: z.core.$RefinementCtx,
+): void {
+  if (decisions !== undefined) return
+  for (const [i, it] of proxies.entries()) {
+    const path = ['proxies', i, 'decisions']
+    const message = 'agent: nobody answers without the key `decisions` of this file'
+    if (it.decisions === 'agent') context.addIssue({ code: 'custom', path, message })
+  }
 }
 
 function agentConfig(file: string) {
@@ -153,6 +170,7 @@ function agentConfig(file: string) {
       message: 'the Broker API is incubating: say incubating: true as well',
     })
     .superRefine(separateSockets)
+    .superRefine(answeringWhereAsked)
 }
 
 export type AgentConfig = z.infer<ReturnType<typeof agentConfig>>

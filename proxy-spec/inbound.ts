@@ -33,7 +33,7 @@ export const inbound = z
     forwardTo: address,
     // how the workload reads paths: policies take its readings into account
     backend: backend.optional(),
-    // a connection is ended after this; half the life of the own SVID when left out, never more
+    // a connection is ended after this; half the life of the own SVID when left out, a quarter with Envoy; never more
     maxConnectionAge: duration.optional(),
     // GET and HEAD of exactly this path pass without a decision, for whoever has passed `mtls`
     healthPath: z

@@ -8,6 +8,9 @@ export function drivenProxies(path: z.ZodType<string, string>) {
         // the proxy spec; an edit of it is taken up while the agent runs
         spec: path,
         driver: z.enum(['envoy']),
+        // native: the proxy decides alone where it can do that soundly; agent: this agent decides about each
+        // request, and so knows and explains every denial; needs `decisions`
+        decisions: z.enum(['native', 'agent']).default('native'),
       }),
     )
     .max(256)

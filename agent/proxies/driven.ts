@@ -121,7 +121,7 @@ export function createDriven(options: DrivenOptions): Driven {
     const all = config.sds.defaultAllBundlesName
     const snapshot = snapshotOf({
       ...{ spec: it.spec, identity: it.identity, labels, policies: set, trust: { own, all } },
-      ...{ isFederated, revoked, endpoints, decisions, life },
+      ...{ isFederated, revoked, endpoints, decisions, life, asksAlways: it.asksAlways },
     })
     const whole = { ...snapshot, changesAt: earliest(snapshot.changesAt, until) }
     made.set(it.file, { of, snapshot: whole })

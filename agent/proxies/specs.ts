@@ -14,6 +14,8 @@ export interface DrivenSpec {
   readonly file: string
   readonly spec: ProxySpec
   readonly identity: SpiffeId
+  /** whether the agent is asked even where the proxy could decide alone */
+  readonly asksAlways: boolean
   /** why the newest edit is not in force; empty when it is */
   readonly trouble: string
 }
@@ -36,7 +38,9 @@ const look = 2000
 /** most editors empty a file before they write it */
 const settle = 50
 
-function read(file: string, demand: SpecsOptions['demand']): DrivenSpec {
+type Source = Pick<DrivenSpec, 'file' | 'asksAlways'>
+
+function read({ file, asksAlways }: Source, demand: SpecsOptions['demand']): DrivenSpec {
   const spec = loadProxySpec(file)
   const { identity } = spec
   if (identity === undefined) {
@@ -46,7 +50,7 @@ function read(file: string, demand: SpecsOptions['demand']): DrivenSpec {
     })
   }
   demand(spec)
-  return { file, spec, identity, trouble: '' }
+  return { file, spec, identity, asksAlways, trouble: '' }
 }
 
 function demandDistinct(all: readonly DrivenSpec[]): void {
@@ -68,7 +72,9 @@ const textOf = (file: string): string => {
 /** Throws ERR_CONFIG for what cannot be read at the start. */
 export function followSpecs({ proxies, demand, clock, log }: SpecsOptions): Specs {
   const topic = createTopic<void>()
-  let current = proxies.map(({ spec }) => read(spec, demand))
+  let current = proxies.map(({ spec: file, decisions }) =>
+    read({ file, asksAlways: decisions === 'agent' }, demand),
+  )
   demandDistinct(current)
   const texts = new Map(current.map(({ file }) => [file, textOf(file)]))
 
@@ -80,7 +86,7 @@ export function followSpecs({ proxies, demand, clock, log }: SpecsOptions): Spec
   function takeEdit(before: DrivenSpec): void {
     const { file } = before
     try {
-      const next = read(file, demand)
+      const next = read(before, demand)
       demandDistinct(current.map((it) => (it.file === file ? next : it)))
       take(next)
       log.info({ file }, 'proxy spec in force')

@@ -23,6 +23,7 @@ const options = z.object({
   mesh: optionalText,
   endpoint: z.array(z.string()),
   decisions: optionalText,
+  askAlways: flag,
   federated: flag,
   resources: flag,
 })
@@ -49,7 +50,9 @@ function endpointsOf(given: readonly string[]) {
 }
 
 function envoyPlan(spec: ProxySpec, it: Options) {
-  const { decisions, federated = false } = it
+  const { decisions, federated = false, askAlways: asksAlways = false } = it
+  if (asksAlways && decisions === undefined)
+    throw new IdentityError('ERR_BAD_REQUEST', '--ask-always: say --decisions as well')
   demandEnvoyCan(spec, { canAsk: decisions !== undefined })
   const identity = identityOf(spec, it.spec)
   const documents = readPolicies(readPolicyTexts(it.policies))
@@ -57,7 +60,8 @@ function envoyPlan(spec: ProxySpec, it: Options) {
   const own = `spiffe://${trustDomainOf(identity)}`
   return planOf(
     snapshotOf({
-      ...{ spec, identity, labels: {}, revoked: [], life, decisions, isFederated: federated },
+      ...{ spec, identity, labels: {}, revoked: [], life, decisions, asksAlways },
+      isFederated: federated,
       policies: compile(documents, { mesh, now: systemClock.now() }),
       trust: { own, all: 'ALL' },
       endpoints: endpointsOf(it.endpoint),
@@ -100,6 +104,10 @@ export function proxyPlanCommand(register: Register): void {
       ['--mesh <file>', 'trust domain, aliases and the like'],
       ['--endpoint <service=host:port>', 'of a service; may be given several times', []],
       ['--decisions <path>', '`decisions.socket` of agent.yaml; without it nobody can be asked'],
+      [
+        '--ask-always',
+        'as with `decisions: agent` in agent.yaml: the agent decides about each request',
+      ],
       ['--federated', 'as if the identity were federated with other trust domains'],
       ['--resources', 'the whole configuration, as YAML'],
     ],

@@ -3,8 +3,10 @@ import { systemClock } from '../../runtime/clock.ts'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
 import type { Context, ExitCode } from '../context.ts'
 import { type DevMesh, startMesh } from './mesh.ts'
+import type { Proxies } from './proxies.ts'
+import { watchRotations } from './rotations.ts'
 import { followStatus } from './status.ts'
-import { type Check, type Step, steps } from './steps.ts'
+import { type Check, type Step, stepsWith } from './steps.ts'
 import { call, startTraffic } from './traffic.ts'
 
 const svidLifetime = '12s'
@@ -35,24 +37,29 @@ async function tryStep([name, prove]: Step, check: Check): Promise<Outcome> {
   }
 }
 
-/** Sidecars that have no policies yet deny everything: the traffic that counts begins after that. */
+/** Without policies everything is denied: the traffic that counts begins after that. */
 async function untilServed({ toPayments }: DevMesh, signal: AbortSignal): Promise<void> {
   while ((await call(toPayments, 'GET', '/balance', { signal })).status !== 200)
     await systemClock.sleep(100, { signal })
 }
 
-async function tour(tell: (outcome: Outcome) => void, signal: AbortSignal): Promise<DevMesh> {
+async function tour(
+  proxies: Proxies,
+  tell: (outcome: Outcome) => void,
+  signal: AbortSignal,
+): Promise<DevMesh> {
   const events: Check['events'] = []
   const started = performance.now()
   const mesh = await startMesh({
     svidLifetime,
     agentLifetime,
+    proxies,
     signal,
     onEvent: (who, event) => events.push({ who, event }),
   })
   const took = Math.round(performance.now() - started)
   tell({
-    step: 'authority, agent, services and sidecars start',
+    step: `authority, agent, services and ${proxies.many} start`,
     held: true,
     detail: `${mesh.pids().length} processes`,
     ms: took,
@@ -64,8 +71,9 @@ async function tour(tell: (outcome: Outcome) => void, signal: AbortSignal): Prom
   const traffic = open.use(
     startTraffic(mesh.toPayments, '/balance', { clock: systemClock, lanes: 6, pause: 20 }),
   )
-  const check: Check = { mesh, feed, traffic, events, signal, clock: systemClock }
-  for (const step of steps) {
+  const shown = open.use(watchRotations(mesh, systemClock))
+  const check: Check = { mesh, feed, traffic, shown, events, signal, clock: systemClock }
+  for (const step of stepsWith(proxies)) {
     tell(await tryStep(step, check))
     // out of time or stopped: the steps that are left could only say the same
     signal.throwIfAborted()
@@ -83,7 +91,7 @@ function isGone(pid: number): boolean {
 }
 
 /** Exit 0 only when every step held. */
-export async function checkTour(context: Context): Promise<ExitCode> {
+export async function checkTour(context: Context, proxies: Proxies): Promise<ExitCode> {
   const { stdout } = context.process
   const outcomes: Outcome[] = []
   const tell = (outcome: Outcome) => {
@@ -97,7 +105,7 @@ export async function checkTour(context: Context): Promise<ExitCode> {
   }
   const signal = AbortSignal.any([context.signal, AbortSignal.timeout(budget)])
   try {
-    const { pids, stage, stubborn } = await tour(tell, signal)
+    const { pids, stage, stubborn } = await tour(proxies, tell, signal)
     const left = [
       ...stubborn().map((pid) => `process ${pid} had to be killed`),
       ...pids()

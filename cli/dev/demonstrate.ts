@@ -4,6 +4,7 @@ import { every } from '../../runtime/lifecycle.ts'
 import type { Context, ExitCode } from '../context.ts'
 import { writeDevAddress } from './address.ts'
 import { type DevMesh, startMesh } from './mesh.ts'
+import type { Proxies } from './proxies.ts'
 import { createScreen, type Screen } from './screen.ts'
 import { identityOf, services } from './stage.ts'
 import { followStatus, type StatusFeed } from './status.ts'
@@ -14,8 +15,8 @@ const svidLifetime = '40s'
 // outlives an authority that you stop for some minutes
 const agentLifetime = '10m'
 
-function instructions({ stage, toPayments }: DevMesh): string {
-  return `castellan is running: an authority, an agent, two services behind sidecars. Certificates live ${svidLifetime}.
+function instructions({ stage, toPayments, proxies }: DevMesh): string {
+  return `castellan is running: an authority, an agent, two services behind ${proxies.many}. Certificates live ${svidLifetime}.
 
 try, in another terminal:
   bin/castellan call frontend payments GET /balance     allowed: 200 and the server's SPIFFE ID
@@ -28,16 +29,27 @@ logs: ${stage.path('log')}    stop: Ctrl-C
 `
 }
 
-const isAway = (traffic: Traffic) =>
-  `agent AWAY; sidecars go on with what they have\n\n${trafficLine(traffic)}`
+const isAway = ({ withoutAgent }: Proxies, traffic: Traffic) =>
+  `agent AWAY; ${withoutAgent}\n\n${trafficLine(traffic)}`
+
+interface Followed {
+  readonly proxies: Proxies
+  readonly feed: StatusFeed
+  readonly traffic: Traffic
+}
+
+async function decisionsOf(feed: StatusFeed) {
+  const [denials, flows] = await Promise.all([feed.denials(3), feed.flows()])
+  return { denials, flows }
+}
 
 /** One look at everything, once a second. */
-function follow(context: Context, screen: Screen, feed: StatusFeed, traffic: Traffic) {
+function follow(context: Context, screen: Screen, { proxies, feed, traffic }: Followed) {
   return every(systemClock, 1000, async () => {
     const status = feed.current()
-    const denials = status && (await feed.denials(3).catch(() => undefined))
-    if (status === undefined || denials === undefined) {
-      screen.show(isAway(traffic), 'away')
+    const decided = status && (await decisionsOf(feed).catch(() => undefined))
+    if (status === undefined || decided === undefined) {
+      screen.show(isAway(proxies, traffic), 'away')
       return
     }
     const identities = status.identities.map(({ spiffeId, serial, rotations }) => ({
@@ -53,15 +65,15 @@ function follow(context: Context, screen: Screen, feed: StatusFeed, traffic: Tra
     const news = [
       ...identities.map(({ serial }) => serial),
       status.policyVersion,
-      ...denials.map(({ at }) => at),
+      ...decided.denials.map(({ at }) => at),
       status.connected,
     ]
-    screen.show(picture(status, { traffic, denials, now: systemClock.now() }), news.join())
+    screen.show(picture(status, { traffic, ...decided, now: systemClock.now() }), news.join())
   })
 }
 
 /** Runs until Ctrl-C or kill; leaves no process and no file. */
-export async function demonstrate(context: Context): Promise<ExitCode> {
+export async function demonstrate(context: Context, proxies: Proxies): Promise<ExitCode> {
   const { process, signal, isJson } = context
   const screen = createScreen(process.stdout, { isJson })
   const { say } = screen
@@ -69,6 +81,7 @@ export async function demonstrate(context: Context): Promise<ExitCode> {
     await using mesh = await startMesh({
       svidLifetime,
       agentLifetime,
+      proxies,
       signal,
       onEnd(who, how, args) {
         const again = who === 'authority' || who === 'agent'
@@ -99,7 +112,7 @@ export async function demonstrate(context: Context): Promise<ExitCode> {
       identities: Object.fromEntries(services.map((service) => [service, identityOf(service)])),
     })
     say(`\n${instructions(mesh)}\n`)
-    await using view = follow(context, screen, feed, traffic)
+    await using view = follow(context, screen, { proxies, feed, traffic })
     const stopped = Promise.withResolvers<void>()
     if (signal.aborted) stopped.resolve()
     signal.addEventListener('abort', () => stopped.resolve(), { once: true })

@@ -1,26 +1,14 @@
 // Callers that the tour sends to the door in front of payments, with whatever certificate they have.
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import { connect, type PeerCertificate } from 'node:tls'
 import { createClient } from '@connectrpc/connect'
 import { openTransport } from '../../client/transport.ts'
 import { SVID } from '../../proto/gen/spire/api/server/svid/v1/svid_pb.js'
-import { bundleOfPem, bundleSourceOf } from '../../spiffe/bundle.ts'
 import { extensionOids } from '../../spiffe/certificate.ts'
 import * as der from '../../spiffe/der-writer.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
-import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
-import { matchId } from '../../spiffe/match.ts'
-import { toPem } from '../../spiffe/pem.ts'
-import { verifySvid } from '../../spiffe/svid.ts'
+import { type Credential, knock } from './door.ts'
 import type { DevMesh } from './mesh.ts'
-import { identityOf, trustDomain } from './stage.ts'
-
-export interface Credential {
-  /** DER, leaf first */
-  readonly chain: readonly Uint8Array[]
-  readonly privateKey: KeyObject
-}
+import { identityOf } from './stage.ts'
 
 /** `refused` is a connection that ended without an answer in HTTP. */
 export type Visit =
@@ -29,46 +17,17 @@ export type Visit =
 
 const patience = 20_000
 
-/** Shakes hands with payments' sidecar and asks for the balance. Rejects when it answers nothing at all. */
+/** Knocks at payments' door and asks for the balance. Rejects when it answers nothing at all. */
 export function visit(
   mesh: DevMesh,
   credential: Credential | undefined,
   now: number,
 ): Promise<Visit> {
-  const bundle = bundleOfPem(
-    parseTrustDomain(trustDomain),
-    readFileSync(mesh.stage.path('bundle.pem'), 'utf8'),
-    'bundle.pem',
-  )
-  const match = matchId(parseSpiffeId(identityOf('payments')))
-  const checkServerIdentity = (_: string, peer: PeerCertificate): Error | undefined => {
-    try {
-      verifySvid([peer.raw], bundleSourceOf(bundle), { now, match })
-      return undefined
-    } catch (error) {
-      return error instanceof Error ? error : new Error(String(error))
-    }
-  }
-  const own =
-    credential === undefined
-      ? {}
-      : {
-          cert: credential.chain.map((it) => toPem(it, 'CERTIFICATE')).join(''),
-          key: credential.privateKey.export({ format: 'pem', type: 'pkcs8' }),
-        }
   const { promise, resolve, reject } = Promise.withResolvers<Visit>()
-  const ca = readFileSync(mesh.stage.path('bundle.pem'))
-  const socket = connect({
-    host: '127.0.0.1',
-    port: mesh.paymentsPort,
-    servername: '',
-    ca,
-    checkServerIdentity,
-    ...own,
-  })
+  const { socket } = knock(mesh, 'payments', { credential, now })
   let received = ''
   socket.setTimeout(patience, () =>
-    socket.destroy(new IdentityError('ERR_DEADLINE', 'no answer in five seconds')),
+    socket.destroy(new IdentityError('ERR_DEADLINE', `no answer within ${patience} ms`)),
   )
   socket.once('secureConnect', () =>
     socket.write('GET /balance HTTP/1.1\r\nhost: payments\r\nconnection: close\r\n\r\n'),

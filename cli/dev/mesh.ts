@@ -1,9 +1,6 @@
 // The whole demonstration, started: authority, agent, two services behind sidecars.
-import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { create } from '@bufbuild/protobuf'
-import { z } from 'zod'
 import { agentIdOfToken, hashOfToken, newToken } from '../../ca/attestors/join-token.ts'
 import { loadCaConfig } from '../../ca/config.ts'
 import { entryFromWire } from '../../ca/entries.ts'
@@ -14,6 +11,8 @@ import { createLog } from '../../runtime/log.ts'
 import { bundleToPem } from '../../spiffe/bundle.ts'
 import { idToMessage } from '../messages.ts'
 import { type Child, type Event, startChild } from './child.ts'
+import { freePorts } from './ports.ts'
+import { embedded, type Proxies } from './proxies.ts'
 import { type DemoService, startService } from './service.ts'
 import {
   identityOf,
@@ -26,14 +25,15 @@ import {
 
 export interface DevMesh extends AsyncDisposable {
   readonly stage: Stage
+  readonly proxies: Proxies
   readonly caSocket: string
   readonly adminSocket: string
   readonly payments: DemoService
   /** URLs of frontend's outbound listeners: to payments, and to payments expecting somebody else */
   readonly toPayments: string
   readonly toWrongServer: string
-  /** port of the mTLS listener in front of payments */
-  readonly paymentsPort: number
+  /** ports of the mTLS listeners in front of the services */
+  readonly doors: Readonly<Record<ServiceName, number>>
   pids(): readonly number[]
   /** those that had to be killed, once it is disposed */
   stubborn(): readonly number[]
@@ -43,32 +43,13 @@ export interface MeshOptions {
   /** such as `40s` */
   readonly svidLifetime: string
   readonly agentLifetime: string
+  /** embedded ones when left out */
+  readonly proxies?: Proxies
   readonly signal: AbortSignal
   readonly onEvent?: (who: string, event: Event) => void
   /** called when a program ended by itself; `args` start it again */
   readonly onEnd?: (who: string, how: string, args: readonly string[]) => void
   readonly onProgress?: (what: string) => void
-}
-
-const readyProxy = z.object({
-  listeners: z.array(z.object({ name: z.string(), port: z.number() })),
-})
-
-function listenerPort(child: Child, name: string): number {
-  const { listeners } = readyProxy.parse(child.ready)
-  return listeners.find((it) => it.name === name)?.port ?? 0
-}
-
-/** Ports that were free a moment ago: every program is started at once, so all have to be known before. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'))
-  await Promise.all(servers.map((server) => once(server, 'listening')))
-  const ports = servers.map((server) => {
-    const bound = server.address()
-    return typeof bound === 'object' && bound !== null ? bound.port : 0
-  })
-  await Promise.all(servers.map((server) => once(server.close(), 'close')))
-  return ports
 }
 
 /** Configuration, first authority, a token for the node, and one entry for each sidecar. */
@@ -114,7 +95,7 @@ async function prepareAuthority(
   return file
 }
 
-function agentConfig(stage: Stage, port: number): string {
+function agentConfig(stage: Stage, port: number, more: object): string {
   return stage.write('agent.yaml', {
     trustDomain,
     authority: { address: `127.0.0.1:${port}`, bundle: 'bundle.pem' },
@@ -122,33 +103,45 @@ function agentConfig(stage: Stage, port: number): string {
     state: 'agent-state',
     socket: 'run/agent.sock',
     adminSocket: 'admin/agent-admin.sock',
+    ...more,
   })
 }
 
-function specFor(
-  stage: Stage,
-  service: ServiceName,
-  listen: number,
-  backend: number,
-  payments: number,
-): string {
-  const outbound = (name: string, expect: string) => ({
+/** Where everybody listens. */
+interface Places {
+  readonly ca: number
+  readonly doors: DevMesh['doors']
+  /** frontend's ways out */
+  readonly toPayments: number
+  readonly toWrongServer: number
+}
+
+async function findPlaces(): Promise<Places> {
+  const [ca = 0, frontend = 0, payments = 0, toPayments = 0, toWrongServer = 0] = await freePorts(5)
+  return { ca, doors: { frontend, payments }, toPayments, toWrongServer }
+}
+
+/** One spec, whatever proxy reads it. */
+function writeSpec(stage: Stage, service: ServiceName, backend: number, places: Places): string {
+  const { doors, toPayments, toWrongServer } = places
+  const outbound = (name: string, listen: number, expect: string) => ({
     name,
-    listen: '127.0.0.1:0',
+    listen: `127.0.0.1:${listen}`,
     protocol: 'http',
-    destination: `127.0.0.1:${payments}`,
+    destination: `127.0.0.1:${doors.payments}`,
     expect: [expect],
   })
   const ways = [
-    outbound('payments', identityOf('payments')),
-    outbound('wrong-server', identityOf('ledger')),
+    outbound('payments', toPayments, identityOf('payments')),
+    outbound('wrong-server', toWrongServer, identityOf('ledger')),
   ]
   return stage.write(`${service}.yaml`, {
     workloadApi: `unix://${stage.path('run', 'agent.sock')}`,
+    identity: identityOf(service),
     inbound: [
       {
         name: 'inbound',
-        listen: `127.0.0.1:${listen}`,
+        listen: `127.0.0.1:${doors[service]}`,
         protocol: 'http',
         forwardTo: `127.0.0.1:${backend}`,
       },
@@ -157,71 +150,88 @@ function specFor(
   })
 }
 
-/** Starts everything at once: each program waits for those it needs, as it would on a node that boots. */
+interface Prepared {
+  readonly stage: Stage
+  readonly proxies: Proxies
+  readonly caFile: string
+  readonly places: Places
+  readonly specs: Readonly<Record<ServiceName, string>>
+}
+
+/** Starts all at once: each program waits for those it needs, as it would on a node that boots. */
+function startPrograms(
+  { stage, proxies, caFile, places, specs }: Prepared,
+  { signal, onEvent = () => {}, onEnd = () => {} }: MeshOptions,
+): Promise<Child>[] {
+  const about = (who: string, args: readonly string[] = []) => ({
+    logFile: stage.path('log', `${who}.log`),
+    signal,
+    onEvent: (event: Event) => onEvent(who, event),
+    onEnd: (how: string) => onEnd(who, how, args),
+  })
+  const start = (who: string, args: readonly string[]) =>
+    startChild({ ...about(who, args), program: process.execPath, args })
+  const agentFile = agentConfig(stage, places.ca, proxies.agentKeys(Object.values(specs)))
+  const authority = start('authority', ['ca', 'run', '--config', caFile])
+  const agent = start('agent', ['agent', 'run', '--config', agentFile])
+  const fronts = services.map((service) =>
+    proxies.start({ ...about(service), stage, service, spec: specs[service], agent }),
+  )
+  return [authority, agent, ...fronts]
+}
+
 export async function startMesh(options: MeshOptions): Promise<DevMesh> {
-  const { signal, onEvent = () => {}, onEnd = () => {}, onProgress = () => {} } = options
+  const { onProgress = () => {}, proxies = embedded } = options
   await using starting = new AsyncDisposableStack()
   const stage = starting.use(setStage())
-  const [caPort = 0, frontendPort = 0, paymentsPort = 0] = await freePorts(3)
+  const places = await findPlaces()
   onProgress('preparing an authority')
-  const caFile = await prepareAuthority(stage, options, caPort)
-  const backends = {
-    frontend: await startService('frontend'),
-    payments: await startService('payments'),
+  const caFile = await prepareAuthority(stage, options, places.ca)
+  const payments = starting.use(await startService('payments'))
+  const frontend = starting.use(await startService('frontend'))
+  const specs = {
+    frontend: writeSpec(stage, 'frontend', frontend.port, places),
+    payments: writeSpec(stage, 'payments', payments.port, places),
   }
-  for (const backend of Object.values(backends)) starting.use(backend)
-
-  const start = (who: string, program: string, args: readonly string[]) =>
-    startChild({
-      node: program,
-      args,
-      logFile: stage.path('log', `${who}.log`),
-      signal,
-      onEvent: (event) => onEvent(who, event),
-      onEnd: (how) => onEnd(who, how, args),
-    })
-  const runCa = () => start('authority', process.execPath, ['ca', 'run', '--config', caFile])
-  const runProxy = (service: ServiceName, port: number) => {
-    const spec = specFor(stage, service, port, backends[service].port, paymentsPort)
-    return start(service, stage.nodeFor(service), ['proxy', 'run', '--spec', spec])
-  }
-  onProgress('starting authority, agent, and two services behind sidecars')
-  const all = await startAll(starting, [
-    runCa(),
-    start('agent', process.execPath, ['agent', 'run', '--config', agentConfig(stage, caPort)]),
-    runProxy('payments', paymentsPort),
-    runProxy('frontend', frontendPort),
-  ])
-  const [, , , frontend] = all
+  onProgress(`starting authority, agent, and two services behind ${proxies.many}`)
+  const prepared = { stage, proxies, caFile, places, specs }
+  const all = await startAll(starting, options.signal, (signal) =>
+    startPrograms(prepared, { ...options, signal }),
+  )
   const started = starting.move()
+  const local = (port: number) => `http://127.0.0.1:${port}`
   return {
-    stage,
+    ...{ stage, proxies, payments, doors: places.doors },
     caSocket: stage.path('ca', 'ca.sock'),
     adminSocket: stage.path('admin', 'agent-admin.sock'),
-    payments: backends.payments,
-    toPayments: `http://127.0.0.1:${listenerPort(frontend, 'payments')}`,
-    toWrongServer: `http://127.0.0.1:${listenerPort(frontend, 'wrong-server')}`,
-    paymentsPort,
+    toPayments: local(places.toPayments),
+    toWrongServer: local(places.toWrongServer),
     pids: () => all.map(({ pid }) => pid),
     stubborn: () => all.filter((child) => child.isStubborn).map(({ pid }) => pid),
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   }
 }
 
-type Four<T> = readonly [T, T, T, T]
-
 /** Waits for all; when one fails, the others are stopped before its error is told. */
 async function startAll(
   stack: AsyncDisposableStack,
-  pending: Four<Promise<Child>>,
-): Promise<Four<Child>> {
-  const [a, b, c, d] = pending
+  signal: AbortSignal,
+  start: (signal: AbortSignal) => Promise<Child>[],
+): Promise<Child[]> {
+  const failed = new AbortController()
+  const pending = start(AbortSignal.any([signal, failed.signal]))
+  const settled = Promise.allSettled(pending)
   stack.defer(async () => {
-    for (const result of await Promise.allSettled(pending)) {
+    for (const result of await settled) {
       if (result.status === 'fulfilled') await result.value[Symbol.asyncDispose]()
     }
   })
-  return [await a, await b, await c, await d]
+  try {
+    return await Promise.all(pending)
+  } catch (error) {
+    failed.abort(error)
+    throw error
+  }
 }
 
 /** All that the programs logged, for the check that no secret is in it. */

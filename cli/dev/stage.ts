@@ -52,8 +52,8 @@ export interface Stage extends Disposable {
   exists(): boolean
   /** Writes a YAML file and returns its path. */
   write(name: string, content: object): string
-  /** A copy of the Node binary under another name, without the space of one. */
-  nodeFor(service: string): string
+  /** A program under another name, and so with another identity, without the space of a copy. */
+  programFor(service: string, program: string): string
 }
 
 /** A hard link where the file system allows it, for /proc shows the name that was started. */
@@ -96,10 +96,10 @@ export function setStage(): Stage {
       writeFileSync(path(name), stringify(content), { mode: 0o600 })
       return path(name)
     },
-    nodeFor(service) {
+    programFor(service, program) {
       const target = path('bin', `${service}-proxy`)
       mkdirSync(dirname(target), { recursive: true })
-      linkOrCopy(process.execPath, target)
+      linkOrCopy(program, target)
       return target
     },
     [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),

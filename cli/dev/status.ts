@@ -2,7 +2,7 @@
 import { createClient } from '@connectrpc/connect'
 import { openTransport } from '../../client/transport.ts'
 import { AgentAdmin, type AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
-import type { Denial } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
+import type { Denial, Flow } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import { systemClock } from '../../runtime/clock.ts'
 import { createTopic, run } from '../../runtime/lifecycle.ts'
 
@@ -13,6 +13,7 @@ export interface StatusFeed extends AsyncDisposable {
   until(holds: (status: AgentStatus) => boolean, signal: AbortSignal): Promise<AgentStatus>
   onChange(listener: (status: AgentStatus) => void): Disposable
   denials(limit: number): Promise<readonly Denial[]>
+  flows(): Promise<readonly Flow[]>
 }
 
 export function followStatus(adminSocket: string): StatusFeed {
@@ -49,6 +50,9 @@ export function followStatus(adminSocket: string): StatusFeed {
     onChange: (listener) => topic.subscribe(listener),
     async denials(limit) {
       return (await client.listDenials({ limit })).denials
+    },
+    async flows() {
+      return (await client.listFlows({})).flows
     },
     async [Symbol.asyncDispose]() {
       await loop[Symbol.asyncDispose]()

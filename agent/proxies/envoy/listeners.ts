@@ -46,6 +46,7 @@ const limitsOf = ({ limits }: InboundSpec) => ({
   idle: limits.idle ?? 65_000,
 })
 const streamIdle = 300_000
+const drain = 5000
 
 const codecs = { http: Codec.AUTO, grpc: Codec.HTTP2 } as const
 
@@ -80,6 +81,8 @@ function inboundManager(spec: InboundSpec, inbound: Inbound, routeConfigName: st
     maxRequestHeadersKb: limits.headerKilobytes,
     requestHeadersTimeout: durationOf(limits.requestHeaders),
     streamIdleTimeout: durationOf(spec.limits.idle ?? streamIdle),
+    // beyond the age of a connection
+    drainTimeout: durationOf(Math.min(drain, maxConnectionAge / 4)),
     upgradeConfigs: [{ upgradeType: 'websocket' }],
     http2ProtocolOptions: { maxConcurrentStreams: limits.streams },
     commonHttpProtocolOptions: {

@@ -48,6 +48,8 @@ export interface Situation {
   readonly endpoints: ReadonlyMap<string, readonly ServiceEndpoint[]>
   /** path of the socket that answers decisions */
   readonly decisions: string | undefined
+  /** whether the agent is asked even where Envoy could decide alone */
+  readonly asksAlways: boolean
   /** milliseconds of the own SVID, from notBefore to notAfter */
   readonly life: number
 }
@@ -100,9 +102,12 @@ function gathering() {
 }
 type Gathering = ReturnType<typeof gathering>
 
-/** A connection is not older than half of the certificate's life: Envoy never looks at it again. */
+/**
+ * Envoy never looks at a peer's certificate again, so connections end before it does. They may have begun when three
+ * fifths of it were over (spiffe/renewal.ts), and its life is counted from before it was made; peers live as long as we.
+ */
 function ageOf({ maxConnectionAge }: Partial<InboundSpec>, { life }: Situation): number {
-  return Math.max(1000, Math.min(maxConnectionAge ?? Infinity, Math.floor(life / 2)))
+  return Math.max(1000, Math.min(maxConnectionAge ?? Infinity, Math.floor(life / 4)))
 }
 
 function addInbound(
@@ -111,10 +116,10 @@ function addInbound(
   name: string,
   situation: Situation,
 ): readonly Enforcement[] {
-  const { identity, policies, labels, isFederated, decisions, trust, revoked } = situation
+  const { identity, policies, labels, isFederated, asksAlways, trust, revoked } = situation
   const resource = `inbound/${name}`
-  const canAsk = decisions !== undefined
-  const decider = { policies, identity, labels, isFederated, canAsk }
+  const canAsk = situation.decisions !== undefined
+  const decider = { policies, identity, labels, isFederated, canAsk, asksAlways }
   for (const cluster of workloadClusters(spec, name)) into.put('clusters', cluster.name, cluster)
   const listener = inboundListener(
     { ...spec, listen: listening(spec.listen) },
