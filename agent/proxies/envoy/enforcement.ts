@@ -29,11 +29,11 @@ export interface Decider {
 
 const passes: Tree = { kind: 'end', action: 'ALLOW', name: 'none' }
 
-/** What Envoy refused by itself the agent would never hear of. */
+/** Whom Envoy denied by itself the agent would never hear of; the guard stays, for it keeps requests plain. */
 function leftToAgent(lowered: Lowered, canAsk: boolean): Enforcement {
   const reasons = ['the configuration says that the agent decides']
   if (!canAsk) return { by: 'closed', lowered, reasons }
-  return { by: 'asked', lowered: { ...lowered, guard: passes, deny: passes }, reasons }
+  return { by: 'asked', lowered: { ...lowered, deny: passes }, reasons }
 }
 
 function reasonsOf({ refused, demands }: Lowered, { isFederated }: Decider): string[] {
