@@ -103,7 +103,7 @@ describe('limits of an inbound listener', () => {
   })
 
   it('of a connection without a request', async () => {
-    await using sidecar = await start({ idle: '50ms' })
+    await using sidecar = await start({ idle: '300ms' })
     const socket = connect(sidecar.port, '127.0.0.1')
     const answer = untilClosed(socket)
     socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
@@ -115,7 +115,7 @@ describe('limits of an inbound listener', () => {
   })
 
   it('of an answer that has begun, and of no other', async () => {
-    await using sidecar = await start({ idle: '50ms' })
+    await using sidecar = await start({ idle: '300ms' })
     const begun = connect(sidecar.port, '127.0.0.1')
     const answer = untilClosed(begun)
     begun.write('GET /begun HTTP/1.1\r\nHost: a\r\n\r\n')
@@ -128,13 +128,14 @@ describe('limits of an inbound listener', () => {
     const waiting = ask(sidecar.port, { path: '/held' })
     await expect.poll(() => held.length, patient).toBe(1)
     // another answer is given up meanwhile, so that time has passed for this one
-    await caller.call({ ...plain, ':path': '/begun' })
+    using another = openCaller(sidecar.port)
+    await another.call({ ...plain, ':path': '/begun' })
     held[0]?.end('at last')
     expect((await waiting).body).toBe('at last')
   })
 
   it('of a tunnel: a websocket, and bytes over TLS', async () => {
-    await using sidecar = await start({ idle: '50ms' })
+    await using sidecar = await start({ idle: '300ms' })
     const socket = connect(sidecar.port, '127.0.0.1')
     const answer = untilClosed(socket)
     const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n'
@@ -142,7 +143,7 @@ describe('limits of an inbound listener', () => {
     expect(await answer).toMatch(/^HTTP\/1.1 101/)
 
     const its = { port: bytes.port, protocol: 'tcp', mtls: 'strict' }
-    await using tunnels = await start({ idle: '50ms' }, its)
+    await using tunnels = await start({ idle: '300ms' }, its)
     const tls = await dial(peerOptions(tunnels.port, webSvid, { authority, id: own }))
     expect(await untilClosed(tls)).toBe('welcome')
   })
