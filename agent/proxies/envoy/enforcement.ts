@@ -3,6 +3,7 @@ import { destinationOf } from '../../../policies/attributes/request.ts'
 import type { PolicySet } from '../../../policies/compile.ts'
 import type { Labels } from '../../../policies/language/policy.ts'
 import { type Connection, type Lowered, lower } from '../../../policies/lower/lower.ts'
+import type { Predicate } from '../../../policies/lower/predicate.ts'
 import type { Tree } from '../../../policies/lower/tree.ts'
 import type { InboundSpec } from '../../../proxy-spec/inbound.ts'
 import type { SpiffeId } from '../../../spiffe/id.ts'
@@ -23,6 +24,8 @@ export interface Decider {
   readonly isFederated: boolean
   /** whether the agent answers decisions */
   readonly canAsk: boolean
+  /** by which the workload is told who asks */
+  readonly identityHeader: string
   /** whether it is asked even where Envoy could decide alone */
   readonly asksAlways: boolean
 }
@@ -36,19 +39,51 @@ function leftToAgent(lowered: Lowered, canAsk: boolean): Enforcement {
   return { by: 'asked', lowered: { ...lowered, deny: passes }, reasons }
 }
 
-function reasonsOf({ refused, demands }: Lowered, { isFederated }: Decider): string[] {
+const asksFor = (predicate: Predicate, name: string): boolean => {
+  switch (predicate.kind) {
+    case 'text':
+      return predicate.input.kind === 'header' && predicate.input.name === name
+    case 'address':
+      return false
+    case 'all':
+    case 'any':
+      return predicate.of.some((it) => asksFor(it, name))
+    case 'not':
+      return asksFor(predicate.of, name)
+  }
+}
+
+/** Whether a header decides anything: what callers send of it is taken off only behind the rules. */
+function names(tree: Tree, name: string): boolean {
+  switch (tree.kind) {
+    case 'end':
+      return false
+    case 'list':
+      return tree.rules.some(({ when }) => asksFor(when, name)) || names(tree.otherwise, name)
+    case 'map':
+      return [...tree.branches.values(), tree.otherwise].some((it) => names(it, name))
+  }
+}
+
+function reasonsOf(
+  { refused, demands, deny, allow }: Lowered,
+  { isFederated, identityHeader }: Decider,
+): string[] {
   const federated = isFederated
     ? ['certificates of other trust domains are believed: only the agent looks at them closely']
     : []
   const slashes = demands.includes('plain-slashes')
     ? ['a policy names a path with empty segments, which Envoy merges']
     : []
+  const claimed = [deny, allow].some((tree) => names(tree, identityHeader))
+    ? [`a policy names ${identityHeader}, which a caller could send`]
+    : []
   const unlowered = refused
     .filter(({ isHarmless }) => !isHarmless)
     .map(({ policy, rule, place, why }) =>
       [policy, rule === undefined ? '' : ` rule ${rule}`, ` ${place}: ${why}`].join(''),
     )
-  return [...federated, ...slashes, ...unlowered]
+  return [...federated, ...slashes, ...claimed, ...unlowered]
 }
 
 const kinds: Readonly<Record<InboundSpec['mtls'], readonly Connection[]>> = {

@@ -119,7 +119,8 @@ function addInbound(
   const { identity, policies, labels, isFederated, asksAlways, trust, revoked } = situation
   const resource = `inbound/${name}`
   const canAsk = situation.decisions !== undefined
-  const decider = { policies, identity, labels, isFederated, canAsk, asksAlways }
+  const { identityHeader } = situation.spec
+  const decider = { policies, identity, labels, isFederated, canAsk, asksAlways, identityHeader }
   for (const cluster of workloadClusters(spec, name)) into.put('clusters', cluster.name, cluster)
   const listener = inboundListener(
     { ...spec, listen: listening(spec.listen) },
@@ -133,7 +134,6 @@ function addInbound(
   return connectionsOf(spec).map((connection) => {
     const enforcement = enforcementOf(spec, connection, decider)
     if (spec.protocol === 'tcp') return enforcement
-    const { identityHeader } = situation.spec
     const told = { port: spec.forwardTo.port, backend: spec.backend, identityHeader }
     const judge = { enforcement, revoked, canAsk, told }
     const routes = routesOf(resource, connection)

@@ -20,12 +20,14 @@ metadata: { name: web, namespace: shop }
 spec: { action: DENY, rules: [{ to: [{ operation: { paths: [/admin] } }] }] }
 `
 
-function enforced(how: Partial<Decider> = {}) {
+function enforced(how: Partial<Decider> = {}, policies = text) {
   const mesh = { ...defaultMesh, trustDomain: 'td' }
   return enforcementOf(spec, 'mutual-tls', {
-    policies: compile(readPolicies([{ name: 'p.yaml', text }]), { mesh }),
+    policies: compile(readPolicies([{ name: 'p.yaml', text: policies }]), { mesh }),
     identity: parseSpiffeId('spiffe://td/ns/shop/sa/web'),
-    ...{ labels: {}, isFederated: false, canAsk: true, asksAlways: false, ...how },
+    ...{ labels: {}, isFederated: false, canAsk: true, asksAlways: false },
+    identityHeader: 'x-who',
+    ...how,
   })
 }
 
@@ -46,6 +48,14 @@ describe('who decides at a listener', () => {
     expect(lowered).toMatchObject({ deny: passes })
     expect(lowered.guard).not.toMatchObject(passes)
     expect(enforced().lowered.deny).not.toMatchObject(passes)
+  })
+
+  it('is the agent where a policy names the identity header: Envoy takes off what callers send of it behind the rules', () => {
+    const rule = '{ when: [{ key: "request.headers[x-who]", values: [admin] }] }'
+    const named = text.replace('DENY', 'ALLOW').replace(/rules: .*\]/, `rules: [${rule}]`)
+    const why = [expect.stringContaining('a policy names x-who')]
+    expect(enforced({}, named)).toMatchObject({ by: 'asked', reasons: why })
+    expect(enforced({ identityHeader: 'x-other' }, named).by).toBe('native')
   })
 
   it('is nobody where only the agent may decide, and nobody can ask it', () => {
