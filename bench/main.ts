@@ -7,6 +7,7 @@ const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
   { name: 'compile', load: async () => (await import('./compile.ts')).compileBench },
   { name: 'decide', load: async () => (await import('./decide.ts')).decideBench },
   { name: 'entries', load: async () => (await import('./entries.ts')).entriesBench },
+  { name: 'envoy', load: async () => (await import('./envoy.ts')).envoyBench },
   { name: 'eval', load: async () => (await import('./eval.ts')).evalBench },
   { name: 'grpc', load: async () => (await import('./grpc.ts')).grpcBench },
   { name: 'identify', load: async () => (await import('./identify.ts')).identifyBench },

@@ -61,6 +61,10 @@ export interface DrivenEnvoyOptions {
   readonly agent?: Readonly<Record<string, unknown>>
   readonly inbound?: Readonly<Record<string, unknown>>
   readonly outbound?: Readonly<Record<string, unknown>>
+  /** who decides where Envoy could alone */
+  readonly decides?: 'native' | 'agent'
+  /** port of a backend that runs elsewhere */
+  readonly backend?: number
 }
 
 async function startBackend(reached: Reached[]) {
@@ -85,12 +89,15 @@ async function startBackend(reached: Reached[]) {
 }
 
 export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<DrivenEnvoy> {
-  const { envoy: program, delta, svidLifetime = '1h', agent = {} } = options
+  const { envoy: program, delta, svidLifetime = '1h', agent = {}, decides } = options
   await using starting = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'castellan-driven-'))
   starting.defer(() => rmSync(folder, { recursive: true, force: true }))
   const reached: Reached[] = []
-  const backend = starting.use(await startBackend(reached))
+  const backend =
+    options.backend === undefined
+      ? starting.use(await startBackend(reached))
+      : { port: options.backend }
   const [inbound = 0, outbound = 0] = await freePorts(2)
   const file = join(folder, 'web.yaml')
   let spec: SpecText = {
@@ -116,7 +123,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
     ],
   }
   writeFileSync(file, stringify(spec))
-  const proxies = [{ spec: file, driver: 'envoy' }]
+  const proxies = [{ spec: file, driver: 'envoy', decisions: decides ?? 'native' }]
   const node = starting.use(await startNode({ svidLifetime, agent: { proxies, ...agent } }))
   const uid = `unix:uid:${process.getuid?.()}`
   await node.register('/ns/shop/sa/web', [uid, `unix:path:${program}`])

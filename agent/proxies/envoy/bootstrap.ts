@@ -12,7 +12,7 @@ export interface BootstrapOptions {
 const httpOptions = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions'
 
 /** As Envoy reads it, in JSON or YAML. */
-export function envoyBootstrap({ socket, admin, nodeId, delta }: BootstrapOptions): object {
+export function envoyBootstrap({ socket, admin, nodeId, delta }: BootstrapOptions) {
   const ads = { resource_api_version: 'V3', ads: {} }
   const endpoint = { address: { pipe: { path: socket } } }
   return {
