@@ -117,7 +117,10 @@ async function startBackend(): Promise<
   const http = createServer({ keepAliveTimeout: 60_000 }, ({ headers }, response) =>
     response.end(`${headers['x-spiffe-peer-id']}`),
   )
-  const tcp = createTcp((socket) => socket.end('welcome'))
+  const tcp = createTcp((socket) => {
+    socket.on('error', () => socket.destroy())
+    socket.once('data', () => socket.end('welcome'))
+  })
   const portOf = (server: typeof tcp) =>
     new Promise<number>((resolve) =>
       server.listen(0, '127.0.0.1', () => {
@@ -189,13 +192,14 @@ async function withRealAgent({ envoy, log, folder }: Scene): Promise<void> {
   demand((await ask('/ok/%2561', mine)).status === 400, 'an ambiguous path')
   demand((await ask('/ok', { port: http, roots })).status === 403, 'without a certificate')
   log('a real agent: allowed, denied, ambiguous, without a certificate')
-  const bytes = async (shown: object) =>
-    await untilClosed(
-      await dial({
-        ...{ host: '127.0.0.1', port: tcp, ca: roots, checkServerIdentity: () => undefined },
-        ...shown,
-      }),
-    )
+  // Envoy asks once the client has said something: what a workload says before is heard
+  const bytes = async (shown: object) => {
+    const where = { host: '127.0.0.1', port: tcp, ca: roots, checkServerIdentity: () => undefined }
+    const socket = await dial({ ...where, ...shown })
+    const said = untilClosed(socket)
+    socket.write('hello')
+    return await said
+  }
   const told = await bytes({ cert: pemOf(svid), key: keyOf(svid) })
   demand(told === 'welcome', `a connection that is allowed: ${told}`)
   const refused = await bytes({})
