@@ -37,7 +37,7 @@ const policies = [
     `[{ from: [{ source: { principals: [example.org/ns/shop/sa/web] } }], to: [{ operation: { paths: [/ok*], ports: ['8080'] } }] }]`,
     { name: 'http' },
   ),
-  policyText(`[{ to: [{ operation: { paths: [/ok/secret*] } }] }]`, {
+  policyText(`[{ to: [{ operation: { paths: [/ok/secret*], ports: ['8080'] } }] }]`, {
     name: 'secret',
     action: 'DENY',
   }),
