@@ -11,19 +11,23 @@ import { frame, types } from '../test/support/frames.ts'
 export const method = '/envoy.service.auth.v3.Authorization/Check'
 export const policyCount = 10_000
 
+const perFile = 1000
+
 /** Each allows one caller one part of the paths. */
-export function policiesText(): string {
-  const documents: string[] = []
-  for (let i = 0; i < policyCount; i++) {
+export function policyFiles(): { name: string; text: string }[] {
+  const document = (i: number) => {
     const from = `from: [{ source: { principals: [example.org/ns/shop/sa/client-${i}] } }]`
     const to = `to: [{ operation: { methods: [GET], paths: [/api/${i}/*] } }]`
-    documents.push(`apiVersion: security.istio.io/v1
+    return `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: { name: p${i}, namespace: shop }
 spec: { rules: [{ ${from}, ${to} }] }
-`)
+`
   }
-  return documents.join('---\n')
+  return Array.from({ length: policyCount / perFile }, (_, part) => ({
+    name: `part-${part}.yaml`,
+    text: Array.from({ length: perFile }, (__, i) => document(part * perFile + i)).join('---\n'),
+  }))
 }
 
 /** A request as Envoy tells of it, of a caller with that certificate (PEM, URL-encoded). */

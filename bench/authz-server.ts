@@ -8,7 +8,7 @@ import { CheckResponseSchema } from '../proto/gen/envoy/service/auth/v3/external
 import { bundleOf } from '../spiffe/bundle.ts'
 import { parseTrustDomain } from '../spiffe/id.ts'
 import { bundleMessage, entryOf, payments, startDeciding } from '../test/agent/authz/deciding.ts'
-import { method, policiesText } from './authz-load.ts'
+import { method, policyFiles } from './authz-load.ts'
 
 /** What an allowed request is answered, to the byte. */
 const answer = toBinary(
@@ -58,7 +58,9 @@ async function startWhole(path: string, root: string): Promise<void> {
     ...{ snapshot: true, entries: [entry], labels: [labels] },
     bundle: bundleMessage(bundle),
   })
-  deciding.putPolicies(1n, policiesText())
+  deciding.apply({ policies: { version: 1n, files: policyFiles() } })
+  const { policies, refusal } = deciding.ledger.own ?? {}
+  if (policies !== 1n) throw new Error(`the policies are not in force: ${refusal}`)
 }
 
 function startPeer(path: string): Promise<void> {

@@ -5,7 +5,14 @@ import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fromBinary } from '@bufbuild/protobuf'
+import { createClient } from '@connectrpc/connect'
 import { issueDev, makeDevCa } from '../certs-dev/authority.ts'
+import { openTransport } from '../client/transport.ts'
+import {
+  Authorization,
+  CheckRequestSchema,
+} from '../proto/gen/envoy/service/auth/v3/external_auth_pb.js'
 import { toPem } from '../spiffe/pem.ts'
 import { openLoad, question } from './authz-load.ts'
 import { type Bench, type BenchResult, interleave, percentile, rounded } from './measure.ts'
@@ -68,6 +75,14 @@ function makeQuestion() {
   }
 }
 
+/** Of a decision: what would be measured otherwise is how fast everything is denied. */
+async function demandAllowed({ path }: Subject, body: Uint8Array): Promise<void> {
+  using local = openTransport({ kind: 'unix', path })
+  const request = fromBinary(CheckRequestSchema, body.subarray(5))
+  const { status } = await createClient(Authorization, local.transport).check(request)
+  if (status?.code !== 0) throw new Error(`${path}: ${status?.message}`)
+}
+
 interface Measured {
   readonly cpu: readonly number[]
   /** milliseconds, by subject */
@@ -104,6 +119,7 @@ async function run(): Promise<BenchResult> {
   const { root, body } = makeQuestion()
   const subjects: Subject[] = []
   for (const name of names) subjects.push(stack.use(await startSubject(name, folder, root)))
+  for (const subject of subjects) await demandAllowed(subject, body)
   const rows: Record<string, string | number>[] = []
   let [ok, figure, against] = [false, Number.NaN, Number.NaN]
   for (const shape of shapes) {

@@ -1,8 +1,8 @@
 // What is needed of Envoy's CheckRequest, read from its bytes: with the merge rules of protobuf (a message again
 // adds to the one before, of scalars and of a map's values the last counts), and without what nobody asks for.
 // Fields are made strings once a policy looks at them.
-import type { RawHttp } from '../../policies/attributes/request.ts'
-import { checkField, colon, isAscii } from './field-bytes.ts'
+import type { ReadableHttp } from '../../policies/attributes/request.ts'
+import { checkName, checkValue, colon } from './field-bytes.ts'
 import { inside, type Shape, text, walk } from './wire.ts'
 
 export interface CheckFacts {
@@ -14,7 +14,7 @@ export interface CheckFacts {
   /** of the proxy's end of the connection; 0 when that has none */
   readonly destinationPort: number
   readonly sni: string
-  readonly http: RawHttp | undefined
+  readonly http: ReadableHttp | undefined
 }
 
 interface Peer {
@@ -29,17 +29,10 @@ interface Http {
   method: string
   target: string
   host: string
-  readonly headers: Place[]
-  /** the same, in the order in which they came (`encode_raw_headers`) */
-  listed: Place[] | undefined
-}
-
-/** A field, where it is in the bytes. */
-interface Place {
-  readonly key: readonly [number, number]
-  readonly value: readonly [number, number]
-  /** bytes, not text */
-  readonly isRaw: boolean
+  /** of a map: where names and values are, four places each */
+  readonly headers: number[]
+  /** the same, in the order in which they came (`encode_raw_headers`); values that are bytes end below zero */
+  listed: number[] | undefined
 }
 
 interface Draft {
@@ -94,52 +87,68 @@ const peer: Shape<Peer> = {
 }
 
 interface Entry {
-  key: readonly [number, number]
-  value: readonly [number, number]
-  raw: readonly [number, number]
+  k0: number
+  k1: number
+  v0: number
+  v1: number
+  r0: number
+  r1: number
 }
 
 const entryShape: Shape<Entry> = {
   parts: {
-    1: (entry, _, from, to) => {
-      entry.key = [from, to]
+    1(entry, _, from, to) {
+      entry.k0 = from
+      entry.k1 = to
     },
-    2: (entry, _, from, to) => {
-      entry.value = [from, to]
+    2(entry, _, from, to) {
+      entry.v0 = from
+      entry.v1 = to
     },
-    3: (entry, _, from, to) => {
-      entry.raw = [from, to]
+    3(entry, _, from, to) {
+      entry.r0 = from
+      entry.r1 = to
     },
   },
 }
 
+const ofKey = 0x0a
+const ofValue = 0x12
+
+/** Where name and value of an entry are. Most are a short name and a short value, in that order. */
 function entryIn(bytes: Buffer, from: number, to: number): Entry {
-  const entry: Entry = { key: [0, 0], value: [0, 0], raw: [0, 0] }
+  const length = bytes[from + 1] ?? 128
+  const k1 = from + 2 + length
+  const rest = bytes[k1 + 1] ?? 128
+  const isUsual = bytes[from] === ofKey && bytes[k1] === ofValue && length < 128 && rest < 128
+  if (isUsual && k1 + 2 + rest === to) return { k0: from + 2, k1, v0: k1 + 2, v1: to, r0: 0, r1: 0 }
+  const entry = { k0: 0, k1: 0, v0: 0, v1: 0, r0: 0, r1: 0 }
   walk(entry, entryShape, bytes, from, to)
   return entry
 }
 
 /** Of a map: its value is text. */
 function takeField(http: Http, bytes: Buffer, from: number, to: number): void {
-  const { key, value } = entryIn(bytes, from, to)
-  checkField(bytes, key, value)
-  if (!isAscii(bytes, ...value)) text(bytes, ...value)
-  if (bytes[key[0]] !== colon) http.headers.push({ key, value, isRaw: false })
+  const { k0, k1, v0, v1 } = entryIn(bytes, from, to)
+  checkName(bytes, k0, k1)
+  if (!checkValue(bytes, v0, v1)) text(bytes, v0, v1)
+  if (bytes[k0] !== colon) http.headers.push(k0, k1, v0, v1)
 }
 
 /** Of a list: its value is text or, where that is none, bytes. */
-function takeListed(into: Place[], bytes: Buffer, from: number, to: number): void {
-  const { key, value: plain, raw } = entryIn(bytes, from, to)
-  const isRaw = raw[1] > raw[0]
-  const value = isRaw ? raw : plain
-  checkField(bytes, key, value)
-  if (!isRaw && !isAscii(bytes, ...value)) text(bytes, ...value)
-  if (bytes[key[0]] !== colon) into.push({ key, value, isRaw })
+function takeListed(into: number[], bytes: Buffer, from: number, to: number): void {
+  const { k0, k1, v0, v1, r0, r1 } = entryIn(bytes, from, to)
+  checkName(bytes, k0, k1)
+  if (r1 > r0) checkValue(bytes, r0, r1)
+  else if (!checkValue(bytes, v0, v1)) text(bytes, v0, v1)
+  if (bytes[k0] === colon) return
+  if (r1 > r0) into.push(k0, k1, r0, -r1)
+  else into.push(k0, k1, v0, v1)
 }
 
-const headerMap: Shape<Place[]> = { parts: { 1: takeListed } }
+const headerMap: Shape<number[]> = { parts: { 1: takeListed } }
 
-function listedIn(http: Http): Place[] {
+function listedIn(http: Http): number[] {
   http.listed ??= []
   return http.listed
 }
@@ -168,8 +177,8 @@ function httpIn(draft: Draft): Http {
 const request: Shape<Draft> = { parts: { 2: inside(httpRequest, httpIn) } }
 
 function takeExtension(draft: Draft, bytes: Buffer, from: number, to: number): void {
-  const { key, value } = entryIn(bytes, from, to)
-  draft.extensions.set(text(bytes, ...key), text(bytes, ...value))
+  const { k0, k1, v0, v1 } = entryIn(bytes, from, to)
+  draft.extensions.set(text(bytes, k0, k1), text(bytes, v0, v1))
 }
 
 const tlsSession: Shape<Draft> = {
@@ -194,11 +203,23 @@ const checkRequest: Shape<Draft> = { parts: { 1: inside(attributes, (draft: Draf
 
 /** Names and values in turn; of two fields of one name in a map the later one is meant. */
 function headersIn(bytes: Buffer, { headers, listed }: Http): readonly string[] {
-  const read = ({ key, value, isRaw }: Place): [string, string] => [
-    text(bytes, ...key),
-    isRaw ? bytes.toString('latin1', ...value) : text(bytes, ...value),
-  ]
-  return listed === undefined ? [...new Map(headers.map(read))].flat() : listed.flatMap(read)
+  const places = listed ?? headers
+  const fields: string[] = []
+  const known = new Map<string, number>()
+  for (let i = 0; i + 3 < places.length; i += 4) {
+    const [k0 = 0, k1 = 0, v0 = 0, v1 = 0] = [
+      places[i],
+      places[i + 1],
+      places[i + 2],
+      places[i + 3],
+    ]
+    const name = text(bytes, k0, k1)
+    const value = v1 < 0 ? bytes.toString('latin1', v0, -v1) : text(bytes, v0, v1)
+    const at = listed === undefined ? known.get(name) : undefined
+    if (at === undefined) known.set(name, fields.push(name, value) - 1)
+    else fields[at] = value
+  }
+  return fields
 }
 
 const nobody = (): Peer => ({
@@ -213,7 +234,6 @@ export function readCheck(bytes: Buffer): CheckFacts {
   }
   walk(draft, checkRequest, bytes, 0, bytes.length)
   const { source, destination, sni, http } = draft
-  let headers: readonly string[] | undefined
   return {
     settings: draft.extensions,
     certificate: source.certificate,
@@ -225,10 +245,7 @@ export function readCheck(bytes: Buffer): CheckFacts {
       method: http.method,
       target: http.target,
       host: http.host === '' ? undefined : http.host,
-      get headers() {
-        headers ??= headersIn(bytes, http)
-        return headers
-      },
+      headers: () => headersIn(bytes, http),
     },
   }
 }

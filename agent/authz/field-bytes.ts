@@ -2,8 +2,6 @@
 // control characters.
 import { IdentityError } from '../../spiffe/errors.ts'
 
-type Range = readonly [from: number, to: number]
-
 export const colon = 58
 const tab = 9
 const space = 32
@@ -19,19 +17,21 @@ function refuse(problem: string): never {
 }
 
 /** What HTTP/2 says of the request line has a colon before its name. Throws ERR_BAD_REQUEST, with fields. */
-export function checkField(bytes: Buffer, [k0, k1]: Range, [v0, v1]: Range): void {
-  if (k0 === k1) refuse('a header without name')
-  const isPseudo = bytes[k0] === colon
-  for (let at = k0; at < k1 && !isPseudo; at++)
+export function checkName(bytes: Buffer, from: number, to: number): void {
+  if (from === to) refuse('a header without name')
+  if (bytes[from] === colon) return
+  for (let at = from; at < to; at++)
     if (isName[bytes[at] ?? 0] === 0) refuse('a header name with characters that no name has')
-  for (let at = v0; at < v1; at++) {
+}
+
+/** Whether it is ASCII. Throws ERR_BAD_REQUEST, with fields. */
+export function checkValue(bytes: Buffer, from: number, to: number): boolean {
+  let isAscii = true
+  for (let at = from; at < to; at++) {
     const byte = bytes[at] ?? 0
     if ((byte < space && byte !== tab) || byte === del)
       refuse('a control character in a header value')
+    if (byte > del) isAscii = false
   }
-}
-
-export function isAscii(bytes: Buffer, from: number, to: number): boolean {
-  for (let at = from; at < to; at++) if ((bytes[at] ?? 0) > 127) return false
-  return true
+  return isAscii
 }

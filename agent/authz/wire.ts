@@ -27,6 +27,12 @@ export function malformed(why: string): never {
 
 function varint(cursor: Cursor): number {
   const { bytes, to } = cursor
+  // most are one byte
+  const first = bytes[cursor.at] ?? 128
+  if (first < 128 && cursor.at < to) {
+    cursor.at++
+    return first
+  }
   let value = 0
   for (let i = 0; i < mostVarint && cursor.at < to; i++) {
     const byte = bytes[cursor.at++] ?? 0

@@ -11,10 +11,9 @@ import { questionOf } from './check-oracle.ts'
 
 /** A map has no order, and of two of one name the last counts. */
 const comparable = ({ http, ...rest }: ReturnType<typeof questionIn>) => {
-  const pairs = http?.headers.flatMap((name, i) =>
-    i % 2 === 0 ? [[name, http.headers[i + 1]]] : [],
-  )
-  return { ...rest, http: http && { ...http, headers: pairs?.map(String).sort() } }
+  const fields = typeof http?.headers === 'function' ? http.headers() : (http?.headers ?? [])
+  const pairs = fields.flatMap((name, i) => (i % 2 === 0 ? [[name, fields[i + 1]]] : []))
+  return { ...rest, http: http && { ...http, headers: pairs.map(String).sort() } }
 }
 
 const ours = (bytes: Uint8Array) => comparable(questionIn(Buffer.from(bytes)))
