@@ -3,6 +3,7 @@
 // Fields are made strings once a policy looks at them.
 import type { ReadableHttp } from '../../policies/attributes/request.ts'
 import { checkName, checkValue, colon } from './field-bytes.ts'
+import type { Intern } from './intern.ts'
 import { inside, type Shape, text, walk } from './wire.ts'
 
 export interface CheckFacts {
@@ -23,6 +24,7 @@ interface Peer {
   port: number
   principal: string
   certificate: string
+  readonly intern: Intern
 }
 
 interface Http {
@@ -81,7 +83,7 @@ const peer: Shape<Peer> = {
     },
     // what is no ASCII is no PEM either
     5: (it, bytes, from, to) => {
-      it.certificate = bytes.toString('latin1', from, to)
+      it.certificate = it.intern(bytes, from, to)
     },
   },
 }
@@ -222,14 +224,15 @@ function headersIn(bytes: Buffer, { headers, listed }: Http): readonly string[] 
   return fields
 }
 
-const nobody = (): Peer => ({
+const nobody = (intern: Intern): Peer => ({
   ...{ isSocket: false, address: '', port: 0, principal: '', certificate: '' },
+  intern,
 })
 
 /** Throws ERR_BAD_REQUEST. */
-export function readCheck(bytes: Buffer): CheckFacts {
+export function readCheck(bytes: Buffer, intern: Intern): CheckFacts {
   const draft: Draft = {
-    ...{ source: nobody(), destination: nobody() },
+    ...{ source: nobody(intern), destination: nobody(intern) },
     ...{ extensions: new Map(), sni: '', http: undefined },
   }
   walk(draft, checkRequest, bytes, 0, bytes.length)

@@ -8,6 +8,7 @@ import { failure, isMeaningless, isResponse, messageOf } from './grpc.ts'
 import type { Asked } from './http2/requests.ts'
 import type { Response } from './http2/responses.ts'
 import { type Session, serveHttp2 } from './http2/session.ts'
+import { createIntern } from './intern.ts'
 import { type Judging, judge, type Stopped } from './judge.ts'
 import { createOpenSockets } from './open-sockets.ts'
 import type { Question } from './question.ts'
@@ -26,6 +27,7 @@ const idle = 600_000
 /** Answers what one visitor asks. */
 function answering(judging: Judging, respond: ReturnType<typeof createResponses>) {
   const { log, once } = judging
+  const intern = createIntern()
 
   /** A proxy may be told to let pass what cannot be asked: so this is an answer, and no error of the call. */
   function refuse(error: unknown, { process: { pid, uid } }: Visitor): Response {
@@ -49,7 +51,7 @@ function answering(judging: Judging, respond: ReturnType<typeof createResponses>
     const message = messageOf(asked)
     if (isResponse(message)) return message
     try {
-      const question = questionIn(message)
+      const question = questionIn(message, intern)
       const standing = visitor.standing()
       if (standing instanceof Promise) return answerLate(question, standing)
       return respond(judge(judging, standing, question))

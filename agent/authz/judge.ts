@@ -98,6 +98,10 @@ function changesOf(
     drops = [],
     dropsParameters = [],
   } = 'authenticated' in decided ? decided.authenticated : {}
+  const isUsual = adds.length + drops.length + dropsParameters.length === 0
+  // most requests carry no token, and nothing but who asks is new
+  if (isUsual && source !== undefined && identityHeader === peerIdHeader)
+    return { sets: [peerIdHeader, source], drops, dropsParameters }
   const sets = source === undefined ? adds : [...adds, identityHeader, source]
   const names = new Set(sets.filter((_, i) => i % 2 === 0))
   const claims = identityHeader === peerIdHeader ? [peerIdHeader] : [peerIdHeader, identityHeader]

@@ -4,6 +4,7 @@ import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { questionIn } from '../../../agent/authz/check-question.ts'
+import { createIntern } from '../../../agent/authz/intern.ts'
 import { CheckRequestSchema } from '../../../proto/gen/envoy/service/auth/v3/external_auth_pb.js'
 import { hasCode } from '../../../spiffe/errors.ts'
 import { rpc } from './asking.ts'
@@ -16,7 +17,8 @@ const comparable = ({ http, ...rest }: ReturnType<typeof questionIn>) => {
   return { ...rest, http: http && { ...http, headers: pairs.map(String).sort() } }
 }
 
-const ours = (bytes: Uint8Array) => comparable(questionIn(Buffer.from(bytes)))
+const intern = createIntern()
+const ours = (bytes: Uint8Array) => comparable(questionIn(Buffer.from(bytes), intern))
 const theirs = (bytes: Uint8Array) => comparable(questionOf(fromBinary(CheckRequestSchema, bytes)))
 
 const refused = 'refused'
