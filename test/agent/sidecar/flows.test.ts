@@ -91,9 +91,7 @@ describe('decisions', () => {
     expect(code).toBe(0)
     expect(stdout).toMatch(/^CALLER +CALLEE +OUTCOME +BY +COUNT\n/)
     expect(stdout).toMatch(new RegExp(`${web} +${payments} +would deny +shop/next rule 0 +1`))
-    expect((await run('--source', payments)).stdout).toBe(
-      'nothing was decided on this node yet\n',
-    )
+    expect((await run('--source', payments)).stdout).toBe('nothing was decided on this node yet\n')
     const json: unknown[] = JSON.parse((await run('--source', web, '-o', 'json')).stdout)
     expect(json).toContainEqual({
       ...{ source: web, destination: payments, outcome: 'audited', count: 1 },
