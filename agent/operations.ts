@@ -21,7 +21,7 @@ const labelsOf = ({ source, destination, outcome, policy, rule }: Flow) => ({
 function showFlows(registry: Registry, { ledger }: Core): void {
   new Counter({
     name: 'castellan_decisions_total',
-    help: 'decisions of the sidecars of this node, by caller, callee, outcome and what determined it',
+    help: 'decisions at this node, by caller, callee, outcome and what determined it',
     labelNames: flowLabels,
     registers: [registry],
     collect() {

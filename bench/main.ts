@@ -4,6 +4,7 @@ import type { Bench, BenchResult } from './measure.ts'
 
 // loaded when it is their turn: each brings its own servers and libraries
 const benches: readonly { name: string; load: () => Promise<Bench> }[] = [
+  { name: 'authz', load: async () => (await import('./authz.ts')).authzBench },
   { name: 'compile', load: async () => (await import('./compile.ts')).compileBench },
   { name: 'decide', load: async () => (await import('./decide.ts')).decideBench },
   { name: 'entries', load: async () => (await import('./entries.ts')).entriesBench },

@@ -6,7 +6,7 @@ import {
   type Destination,
   type HttpAttributes,
   isRejection,
-  type RawHttp,
+  type ReadableHttp,
   type Rejection,
   type Request,
   readHttp,
@@ -48,7 +48,7 @@ export interface Rejected {
 const rejected = (rejection: Rejection): Rejected => ({ kind: 'rejected', rejection })
 
 export interface HttpAsked {
-  readonly raw: RawHttp
+  readonly raw: ReadableHttp
   /** of a token that somebody else has verified; then the request's own are not looked at */
   readonly claims?: Claims | undefined
   /** of authorizers that were asked about it */

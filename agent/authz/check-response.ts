@@ -6,11 +6,12 @@ import {
 } from '../../proto/gen/envoy/config/core/v3/base_pb.js'
 import { CheckResponseSchema } from '../../proto/gen/envoy/service/auth/v3/external_auth_pb.js'
 import { StatusCode } from '../../proto/gen/envoy/type/v3/http_status_pb.js'
-import { type Prepared, prepared } from '../../runtime/grpc/service.ts'
+import { responseOf } from './grpc.ts'
+import type { Response } from './http2/responses.ts'
 import type { Passed, Stopped, Verdict } from './judge.ts'
 
 type Fields = MessageInitShape<typeof HeaderValueOptionSchema>[]
-type Response = MessageInitShape<typeof CheckResponseSchema>
+type Message = MessageInitShape<typeof CheckResponseSchema>
 
 // of google.rpc.Code
 const ok = 0
@@ -52,7 +53,7 @@ function metadataOf({ source, by }: Verdict, outcome: string) {
   }
 }
 
-function passedResponse(verdict: Passed): Response {
+function passedResponse(verdict: Passed): Message {
   return {
     status: { code: ok },
     httpResponse: {
@@ -67,7 +68,7 @@ function passedResponse(verdict: Passed): Response {
   }
 }
 
-function stoppedResponse(verdict: Stopped): Response {
+function stoppedResponse(verdict: Stopped): Message {
   const { status, text, outcome } = verdict
   return {
     status: { code: permissionDenied, message: text },
@@ -83,9 +84,9 @@ function stoppedResponse(verdict: Stopped): Response {
   }
 }
 
-function encoded(verdict: Verdict): Prepared {
-  const response = verdict.kind === 'passed' ? passedResponse(verdict) : stoppedResponse(verdict)
-  return prepared(toBinary(CheckResponseSchema, create(CheckResponseSchema, response)))
+function encoded(verdict: Verdict): Response {
+  const message = verdict.kind === 'passed' ? passedResponse(verdict) : stoppedResponse(verdict)
+  return responseOf(toBinary(CheckResponseSchema, create(CheckResponseSchema, message)))
 }
 
 function keyOf(verdict: Verdict): string {
@@ -101,8 +102,8 @@ const mostKept = 4096
 const longestKept = 1024
 
 /** Keeps what it has encoded, as far as it is short. */
-export function createResponses(): (verdict: Verdict) => Prepared {
-  const known = new Map<string, Prepared>()
+export function createResponses(): (verdict: Verdict) => Response {
+  const known = new Map<string, Response>()
   return (verdict) => {
     const key = keyOf(verdict)
     const kept = known.get(key)

@@ -1,21 +1,14 @@
 // Questions over HTTP/1.1, of proxies that ask by a request of their own: nginx, HAProxy, Caddy.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
-import type { Clock } from '../../runtime/clock.ts'
 import { explain, hasCode, meaningOf } from '../../spiffe/errors.ts'
 import { fieldsOf } from './check-response.ts'
 import { questionIn } from './http1-question.ts'
 import { type Judging, judge, type Verdict } from './judge.ts'
+import { createOpenSockets } from './open-sockets.ts'
 import type { Question } from './question.ts'
 import type { Standing } from './standing.ts'
+import type { Tongue } from './tongues.ts'
 import type { Visitor } from './visitor.ts'
-
-export interface Http1 {
-  serve(socket: Socket, visitor: Visitor): void
-  readonly connections: number
-  /** Resolves once what was asked is answered and the connections have ended, or are late. */
-  drain(): Promise<void>
-}
 
 /** names of fields that the proxy has to take off the request */
 const dropHeader = 'x-castellan-drop'
@@ -25,8 +18,6 @@ const headerBytes = 64 * 1024
 /** milliseconds: nginx keeps connections for a minute, and has to be the one that ends them */
 const keepAlive = 90_000
 const headersTimeout = 10_000
-/** milliseconds for what is under way when the agent ends */
-const drainTimeout = 5000
 
 function reply(
   response: ServerResponse,
@@ -57,32 +48,6 @@ function refuse(response: ServerResponse, error: unknown): void {
   if (!response.headersSent) reply(response, status, [], `${text}\n`)
 }
 
-/** The connections that are open, and the wait for their end. */
-function createOpen(clock: Clock) {
-  const visitors = new Map<Socket, Visitor>()
-  let emptied = () => {}
-  return {
-    visitors,
-    add(socket: Socket, visitor: Visitor): void {
-      visitors.set(socket, visitor)
-      socket.once('close', () => {
-        visitors.delete(socket)
-        if (visitors.size === 0) emptied()
-      })
-    },
-    async empty(): Promise<void> {
-      if (visitors.size === 0) return
-      const { promise, resolve } = Promise.withResolvers<void>()
-      emptied = resolve
-      const done = new AbortController()
-      const late = clock.sleep(drainTimeout, { signal: done.signal }).catch(() => {})
-      await Promise.race([promise, late])
-      done.abort()
-      for (const socket of visitors.keys()) socket.destroy()
-    },
-  }
-}
-
 /** For sockets that are handed to it. */
 function createHandedServer(): Server {
   const server = createServer({
@@ -96,8 +61,8 @@ function createHandedServer(): Server {
   return server
 }
 
-export function createHttp1(judging: Judging): Http1 {
-  const open = createOpen(judging.clock)
+export function createHttp1(judging: Judging): Tongue {
+  const open = createOpenSockets<Visitor>(judging.clock)
   const server = createHandedServer()
   let isDraining = false
 
@@ -110,7 +75,7 @@ export function createHttp1(judging: Judging): Http1 {
   }
 
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-    const visitor = open.visitors.get(request.socket)
+    const visitor = open.all.get(request.socket)
     if (visitor === undefined) return void request.socket.destroy()
     if (isDraining) response.setHeader('connection', 'close')
     // nothing in it is decided about
@@ -130,7 +95,7 @@ export function createHttp1(judging: Judging): Http1 {
       server.emit('connection', socket)
     },
     get connections() {
-      return open.visitors.size
+      return open.all.size
     },
     async drain() {
       isDraining = true

@@ -4,7 +4,7 @@ import { exhaustedBy } from '../../decisions/exhausted.ts'
 import { type Determinant, undetermined } from '../../decisions/flows.ts'
 import type { Mesh } from '../../decisions/mesh.ts'
 import type { Tally } from '../../decisions/tally.ts'
-import { type RawHttp, readAddress } from '../../policies/attributes/request.ts'
+import { type ReadableHttp, readAddress } from '../../policies/attributes/request.ts'
 import type { PolicySet } from '../../policies/compile.ts'
 import { policyNameOf } from '../../policies/decide.ts'
 import {
@@ -72,11 +72,14 @@ interface Case {
 }
 
 /** Fields that a client must not say, in any question: who reads them believes the proxy alone. */
-function withoutClaims(raw: RawHttp, identityHeader: string): RawHttp {
-  if (identityHeader === peerIdHeader) return raw
-  const { headers } = raw
-  const kept = headers.filter((_, i) => headers[i - (i % 2)]?.toLowerCase() !== identityHeader)
-  return kept.length === headers.length ? raw : { ...raw, headers: kept }
+function withoutClaims(http: ReadableHttp, identityHeader: string): ReadableHttp {
+  if (identityHeader === peerIdHeader) return http
+  const { headers: fields } = http
+  const headers = () => {
+    const all = typeof fields === 'function' ? fields() : fields
+    return all.filter((_, i) => all[i - (i % 2)]?.toLowerCase() !== identityHeader)
+  }
+  return { ...http, headers }
 }
 
 function byOf({ decision }: Decided): Determinant {
@@ -97,6 +100,10 @@ function changesOf(
     drops = [],
     dropsParameters = [],
   } = 'authenticated' in decided ? decided.authenticated : {}
+  const isUsual = adds.length + drops.length + dropsParameters.length === 0
+  // most requests carry no token, and nothing but who asks is new
+  if (isUsual && source !== undefined && identityHeader === peerIdHeader)
+    return { sets: [peerIdHeader, source], drops, dropsParameters }
   const sets = source === undefined ? adds : [...adds, identityHeader, source]
   const names = new Set(sets.filter((_, i) => i % 2 === 0))
   const claims = identityHeader === peerIdHeader ? [peerIdHeader] : [peerIdHeader, identityHeader]

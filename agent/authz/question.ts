@@ -1,6 +1,6 @@
 // What a proxy asks, whatever it speaks; and the settings of a listener that it passes on with each question.
 
-import type { RawHttp } from '../../policies/attributes/request.ts'
+import type { ReadableHttp } from '../../policies/attributes/request.ts'
 import { type Backend, backend as backends } from '../../policies/language/mesh.ts'
 import { identityHeader } from '../../proxy-spec/decisions.ts'
 import { peerIdHeader } from '../../proxy-spec/header-names.ts'
@@ -27,7 +27,7 @@ export interface Question extends Settings {
   readonly sourceAddress: string | undefined
   readonly sni: string | undefined
   /** undefined on a TCP connection */
-  readonly http: RawHttp | undefined
+  readonly http: ReadableHttp | undefined
 }
 
 export interface SettingTexts {

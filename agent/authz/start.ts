@@ -11,17 +11,18 @@ import { createMesh, type Mesh, type MeshState } from '../../decisions/mesh.ts'
 import { rehearse } from '../../decisions/rehearsal.ts'
 import { createTally } from '../../decisions/tally.ts'
 import { createBuckets } from '../../policies/limits.ts'
+import { sayGoodbye } from '../../runtime/grpc/goodbye.ts'
 import { startListener } from '../../runtime/grpc/listen.ts'
-import { createGrpcSpeaker } from '../../runtime/grpc/speaker.ts'
+import { hasCode } from '../../spiffe/errors.ts'
 import type { Caller } from '../attest/caller.ts'
 import type { Core } from '../core.ts'
 import type { DecisionsConfig } from './config.ts'
 import { createHttp1 } from './http1.ts'
+import { createHttp2 } from './http2.ts'
 import { followPolicies } from './in-force.ts'
 import type { Judging } from './judge.ts'
 import { createPeers, type PeersOptions } from './peers.ts'
 import { reportDecisions } from './reports.ts'
-import { authorizationService } from './service.ts'
 import { createStandings, type Standings } from './standing.ts'
 import { listenTo } from './tongues.ts'
 import { createVisitors, type Visitor } from './visitor.ts'
@@ -42,7 +43,6 @@ export interface DecisionServer extends AsyncDisposable {
   drain(): Promise<void>
 }
 
-const limits = { messageBytes: 1024 * 1024, streamsPerConnection: 1000 } as const
 const mostSaid = 1000
 
 /** Says each thing once; when there were very many, once more. */
@@ -109,44 +109,33 @@ interface Servers {
 
 /** Attests each connection before its first byte, and has it served by what it speaks. */
 function openServers(
-  options: DecisionOptions,
+  { crowd }: DecisionOptions,
   judging: Judging,
   visit: (caller: Caller) => Visitor,
 ): Servers {
-  const { crowd, clock } = options
-  const attested = new WeakMap<Socket, () => Visitor>()
-  const grpc = createGrpcSpeaker<Visitor>({
-    services: [authorizationService(judging)],
-    peer(socket) {
-      const visitor = attested.get(socket)
-      if (visitor === undefined) throw new TypeError('a connection that was not attested')
-      return visitor()
-    },
-    limits,
-    clock,
-  })
-  const http1 = createHttp1(judging)
+  const tongues = { http1: createHttp1(judging), http2: createHttp2(judging) }
+
+  /** Whoever made the error has said why; a peer is told that it is one too many, and nothing else. */
+  function refuse(socket: Socket, error: unknown): void {
+    if (hasCode(error, 'ERR_EXHAUSTED')) sayGoodbye(socket, error.message)
+    else socket.on('error', () => {}).destroy()
+  }
 
   return {
     accept(socket) {
       try {
         const visitor = visit(crowd(socket))
-        attested.set(socket, () => visitor)
         socket.once('close', () => visitor[Symbol.dispose]())
-        listenTo(socket, { http1: (it) => http1.serve(it, visitor), http2: grpc.accept })
+        listenTo(socket, visitor, tongues)
       } catch (error) {
-        // who is refused is told why in HTTP/2, as at the public socket
-        attested.set(socket, () => {
-          throw error
-        })
-        grpc.accept(socket)
+        refuse(socket, error)
       }
     },
     get connections() {
-      return grpc.connections + http1.connections
+      return tongues.http1.connections + tongues.http2.connections
     },
     async drain() {
-      await Promise.all([http1.drain(), grpc.drain()])
+      await Promise.all([tongues.http1.drain(), tongues.http2.drain()])
     },
   }
 }

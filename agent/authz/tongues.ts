@@ -1,14 +1,23 @@
 // Which protocol a connection speaks, by its first bytes: HTTP/2 begins with PRI (RFC 9113 §3.4), which is no
 // method of HTTP/1.1.
 import type { Socket } from 'node:net'
+import type { Visitor } from './visitor.ts'
 
 const preface = Buffer.from('PRI')
 /** milliseconds for the first bytes */
 const patience = 10_000
 
+/** A protocol, for connections that somebody else accepts. */
+export interface Tongue {
+  serve(socket: Socket, visitor: Visitor): void
+  readonly connections: number
+  /** Resolves once what was asked is answered and the connections have ended, or are late. */
+  drain(): Promise<void>
+}
+
 export interface Tongues {
-  readonly http1: (socket: Socket) => void
-  readonly http2: (socket: Socket) => void
+  readonly http1: Tongue
+  readonly http2: Tongue
 }
 
 /** Undefined while that cannot be told. */
@@ -19,7 +28,7 @@ function tongueOf(start: Buffer): keyof Tongues | undefined {
 }
 
 /** Hands the connection on once it has said something; the bytes are there again for whoever takes it. */
-export function listenTo(socket: Socket, tongues: Tongues): void {
+export function listenTo(socket: Socket, visitor: Visitor, tongues: Tongues): void {
   let start: Buffer = Buffer.alloc(0)
   const silent = () => void socket.destroy()
   const done = () => {
@@ -34,7 +43,7 @@ export function listenTo(socket: Socket, tongues: Tongues): void {
     if (tongue === undefined) return
     done()
     socket.unshift(start)
-    tongues[tongue](socket)
+    tongues[tongue].serve(socket, visitor)
   }
   socket.setTimeout(patience, silent)
   socket.on('readable', look).on('end', silent).on('error', silent)

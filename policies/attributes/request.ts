@@ -81,11 +81,15 @@ export function isOurs(name: string): boolean {
   return name.startsWith('x-envoy-') || name === 'x-spiffe-peer-id'
 }
 
+/** Fields that are read once somebody looks at them. */
+export type LateFields = () => readonly string[]
+
 /** Names and values in turn, as a parser gave them. */
-export function headersOf(raw: readonly string[]): Headers {
-  if (raw.length === 0) return noHeaders
+export function headersOf(fields: readonly string[] | LateFields): Headers {
+  if (fields.length === 0 && typeof fields !== 'function') return noHeaders
   let table: Map<string, string[]> | undefined
   const tableOf = (): Map<string, string[]> => {
+    const raw = typeof fields === 'function' ? fields() : fields
     const made = new Map<string, string[]>()
     for (let i = 0; i + 1 < raw.length; i += 2) {
       const name = (raw[i] ?? '').toLowerCase()
@@ -115,15 +119,21 @@ export interface RawHttp {
   readonly headers: readonly string[]
 }
 
+/** The same, of which nobody may want the fields. */
+export interface ReadableHttp extends Omit<RawHttp, 'headers'> {
+  readonly headers: readonly string[] | LateFields
+}
+
 const absolute = /^[A-Za-z][A-Za-z0-9+.-]*:\/\/([^/?#]*)(.*)$/
 
 /** Where a request goes; in absolute form its authority outranks the Host field (RFC 9112 §3.2.2). */
-export function placeOf(raw: Pick<RawHttp, 'target' | 'host' | 'headers'>): {
+export function placeOf(raw: Pick<ReadableHttp, 'target' | 'host' | 'headers'>): {
   readonly target: string
   readonly host: string | undefined
 } {
-  const { target } = raw
-  const host = raw.host ?? fieldOf(raw.headers, 'host')?.replace(optionalSpace, '')
+  const { target, headers } = raw
+  const fields = () => (typeof headers === 'function' ? headers() : headers)
+  const host = raw.host ?? fieldOf(fields(), 'host')?.replace(optionalSpace, '')
   const match = absolute.exec(target)
   if (match === null) return { target, host }
   const rest = match[2] ?? ''
@@ -131,7 +141,7 @@ export function placeOf(raw: Pick<RawHttp, 'target' | 'host' | 'headers'>): {
 }
 
 /** The attributes of an HTTP request; a Rejection when it cannot be read in one way only. */
-export function readHttp(raw: RawHttp, mesh: Mesh): HttpAttributes | Rejection {
+export function readHttp(raw: ReadableHttp, mesh: Mesh): HttpAttributes | Rejection {
   const { method } = raw
   if (!token.test(method)) return reject(400, 'a malformed method')
   const place = placeOf(raw)

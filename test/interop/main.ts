@@ -11,6 +11,7 @@ const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   { name: 'istio-csr', load: async () => (await import('./istio-csr.ts')).istioCsr },
   { name: 'grpcurl', load: async () => (await import('./grpcurl.ts')).grpcurl },
   { name: 'ghostunnel', load: async () => (await import('./ghostunnel.ts')).ghostunnel },
+  { name: 'envoy-authz', load: async () => (await import('./envoy-authz.ts')).envoyAuthz },
   { name: 'envoy-sds', load: async () => (await import('./envoy-sds.ts')).envoySds },
   { name: 'envoy-rbac', load: async () => (await import('./envoy-rbac.ts')).envoyRbac },
   { name: 'envoy', load: async () => (await import('./envoy.ts')).envoy },

@@ -65,7 +65,7 @@ it.each<[string, Uint8Array, string]>([
   ['half a message', encodeFrame(good).subarray(0, 40), '3'],
   ['two messages', Buffer.concat([encodeFrame(good), encodeFrame(good)]), '12'],
   ['no protobuf', encodeFrame(Buffer.from('ffffffffff', 'hex')), '3'],
-  ['a string that is no UTF-8', encodeFrame(Buffer.from('0a09220712050a03fffefd', 'hex')), '3'],
+  ['a string that is no UTF-8', encodeFrame(Buffer.from('0a09220712052203fffefd', 'hex')), '3'],
   ['a compressed message', Buffer.concat([Buffer.from([1]), encodeFrame(good).subarray(1)]), '12'],
   ['a message that is too long', encodeFrame(Buffer.alloc(2 * 1024 * 1024)), '8'],
 ])('%s is an error of the call, and of nothing else', async (_, body, code) => {

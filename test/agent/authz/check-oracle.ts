@@ -1,23 +1,17 @@
-// Envoy's CheckRequest as a question. What Envoy says of identities is not read: of the client its certificate is.
+// Envoy's CheckRequest as a question, by way of protobuf-es: what our own reader has to agree with.
 
-import { fieldsProblem } from '../../policies/attributes/fields.ts'
-import type { RawHttp } from '../../policies/attributes/request.ts'
-import type { Address } from '../../proto/gen/envoy/config/core/v3/address_pb.js'
-import type { HeaderMap } from '../../proto/gen/envoy/config/core/v3/base_pb.js'
+import { extensions } from '../../../agent/authz/check-question.ts'
+import { type Question, settingsOf } from '../../../agent/authz/question.ts'
+import { fieldsProblem } from '../../../policies/attributes/fields.ts'
+import type { RawHttp } from '../../../policies/attributes/request.ts'
+import type { Address } from '../../../proto/gen/envoy/config/core/v3/address_pb.js'
+import type { HeaderMap } from '../../../proto/gen/envoy/config/core/v3/base_pb.js'
 import type {
   AttributeContext_HttpRequest,
   AttributeContext_Peer,
-} from '../../proto/gen/envoy/service/auth/v3/attribute_context_pb.js'
-import type { CheckRequest } from '../../proto/gen/envoy/service/auth/v3/external_auth_pb.js'
-import { IdentityError } from '../../spiffe/errors.ts'
-import { type Question, settingsOf } from './question.ts'
-
-/** Of a listener, as routes and listeners say it: `context_extensions` of the filter. */
-export const extensions = {
-  port: 'castellan.port',
-  backend: 'castellan.backend',
-  identityHeader: 'castellan.identity-header',
-} as const
+} from '../../../proto/gen/envoy/service/auth/v3/attribute_context_pb.js'
+import type { CheckRequest } from '../../../proto/gen/envoy/service/auth/v3/external_auth_pb.js'
+import { IdentityError } from '../../../spiffe/errors.ts'
 
 function socketAddress(peer: AttributeContext_Peer | undefined) {
   const address: Address['address'] | undefined = peer?.address?.address
