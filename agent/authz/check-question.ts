@@ -18,6 +18,6 @@ export function questionIn(bytes: Buffer, intern: Intern): Question {
     backend: settings.get(extensions.backend),
     identityHeader: settings.get(extensions.identityHeader),
   })
-  const port = said.port ?? (destinationPort === 0 ? undefined : destinationPort)
-  return { ...said, ...facts, port, sni: facts.sni === '' ? undefined : facts.sni }
+  const listener = destinationPort === 0 ? undefined : destinationPort
+  return { ...said, ...facts, listener, sni: facts.sni === '' ? undefined : facts.sni }
 }
