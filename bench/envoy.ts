@@ -28,13 +28,14 @@ import { type Bench, type BenchResult, judge, median, rounded } from './measure.
 import { usageOf } from './servers/usage.ts'
 
 const sizes = [10, 1000, 10_000] as const
+const perFile = 2000
 const rounds = 9
 const load = { connections: 8, time: 1500 } as const
 
 const principal = (id: string) => id.slice('spiffe://'.length)
 
 /** That many policies, of which the last lets the client in. */
-function policies(count: number): string {
+function policies(count: number): string[] {
   const one = (name: string, who: string, path: string) => `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: { name: ${name}, namespace: shop }
@@ -43,7 +44,12 @@ spec: { rules: [{ from: [{ source: { principals: [${who}] } }], to: [{ operation
   const others = Array.from({ length: count - 1 }, (_, i) =>
     one(`p${i}`, `example.org/ns/shop/sa/s${i}`, `/p${i}`),
   )
-  return [...others, one('client', principal(clientId), '/ok')].join('---\n')
+  const all = [...others, one('client', principal(clientId), '/ok')]
+  // a file is 1 MiB at most
+  const files = Array.from({ length: Math.ceil(count / perFile) }, (_, i) =>
+    all.slice(i * perFile, (i + 1) * perFile),
+  )
+  return files.map((its) => its.join('---\n'))
 }
 
 interface JsonRecord {
@@ -235,7 +241,7 @@ async function run(): Promise<BenchResult> {
   let [ratio, bare] = [Number.NaN, Number.NaN]
   for (const size of sizes) {
     for (const it of [stage.native, stage.asked]) {
-      await it.apply(policies(size))
+      await it.apply(...policies(size))
       await untilAllowed(it)
     }
     const [none, native, asked] = await measure(stage)

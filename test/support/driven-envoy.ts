@@ -40,8 +40,8 @@ export interface DrivenEnvoy extends AsyncDisposable {
   spec(): SpecText
   /** Writes the spec anew, with changes. */
   edit(change: (spec: SpecText) => SpecText): void
-  /** Replaces all policies. */
-  apply(text: string): Promise<void>
+  /** Replaces all policies: a file each. */
+  apply(...texts: readonly string[]): Promise<void>
   status(): Promise<AgentStatus>
   startEnvoy(): Promise<void>
 }
@@ -159,8 +159,8 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
       spec = change(spec)
       writeFileSync(file, stringify(spec))
     },
-    async apply(text) {
-      const files = [{ name: 'test.yaml', text }]
+    async apply(...texts) {
+      const files = texts.map((text, i) => ({ name: `test-${i}.yaml`, text }))
       await createClient(Policies, node.local).applyPolicies({ files })
     },
     async status() {
