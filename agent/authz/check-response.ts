@@ -89,13 +89,21 @@ function encoded(verdict: Verdict): Response {
   return responseOf(toBinary(CheckResponseSchema, create(CheckResponseSchema, message)))
 }
 
-function keyOf(verdict: Verdict): string {
-  const { source, by } = verdict
+function passedKey({ source, by, sets, drops, dropsParameters }: Passed): string {
   const { policy, rule } = by
-  return verdict.kind === 'passed'
-    ? `${source} ${policy} ${rule} ${verdict.drops} ${verdict.dropsParameters} ${verdict.sets.join('\n')}`
-    : `${verdict.status} ${source} ${policy} ${rule} ${fieldsOf(verdict)} ${verdict.text}`
+  const isUsual = sets.length === 2 && drops.length + dropsParameters.length === 0
+  // nothing but who asks, in a field of that name
+  if (isUsual && sets[1] === source) return `${sets[0]} ${source} ${policy} ${rule}`
+  return JSON.stringify([source, policy, rule, drops, dropsParameters, sets])
 }
+
+function stoppedKey(verdict: Stopped): string {
+  const { source, by, status, outcome, text } = verdict
+  return JSON.stringify([status, outcome, source, by.policy, by.rule, fieldsOf(verdict), text])
+}
+
+const keyOf = (verdict: Verdict) =>
+  verdict.kind === 'passed' ? passedKey(verdict) : stoppedKey(verdict)
 
 const mostKept = 4096
 // what tokens say is as long as they are, and no two are alike
