@@ -5,6 +5,7 @@ import type { Acknowledgements } from './acknowledgements.ts'
 import type { Attested, NodeAttestor } from './attestors/attestor.ts'
 import type { Authorities } from './authorities/authorities.ts'
 import type { Callers } from './callers.ts'
+import type { DownstreamAsked } from './downstream.ts'
 import type { Enforcement } from './enforcement.ts'
 import type { ForeignBundles } from './foreign-bundles.ts'
 import type { Wanted, WantedToken } from './grants.ts'
@@ -35,4 +36,6 @@ export interface Authority {
   issue(csr: Uint8Array, attested: Attested, wanted: Wanted): Promise<Delivered>
   /** The same for JWT- and WIT-SVIDs, `token-svids.ts`. */
   issueToken(purpose: TokenPurpose, attested: Attested, wanted: WantedToken): Promise<TokenSvid>
+  /** The same for the CA certificate of an authority below this one, DER; `downstream.ts`. */
+  issueDownstream(csr: Uint8Array, asked: DownstreamAsked): Promise<Uint8Array>
 }

@@ -16,6 +16,7 @@ import type { Authority } from './authority.ts'
 import { fetchBundles } from './bundle-fetching.ts'
 import { nameOf, type Peer, peerOf } from './callers.ts'
 import type { CaConfig } from './config.ts'
+import { showAuthority } from './gauges.ts'
 import type { IssueSteps } from './issue.ts'
 import { type CaMetrics, createMetrics } from './metrics.ts'
 import { type OpenOptions, openAuthority } from './open.ts'
@@ -147,15 +148,11 @@ export async function runAuthority(
     database: { ...database, onCommit: metrics.commit },
   }
   const authority = starting.use(
-    await openAuthority(config, { log, clock, onIssued: metrics.issued, ...seams }),
+    await openAuthority(config, { log, clock, onAsked: metrics.asked, ...seams }),
   )
   const servers: GrpcServer<Peer>[] = []
-  const { registry, authorities } = authority
-  metrics.show({
-    ...{ registry, authorities },
-    notReady: () => reasonNotReady(authority),
-    openStreams: () => servers.reduce((sum, it) => sum + it.openStreams, 0),
-  })
+  const known = () => reasonNotReady(authority)
+  showAuthority(metrics.registry, { authority, servers, notReady: known })
   // before anything is signed: the active authority may have ended while the program was down
   await rotate(authority, log)
   const serving = servingOf(authority, config, { metrics, log })
@@ -171,6 +168,7 @@ export async function runAuthority(
     await startOperations({ listen: config.operations, notReady, metrics: metrics.registry }),
   )
   const svid = await firstServerSvid(authority, log, signal)
+  metrics.serverSvid(svid.notAfter)
   const tls = serverTls(svid)
   const server = starting.use(
     await startGrpcServer<Peer>({
@@ -179,7 +177,10 @@ export async function runAuthority(
     }),
   )
   servers.push(local, server)
-  const use = (next: ServerSvid) => server.setTls(secureContext(next))
+  const use = (next: ServerSvid | undefined) => {
+    metrics.serverSvid(next?.notAfter)
+    if (next !== undefined) server.setTls(secureContext(next))
+  }
   starting.use(renewServerSvid(svid, authority, { clock, log, use }))
   starting.use(every(clock, crlTick, () => refreshCrls(authority, log)))
   starting.use(watchPeers(server, authority, clock))

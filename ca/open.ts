@@ -19,7 +19,7 @@ import { type CaConfig, lifetimesOf } from './config.ts'
 import { openEnforcement } from './enforcement.ts'
 import { createForeignBundles, type ForeignBundlesOptions } from './foreign-bundles.ts'
 import type { IssueSteps } from './issue.ts'
-import { createIssuing } from './issuing.ts'
+import { type Asked, createIssuing } from './issuing.ts'
 import { openIstio } from './istio/open.ts'
 import { openRegistry } from './registry.ts'
 import { createRevocation } from './revocation.ts'
@@ -35,8 +35,8 @@ export interface OpenOptions {
   readonly between?: NonNullable<IssueSteps['between']>
   /** limits of the database, for tests of a full disk */
   readonly database?: SqliteOptions
-  /** told of each delivered certificate */
-  readonly onIssued?: (kind: string) => void
+  /** see IssuingOptions */
+  readonly onAsked?: (asked: Asked) => void
 }
 
 /** Its authorities are read once, at the start. Throws ERR_CONFIG. */
@@ -85,7 +85,7 @@ export async function openAuthority(
   config: CaConfig,
   options: OpenOptions,
 ): Promise<Authority & AsyncDisposable> {
-  const { log, clock = systemClock, between, onIssued } = options
+  const { log, clock = systemClock, between, onAsked } = options
   const { trustDomain, state, authorityLifetime: lifetime } = config
   const secret = unlockingSecret(config)
   const web = endpointsOfTheWeb(config)
@@ -121,7 +121,8 @@ export async function openAuthority(
     authorities,
     rules,
     log,
-    onIssued: (kind) => onIssued?.(kind),
+    trustDomain,
+    onAsked: (asked) => onAsked?.(asked),
     ...(between === undefined ? {} : { between }),
   })
   const opened = undo.move()

@@ -49,6 +49,7 @@ export async function startGrpcServer<P>(options: GrpcServerOptions<P>): Promise
     get openStreams() {
       return speaker.openStreams
     },
+    streams: speaker.streams,
     get connections() {
       return speaker.connections
     },

@@ -25,6 +25,8 @@ import { resetSoon } from './unended.ts'
 export interface Speaking<P> {
   /** HTTP/2 streams that are open now */
   readonly openStreams: number
+  /** How many calls of each streaming method are open; those without any are among them. */
+  streams(): ReadonlyMap<string, number>
   readonly connections: number
   /** Streams whose client has not read for a while; none where `reading` is left out. */
   unread(): readonly UnreadStream<P>[]
@@ -113,10 +115,13 @@ function createRouting<P>({ services, later }: Pick<GrpcSpeakerOptions<P>, 'serv
       coming = undefined
     },
   )
-  return (path: string, found: (route: Route<P> | undefined) => void): void => {
-    const route = routes.get(path)
-    if (route !== undefined || coming === undefined) found(route)
-    else void coming.then(() => found(routes.get(path)))
+  return {
+    find(path: string, found: (route: Route<P> | undefined) => void): void {
+      const route = routes.get(path)
+      if (route !== undefined || coming === undefined) found(route)
+      else void coming.then(() => found(routes.get(path)))
+    },
+    all: () => [...routes.values()],
   }
 }
 
@@ -146,7 +151,7 @@ function createStreams<P>(routing: Routing<P>, rules: Rules<P>): Streams<P> {
       return
     }
     const path = headers[':path'] ?? ''
-    routing(path, (route) => {
+    routing.find(path, (route) => {
       if (stream.destroyed || stream.closed) return
       if (route === undefined) refuse(session.peer, stream, path)
       else startCall({ stream, headers, rawHeaders, route, caller: session }, rules)
@@ -205,15 +210,26 @@ function rulesOf<P>(
   }
 }
 
+function streamsOf<P>(routing: Routing<P>, { open }: Sessions<P>): Map<string, number> {
+  const isStreaming = ({ kind }: Route<P>) => kind !== 'unary'
+  const methods = routing.all().filter(isStreaming)
+  const counts = new Map(methods.map(({ method }) => [methodName(method), 0]))
+  for (const { calls } of open) {
+    for (const { route } of calls) {
+      const name = methodName(route.method)
+      if (isStreaming(route)) counts.set(name, (counts.get(name) ?? 0) + 1)
+    }
+  }
+  return counts
+}
+
 /** A server for connections that somebody else accepts. */
 export function createGrpcSpeaker<P>(options: GrpcSpeakerOptions<P>): GrpcSpeaker<P> {
   const { clock = systemClock, drainTimeout: patience = 5000, limits = {} } = options
   const deadlines = createDeadlines(clock)
   const reading = options.reading && createReading(options.reading, clock)
-  const streams = createStreams(
-    createRouting(options),
-    rulesOf(options, { clock, deadlines, reading }),
-  )
+  const routing = createRouting(options)
+  const streams = createStreams(routing, rulesOf(options, { clock, deadlines, reading }))
   const sessions = createSessions({
     limits: {
       messageBytes: limits.messageBytes ?? defaultMessageBytes,
@@ -238,6 +254,7 @@ export function createGrpcSpeaker<P>(options: GrpcSpeakerOptions<P>): GrpcSpeake
     get openStreams() {
       return streams.count()
     },
+    streams: () => streamsOf(routing, sessions),
     get connections() {
       return sessions.open.size
     },
