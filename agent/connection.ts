@@ -44,9 +44,9 @@ const attemptsBeforeRoots = 3
 
 /** Runs until `stop` is aborted; throws the remedy when the authority wants this agent no more. */
 export async function stayConnected(options: ConnectionOptions, stop: AbortSignal): Promise<void> {
-  const { config, addresses, knowledge, state, standing, told, clock, log } = options
+  const { config, addresses, knowledge, state, standing, told, counts, clock, log } = options
   const { own } = standing
-  const renewal = createOwnRenewal({ config, addresses, knowledge, clock, log })
+  const renewal = createOwnRenewal({ config, addresses, knowledge, counts, clock, log })
   const follow = await options.follow()
 
   /** One connection: until it breaks, or until the SVID it was opened with was renewed. */

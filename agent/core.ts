@@ -7,6 +7,7 @@ import { createAddresses } from './addresses.ts'
 import { type Audience, createAudience } from './audience.ts'
 import type { AgentConfig } from './config.ts'
 import type { Follow } from './control.ts'
+import { type AgentCounts, createAgentCounts } from './counts.ts'
 import { type DiskCache, openDiskCache, type Part } from './disk-cache.ts'
 import { createKnowledge, type Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
@@ -28,6 +29,7 @@ export interface Core extends AsyncDisposable {
   readonly ledger: Ledger
   readonly proxies: ProxyLedger
   readonly audience: Audience
+  readonly counts: AgentCounts
   readonly disk: Pick<DiskCache, 'trouble'>
   readonly clock: Clock
   readonly log: Log
@@ -92,8 +94,9 @@ export function openCore(options: CoreOptions): Core {
   const audience = createAudience(clock)
   const ledger = createLedger({ decides: config.decisions !== undefined })
   const proxies = createProxyLedger()
+  const counts = createAgentCounts()
   const session = createSession({
-    ...{ config, knowledge, state, clock, log },
+    ...{ config, knowledge, state, counts, clock, log },
     addresses: createAddresses(config.authority.address),
     svid: known?.svid,
     follow: () => follows[config.authority.kind]({ ledger, proxies }),
@@ -102,7 +105,8 @@ export function openCore(options: CoreOptions): Core {
   })
   const running = new AsyncDisposableStack()
   return {
-    ...{ config, knowledge, cache, tokens, session, ledger, proxies, disk, audience, clock, log },
+    ...{ config, knowledge, cache, tokens, session, ledger, proxies, disk, audience },
+    ...{ counts, clock, log },
     start() {
       const kept = {
         knowledge: knowledge.snapshot,
@@ -115,7 +119,7 @@ export function openCore(options: CoreOptions): Core {
         return stack
       }
       running.use(disk.follow(kept, onChange))
-      running.use(renewSvids({ cache, knowledge, request: session.request, clock, log }))
+      running.use(renewSvids({ cache, knowledge, request: session.request, counts, clock, log }))
       const loop = running.use(session.loop())
       return { done: loop.done, [Symbol.asyncDispose]: () => running.disposeAsync() }
     },

@@ -7,6 +7,7 @@ import { hasCode } from '../spiffe/errors.ts'
 import type { Addresses } from './addresses.ts'
 import { refuseBanned } from './ban.ts'
 import type { AgentConfig } from './config.ts'
+import { type AgentCounts, counted } from './counts.ts'
 import { join } from './join.ts'
 import type { AgentState, StateFile } from './state.ts'
 
@@ -17,6 +18,7 @@ export interface JoiningOptions {
   /** who this node was; there are workloads to serve meanwhile, also of an authority that says no */
   readonly former: AgentState | undefined
   readonly onTrouble: (error: unknown) => void
+  readonly counts: Pick<AgentCounts, 'requests'>
   readonly clock: Clock
   readonly log: Log
 }
@@ -41,14 +43,16 @@ export function isRefusal(error: unknown): boolean {
  * to one that had one, that it is banned.
  */
 export async function joinAtLast(
-  { config, addresses, state, former, onTrouble, clock, log }: JoiningOptions,
+  { config, addresses, state, former, onTrouble, counts, clock, log }: JoiningOptions,
   signal: AbortSignal,
 ): Promise<AgentState> {
   const backoff = createBackoff({ first: 100, cap: former === undefined ? 2000 : 30_000 })
   for (;;) {
     const way = { address: addresses.current(), clock, signal }
     try {
-      const joined = await join({ config, state, last: former?.bundle }, way)
+      const joined = await counted(counts.requests, { kind: 'join', isNo: isRefusal }, () =>
+        join({ config, state, last: former?.bundle }, way),
+      )
       log.info({ agentId: joined.svid.id }, 'this node has joined')
       return joined
     } catch (error) {

@@ -6,6 +6,7 @@ import { explain } from '../spiffe/errors.ts'
 import { verifySvid } from '../spiffe/svid.ts'
 import type { Addresses } from './addresses.ts'
 import type { AgentConfig } from './config.ts'
+import type { AgentCounts } from './counts.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
 import type { StateFile } from './state.ts'
@@ -37,6 +38,7 @@ export interface OwnIdentityOptions {
   readonly state: StateFile
   readonly svid: AgentSvid | undefined
   readonly onTrouble: (text: string) => void
+  readonly counts: Pick<AgentCounts, 'requests'>
   readonly clock: Clock
   readonly log: Log
 }
@@ -70,7 +72,7 @@ function untainted(knowledge: Knowledge): X509Bundle {
 }
 
 export function createOwnIdentity(options: OwnIdentityOptions): OwnIdentity {
-  const { config, addresses, knowledge, state, onTrouble, clock, log } = options
+  const { config, addresses, knowledge, state, onTrouble, counts, clock, log } = options
   let svid = options.svid
 
   let unsaved: string | undefined
@@ -111,7 +113,7 @@ export function createOwnIdentity(options: OwnIdentityOptions): OwnIdentity {
     const { joinAtLast } = await import('./joining.ts')
     const next = await joinAtLast(
       {
-        ...{ config, addresses, state, former, clock, log },
+        ...{ config, addresses, state, former, counts, clock, log },
         onTrouble: (error) =>
           onTrouble(former === undefined ? explain(error) : `${outlived} (${explain(error)})`),
       },

@@ -5,6 +5,7 @@ import { createLatest } from '../../runtime/lifecycle.ts'
 import type { Audience } from '../audience.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Call, Entitled } from '../workload-api/entitled.ts'
+import type { Pushes } from './pushes.ts'
 import type { Offer, Wanted } from './resource.ts'
 
 /** What one variant of xDS remembers of a stream. */
@@ -46,6 +47,7 @@ export interface OneType<Request, Response> {
   /** looks at a request before it counts */
   readonly inspect: (request: Request) => void
   readonly refused: (reason: Status) => void
+  readonly pushes: Pushes
 }
 
 /** A conversation about resources of one type. */
@@ -54,18 +56,24 @@ export function ofOneType<Request, Response>({
   offer,
   inspect,
   refused,
+  pushes,
 }: OneType<Request, Response>): Pick<Conversation<Request, Response>, 'hear' | 'answer'> {
   return {
     hear(request) {
       inspect(request)
+      const wasSettled = protocol.isSettled()
       const reason = protocol.hear(request)
-      if (reason !== undefined) refused(reason)
+      if (reason !== undefined) {
+        refused(reason)
+        pushes.refused('secrets')
+      } else if (!wasSettled && protocol.isSettled()) pushes.taken('secrets')
     },
     answer(entries) {
       const wanted = protocol.wanted()
       if (wanted === undefined) return { responses: [] }
       const now = offer(wanted, entries)
       const response = protocol.tell(now)
+      if (response !== undefined) pushes.sent('secrets')
       return { responses: response === undefined ? [] : [response], until: now.until }
     },
   }

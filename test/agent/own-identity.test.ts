@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createAddresses } from '../../agent/addresses.ts'
 import { loadAgentConfig } from '../../agent/config.ts'
+import { createAgentCounts } from '../../agent/counts.ts'
 import { createKnowledge } from '../../agent/knowledge.ts'
 import { createOwnIdentity } from '../../agent/own-identity.ts'
 import type { AgentSvid } from '../../agent/own-svid.ts'
@@ -60,6 +61,7 @@ adminSocket: admin/agent-admin.sock
   const own = createOwnIdentity({
     ...{ config, knowledge, state, clock, log, svid: old, onTrouble: () => {} },
     addresses: createAddresses(config.authority.address),
+    counts: createAgentCounts(),
   })
   return { clock, config, state, lines, old, next, own, path: config.state }
 }
