@@ -57,6 +57,8 @@ function createServerSvid(registers: Metrics[]) {
     labelNames: ['outcome'],
     registers,
   })
+  // a rate needs a beginning
+  for (const outcome of ['done', 'failed']) renewals.inc({ outcome }, 0)
   return (notAfter?: number): void => {
     renewals.inc({ outcome: notAfter === undefined ? 'failed' : 'done' })
     if (notAfter !== undefined) expires.set(notAfter / 1000)
@@ -82,6 +84,7 @@ export function createMetrics(): CaMetrics {
     buckets: seconds,
     registers,
   })
+  for (const done of ['true', 'false']) commits.zero({ done })
   return {
     registry,
     asked: createIssuance(registers),
