@@ -3,6 +3,7 @@
 import type { Clock } from '../runtime/clock.ts'
 import type { Running } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import { createAddresses } from './addresses.ts'
 import { type Audience, createAudience } from './audience.ts'
 import type { AgentConfig } from './config.ts'
@@ -11,6 +12,7 @@ import { type AgentCounts, createAgentCounts } from './counts.ts'
 import { type DiskCache, openDiskCache, type Part } from './disk-cache.ts'
 import { createKnowledge, type Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
+import { tracePolicies } from './policy-spans.ts'
 import { createProxyLedger, type ProxyLedger } from './proxies/ledger.ts'
 import { createSession, type Session } from './session.ts'
 import type { Points } from './sidecar/in-use.ts'
@@ -30,6 +32,7 @@ export interface Core extends AsyncDisposable {
   readonly proxies: ProxyLedger
   readonly audience: Audience
   readonly counts: AgentCounts
+  readonly tracer: Tracer
   readonly disk: Pick<DiskCache, 'trouble'>
   readonly clock: Clock
   readonly log: Log
@@ -39,6 +42,7 @@ export interface Core extends AsyncDisposable {
 
 export interface CoreOptions {
   readonly config: AgentConfig
+  readonly tracer: Tracer
   readonly clock: Clock
   readonly log: Log
   /** Where a crash harness may stop: before and after the agent's own SVID is on the disk. */
@@ -67,7 +71,7 @@ function stoppable(file: StateFile, between: CoreOptions['between']): StateFile 
 }
 
 export function openCore(options: CoreOptions): Core {
-  const { config, clock, log, between } = options
+  const { config, tracer, clock, log, between } = options
   const secret = secretIn(config.state)
   const state = stoppable(openState(config.state, config.trustDomain, secret), between)
   const disk = openDiskCache({ folder: config.state, secret, clock, log })
@@ -96,7 +100,7 @@ export function openCore(options: CoreOptions): Core {
   const proxies = createProxyLedger()
   const counts = createAgentCounts()
   const session = createSession({
-    ...{ config, knowledge, state, counts, clock, log },
+    ...{ config, knowledge, state, counts, tracer, clock, log },
     addresses: createAddresses(config.authority.address),
     svid: known?.svid,
     follow: () => follows[config.authority.kind]({ ledger, proxies }),
@@ -106,7 +110,7 @@ export function openCore(options: CoreOptions): Core {
   const running = new AsyncDisposableStack()
   return {
     ...{ config, knowledge, cache, tokens, session, ledger, proxies, disk, audience },
-    ...{ counts, clock, log },
+    ...{ counts, tracer, clock, log },
     start() {
       const kept = {
         knowledge: knowledge.snapshot,
@@ -119,7 +123,9 @@ export function openCore(options: CoreOptions): Core {
         return stack
       }
       running.use(disk.follow(kept, onChange))
-      running.use(renewSvids({ cache, knowledge, request: session.request, counts, clock, log }))
+      const { request } = session
+      running.use(renewSvids({ cache, knowledge, request, counts, tracer, clock, log }))
+      if (tracer.isOn) running.use(tracePolicies({ knowledge, ledger, proxies, tracer }))
       const loop = running.use(session.loop())
       return { done: loop.done, [Symbol.asyncDispose]: () => running.disposeAsync() }
     },

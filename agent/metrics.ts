@@ -3,6 +3,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, type Registry } from 'prom-client'
 import { type Flow, Outcome } from '../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import type { GrpcServer } from '../runtime/grpc/server.ts'
+import { showSpans } from '../runtime/tracing/metrics.ts'
 import type { Core } from './core.ts'
 import type { Count } from './counts.ts'
 import { showFiles } from './files/metrics.ts'
@@ -178,6 +179,7 @@ export function showAgent(registry: Registry, core: Core, parts: ShownParts): Di
   showStreams(registry, gauge, parts)
   showFlows(registry, core)
   showFiles(registry, parts.files)
+  showSpans(registry, 'castellan_agent', core.tracer)
   const { requests, pushes } = core.counts
   showCount(
     registry,

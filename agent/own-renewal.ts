@@ -4,6 +4,7 @@ import { Code, ConnectError } from '@connectrpc/connect'
 import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import type { Addresses } from './addresses.ts'
 import { renewOwn, type Work } from './calls.ts'
 import type { AgentConfig } from './config.ts'
@@ -35,20 +36,23 @@ export interface OwnRenewalOptions {
   readonly addresses: Addresses
   readonly knowledge: Knowledge
   readonly counts: Pick<AgentCounts, 'requests'>
+  readonly tracer: Tracer
   readonly clock: Clock
   readonly log: Log
 }
 
 /** Which way follows from the configured evidence. */
 export function createOwnRenewal(options: OwnRenewalOptions): OwnRenewal {
-  const { config, addresses, knowledge, counts, clock, log } = options
+  const { config, addresses, knowledge, counts, tracer, clock, log } = options
   const { isRepeatable } = attestorOf(config)
   const counting = (ask: () => Promise<AgentSvid>) =>
-    counted(counts.requests, { kind: 'own', isNo: isDenial }, ask)
-  const again = (signal: AbortSignal) =>
-    counting(() =>
-      attestAgain(config, knowledge.bundle(), { address: addresses.current(), clock, signal }),
+    counted(counts.requests, { kind: 'own', isNo: isDenial }, () =>
+      tracer.span('agent.renew', {}, ask),
     )
+  const again = (signal: AbortSignal) => {
+    const way = { address: addresses.current(), clock, signal, tracer }
+    return counting(() => attestAgain(config, knowledge.bundle(), way))
+  }
 
   /** The connection lives on meanwhile: what the authority says of others still arrives. */
   async function untilAttested(signal: AbortSignal): Promise<AgentSvid> {

@@ -4,6 +4,7 @@ import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { createTopic, type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import { hasCode, IdentityError } from '../spiffe/errors.ts'
 import type { Addresses } from './addresses.ts'
 import type { AuthorityLink } from './authority.ts'
@@ -55,6 +56,7 @@ export interface SessionOptions {
   /** see Following */
   readonly told: Following['told']
   readonly counts: Pick<AgentCounts, 'requests'>
+  readonly tracer: Tracer
   readonly clock: Clock
   readonly log: Log
 }

@@ -6,6 +6,7 @@ import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import { bareCsr } from '../spiffe/csr.ts'
 import type { AgentCounts, RequestOutcome } from './counts.ts'
 import type { AgentEntry } from './entries.ts'
@@ -22,6 +23,7 @@ export interface RenewalOptions {
   readonly knowledge: Knowledge
   readonly request: RequestSvids
   readonly counts: Pick<AgentCounts, 'requests'>
+  readonly tracer: Tracer
   readonly clock: Clock
   readonly log: Log
 }
@@ -69,7 +71,12 @@ async function renewDue(options: RenewalOptions): Promise<boolean> {
   const due = options.cache.due()
   let isWhole = true
   for (let at = 0; at < due.length; at += largestBatch) {
-    isWhole = (await renewBatch(due.slice(at, at + largestBatch), options)) && isWhole
+    const batch = due.slice(at, at + largestBatch)
+    const attributes = { 'castellan.svids': batch.length }
+    const renewed = await options.tracer.span('svids.renew', { attributes }, () =>
+      renewBatch(batch, options),
+    )
+    isWhole = renewed && isWhole
   }
   return isWhole
 }

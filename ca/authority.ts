@@ -11,6 +11,7 @@ import type { ForeignBundles } from './foreign-bundles.ts'
 import type { Wanted, WantedToken } from './grants.ts'
 import type { Delivered } from './issue.ts'
 import type { IstioCallers } from './istio/callers.ts'
+import type { PolicyTraces } from './policy-traces.ts'
 import type { Registry } from './registry.ts'
 import type { Revocation } from './revocation.ts'
 import type { Store } from './store/store.ts'
@@ -28,6 +29,7 @@ export interface Authority {
   readonly revocation: Revocation
   readonly foreignBundles: ForeignBundles
   readonly acknowledgements: Acknowledgements
+  readonly policyTraces: PolicyTraces
   readonly enforcement: Enforcement
   /** undefined when Istio's certificate service is not configured */
   readonly istio: IstioCallers | undefined

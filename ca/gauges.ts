@@ -1,6 +1,8 @@
 // How the authority stands, looked up when a scraper asks: keys and their rotation, agents, policies, streams.
 import { Gauge, type Registry as Metrics } from 'prom-client'
 import type { GrpcServer } from '../runtime/grpc/server.ts'
+import { showSpans } from '../runtime/tracing/metrics.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import { phaseOf, phases, type Slot, type Slots } from './authorities/slot.ts'
 import type { Authority } from './authority.ts'
 import type { KnownPoint } from './enforcement.ts'
@@ -12,6 +14,7 @@ export interface Shown {
   >
   /** why the authority is not ready; undefined when it is */
   readonly notReady: () => string | undefined
+  readonly tracer: Pick<Tracer, 'counts'>
   readonly servers: readonly Pick<GrpcServer, 'connections' | 'streams'>[]
 }
 
@@ -151,6 +154,7 @@ export function showAuthority(metrics: Metrics, shown: Shown): void {
     servers.reduce((sum, it) => sum + it.connections, 0),
   )
   gauge('streams', 'open gRPC streams by method', () => streamsOf(servers), 'method')
+  showSpans(metrics, 'castellan_ca', shown.tracer)
   showKeys(metrics, authority)
   showPolicies(metrics, authority)
 }

@@ -1,6 +1,7 @@
 // The procedures of issuance with an authority's rules: who asks and what for in, an audited SVID out.
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Span, Tracer } from '../runtime/tracing/span.ts'
 import { type ErrorCode, hasCode } from '../spiffe/errors.ts'
 import type { TrustDomain } from '../spiffe/id.ts'
 import type { Authorities, TokenKind } from './authorities/authorities.ts'
@@ -21,6 +22,7 @@ export interface IssuingOptions {
   readonly trustDomain: TrustDomain
   /** told of each SVID that was asked for, once it is delivered or refused */
   readonly onAsked: (asked: Asked) => void
+  readonly tracer: Tracer
 }
 
 export interface Asked {
@@ -36,16 +38,17 @@ const moment = (at: number) => new Date(at).toISOString()
 type Issuing = Pick<Authority, 'issue' | 'issueToken' | 'issueDownstream'>
 
 export function createIssuing(options: IssuingOptions): Issuing {
-  const { clock, store, authorities, rules, between, trustDomain, log, onAsked } = options
+  const { clock, store, authorities, rules, between, trustDomain, log, onAsked, tracer } = options
   const audit = options.log.child({ audit: true })
   const table = store.issuance
 
-  async function told<T>(kind: Asked['kind'], issuing: () => Promise<T>): Promise<T> {
+  async function told<T>(kind: Asked['kind'], issuing: (span: Span) => Promise<T>): Promise<T> {
     const began = clock.monotonic()
     const say = (refusal: Asked['refusal']) =>
       onAsked({ kind, ms: clock.monotonic() - began, refusal })
     try {
-      const issued = await issuing()
+      const attributes = { 'castellan.svid.kind': kind }
+      const issued = await tracer.span('issue', { attributes }, issuing)
       say(undefined)
       return issued
     } catch (error) {
@@ -57,18 +60,21 @@ export function createIssuing(options: IssuingOptions): Issuing {
 
   return {
     issue: (csr, attested, wanted) =>
-      told(wanted.kind, () =>
+      told(wanted.kind, (span) =>
         issue(csr, attested, {
           clock,
           table,
           signer: authorities.active,
           decide: (who) => termsFor(who, wanted, rules),
           stillAllowed: (id) => demandNotDenied(id, rules),
-          audit: ({ spiffeId, serial, notAfter, requester, entryId }) =>
+          mark: tracer.isOn ? span.mark : undefined,
+          audit({ spiffeId, serial, notAfter, requester, entryId }) {
+            span.set({ 'castellan.spiffe_id': spiffeId, 'castellan.serial': serial })
             audit.info(
               { spiffeId, serial, notAfter: moment(notAfter), requester, entryId },
               'issued',
-            ),
+            )
+          },
           ...(between === undefined ? {} : { between }),
         }),
       ),

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { type Clock, systemClock } from '../runtime/clock.ts'
 import type { SqliteOptions } from '../runtime/db/sqlite.ts'
 import type { Log } from '../runtime/log.ts'
+import { type Tracer, tracesNothing } from '../runtime/tracing/span.ts'
 import { parseCertificate } from '../spiffe/certificate.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
 import { parsePem } from '../spiffe/pem.ts'
@@ -21,6 +22,7 @@ import { createForeignBundles, type ForeignBundlesOptions } from './foreign-bund
 import type { IssueSteps } from './issue.ts'
 import { type Asked, createIssuing } from './issuing.ts'
 import { openIstio } from './istio/open.ts'
+import { createPolicyTraces } from './policy-traces.ts'
 import { openRegistry } from './registry.ts'
 import { createRevocation } from './revocation.ts'
 import { isInitialised, keysFolder, replicaOf, storePath, unlockingSecret } from './state-folder.ts'
@@ -35,6 +37,8 @@ export interface OpenOptions {
   readonly between?: NonNullable<IssueSteps['between']>
   /** limits of the database, for tests of a full disk */
   readonly database?: SqliteOptions
+  /** nobody traces when left out */
+  readonly tracer?: Tracer
   /** see IssuingOptions */
   readonly onAsked?: (asked: Asked) => void
 }
@@ -85,7 +89,7 @@ export async function openAuthority(
   config: CaConfig,
   options: OpenOptions,
 ): Promise<Authority & AsyncDisposable> {
-  const { log, clock = systemClock, between, onAsked } = options
+  const { log, clock = systemClock, between, onAsked, tracer = tracesNothing } = options
   const { trustDomain, state, authorityLifetime: lifetime } = config
   const secret = unlockingSecret(config)
   const web = endpointsOfTheWeb(config)
@@ -121,6 +125,7 @@ export async function openAuthority(
     authorities,
     rules,
     log,
+    tracer,
     trustDomain,
     onAsked: (asked) => onAsked?.(asked),
     ...(between === undefined ? {} : { between }),
@@ -135,6 +140,7 @@ export async function openAuthority(
     authorities,
     acknowledgements,
     enforcement,
+    policyTraces: createPolicyTraces(tracer, clock),
     callers: createCallers({
       ...{ registry, table: store.agents, now },
       isTrusted: (authorityId) => authorities.all().some(({ id }) => id === authorityId),

@@ -153,11 +153,11 @@ export function aggregatedService(options: AdsOptions): Service<Caller> {
     variant: Variant<Req, Res>,
   ): AsyncGenerator<Res> {
     const record = proxies.open(call.peer.process)
-    const pushes = createPushes('ads', options.counts)
+    const pushes = createPushes('ads', record.pid, options)
     try {
       yield* converse(requests, call, {
         ...createStream(variant, { record, options, secrets, pushes }),
-        ...{ follow, audience, clock, onChange: driven.onChange },
+        ...{ follow, audience, clock, pushes, onChange: driven.onChange },
       })
     } finally {
       proxies.close(record)

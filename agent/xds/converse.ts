@@ -39,6 +39,8 @@ export interface Conversation<Request, Response> {
   readonly clock: Clock
   /** What else changes the answers. */
   readonly onChange?: (listener: () => void) => Disposable
+  /** disposed at its end */
+  readonly pushes: Pushes
 }
 
 export interface OneType<Request, Response> {
@@ -57,8 +59,12 @@ export function ofOneType<Request, Response>({
   inspect,
   refused,
   pushes,
-}: OneType<Request, Response>): Pick<Conversation<Request, Response>, 'hear' | 'answer'> {
+}: OneType<Request, Response>): Pick<
+  Conversation<Request, Response>,
+  'hear' | 'answer' | 'pushes'
+> {
   return {
+    pushes,
     hear(request) {
       inspect(request)
       const wasSettled = protocol.isSettled()
@@ -99,7 +105,7 @@ export async function watchEntries(
 export async function* converse<Request, Response>(
   requests: AsyncIterable<Request>,
   call: Call,
-  { hear, answer, follow, audience, clock, onChange }: Conversation<Request, Response>,
+  { hear, answer, follow, audience, clock, pushes, onChange }: Conversation<Request, Response>,
 ): AsyncGenerator<Response> {
   const stop = new AbortController()
   const signal = AbortSignal.any([call.signal, stop.signal])
@@ -138,6 +144,7 @@ export async function* converse<Request, Response>(
     call.signal.throwIfAborted()
   } finally {
     alarm?.[Symbol.dispose]()
+    pushes[Symbol.dispose]()
     stop.abort()
   }
 }

@@ -10,25 +10,22 @@ import { IdentityError } from '../../spiffe/errors.ts'
 import type { Caller } from '../attest/caller.ts'
 import type { Audience } from '../audience.ts'
 import type { AgentConfig } from '../config.ts'
-import type { AgentCounts } from '../counts.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { SvidCache } from '../svid-cache.ts'
 import { type Call, createEntitled, type Entitled } from '../workload-api/entitled.ts'
 import { converse, type OneType, ofOneType, watchEntries } from './converse.ts'
 import { delta } from './delta.ts'
-import { createPushes } from './pushes.ts'
+import { createPushes, type Watching } from './pushes.ts'
 import { type Offer, versionOf, type Wanted } from './resource.ts'
 import { type Asker, createSecrets, type OfferSecrets } from './secrets.ts'
 import { stateOfTheWorld } from './state-of-the-world.ts'
 import type { Shape } from './validation.ts'
 
-export interface SdsOptions {
+export interface SdsOptions extends Watching {
   readonly knowledge: Knowledge
   readonly cache: Pick<SvidCache, 'svids' | 'want' | 'onChange'>
   readonly config: Pick<AgentConfig, 'sds'>
   readonly audience: Pick<Audience, 'follow'>
-  /** nobody counts when left out */
-  readonly counts?: Pick<AgentCounts, 'pushes'> | undefined
   readonly clock: Clock
   readonly log: Log
 }
@@ -140,7 +137,7 @@ export function secretService(options: SdsOptions): Service<Caller> {
     const told = createTold(log, call, () => node)
     return {
       refused: told.refused,
-      pushes: createPushes('sds', options.counts),
+      pushes: createPushes('sds', call.peer.process.pid, options),
       inspect(request) {
         demandType(request)
         // the first request alone is sure to have it

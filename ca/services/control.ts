@@ -91,6 +91,11 @@ function bundleOf({ trustDomain, authorities }: Authority) {
   return { bundle: bundleToWire(trustDomain, authorities), canaries }
 }
 
+function tracedPolicies({ registry, policyTraces }: Authority) {
+  const set = enforcedToWire(registry.policies())
+  return { ...set, traceparent: policyTraces.of(Number(set.version)) }
+}
+
 async function revocationOf({ registry, revocation }: Authority) {
   const crls = await revocation.crls()
   return { denyList: denyListToWire(registry.denyRules()), crls: [...crls] }
@@ -148,7 +153,7 @@ function createFeed(authority: Authority, agent: AgentRow, federated: Federated)
         snapshot,
         ...(dirty.entries ? entries() : {}),
         ...(dirty.bundle ? bundleOf(authority) : {}),
-        ...(dirty.policies ? { policies: enforcedToWire(registry.policies()) } : {}),
+        ...(dirty.policies ? { policies: tracedPolicies(authority) } : {}),
         ...(dirty.revocation ? { revocation: await revocationOf(authority) } : {}),
         // after the entries, which say whose
         ...(await bundles(dirty.federated)),

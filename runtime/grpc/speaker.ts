@@ -6,7 +6,7 @@ import type tls from 'node:tls'
 import type { Any } from '@bufbuild/protobuf/wkt'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { type Clock, systemClock } from '../clock.ts'
-import type { CallEvent, Rules } from './answer.ts'
+import type { CallEvent, CallTrace, Rules } from './answer.ts'
 import { startCall } from './call.ts'
 import { createDeadlines } from './deadline.ts'
 import { createReading, type ReadingOptions, type UnreadStream } from './reading.ts'
@@ -66,6 +66,8 @@ export interface GrpcSpeakerOptions<P> {
   readonly authorize?: (context: CallContext<P>) => void | Promise<void>
   /** Called for every call that ended. */
   readonly observe?: (event: CallEvent<P>) => void
+  /** Called before anything else for every call; undefined for those that are not followed. */
+  readonly trace?: ((context: CallContext<P>) => CallTrace | undefined) | undefined
   /** more google.rpc.Status details for an error */
   readonly details?: (error: IdentityError) => readonly Any[]
   readonly limits?: GrpcLimits
@@ -206,6 +208,7 @@ function rulesOf<P>(
     messageBytes: options.limits?.messageBytes ?? defaultMessageBytes,
     authorize: options.authorize,
     observe: options.observe,
+    trace: options.trace,
     details: options.details,
   }
 }

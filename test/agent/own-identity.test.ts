@@ -11,6 +11,7 @@ import { createOwnIdentity } from '../../agent/own-identity.ts'
 import type { AgentSvid } from '../../agent/own-svid.ts'
 import { openState } from '../../agent/state.ts'
 import { sealingSecret } from '../../runtime/sealed.ts'
+import { tracesNothing } from '../../runtime/tracing/span.ts'
 import { bundleOf } from '../../spiffe/bundle.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
@@ -62,6 +63,7 @@ adminSocket: admin/agent-admin.sock
     ...{ config, knowledge, state, clock, log, svid: old, onTrouble: () => {} },
     addresses: createAddresses(config.authority.address),
     counts: createAgentCounts(),
+    tracer: tracesNothing,
   })
   return { clock, config, state, lines, old, next, own, path: config.state }
 }
