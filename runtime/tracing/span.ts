@@ -43,7 +43,7 @@ export interface Tracing extends AsyncDisposable {
   readonly tracer: Tracer
 }
 
-const nobody: Span = {
+export const tracesNoSpan: Span = {
   context: { traceId: '0'.repeat(32), spanId: '0'.repeat(16), isSampled: false },
   mark() {},
   set() {},
@@ -52,8 +52,8 @@ const nobody: Span = {
 
 export const tracesNothing: Tracer = {
   isOn: false,
-  span: (_, __, work) => work(nobody),
-  begin: () => nobody,
+  span: (_, __, work) => work(tracesNoSpan),
+  begin: () => tracesNoSpan,
   within: (_, work) => work(),
   counts: () => ({ sent: 0, dropped: 0 }),
 }

@@ -2,7 +2,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { hasCode } from '../../spiffe/errors.ts'
 import type { Clock } from '../clock.ts'
-import type { Attributes, Span, SpanOptions, Tracer } from './span.ts'
+import { type Attributes, type Span, type SpanOptions, type Tracer, tracesNoSpan } from './span.ts'
 import { newSpanId, newTraceId, type TraceContext } from './trace-context.ts'
 
 export interface FinishedSpan {
@@ -42,19 +42,29 @@ function failureOf(error: unknown): FinishedSpan['failure'] {
 const isChosen = (traceId: string, sample: number) =>
   Number.parseInt(traceId.slice(-13), 16) < sample * 2 ** 52
 
-/** A clock for one trace in this program: its spans are in order, whoever sets the time meanwhile. */
-function timelineOf(clock: Clock): () => number {
-  const [began, epoch] = [clock.monotonic(), clock.now()]
-  return () => epoch + clock.monotonic() - began
+/** milliseconds: the wall clock is told in whole ones, so it seems to jump by less all the time */
+const jitter = 2
+
+/**
+ * The time with fractions, in which spans are in order: the wall clock as it was, and the monotonic one since,
+ * until somebody sets the time.
+ */
+function createTimeline(clock: Clock): () => number {
+  let offset = Number.NaN
+  return () => {
+    const ticks = clock.monotonic()
+    const now = clock.now() - ticks
+    if (!(Math.abs(now - offset) < jitter)) offset = now
+    return offset + ticks
+  }
 }
 
-interface Own extends Span {
-  readonly time: () => number
-}
+/** It goes with calls all the same: who is called records no part of the trace either. */
+const unrecorded = (context: TraceContext): Span => ({ ...tracesNoSpan, context })
 
 export function createTracer({ clock, sample, take, counts }: TracerOptions): Tracer {
   const working = new AsyncLocalStorage<Span>()
-  const owned = new WeakMap<Span, Own>()
+  const timeNow = createTimeline(clock)
 
   function contextOf(parent: TraceContext | undefined): TraceContext {
     const spanId = newSpanId()
@@ -64,18 +74,19 @@ export function createTracer({ clock, sample, take, counts }: TracerOptions): Tr
   }
 
   function begin(name: string, options: SpanOptions): Span {
-    const worker = working.getStore()
-    const parent = options.parent ?? worker?.context
+    const parent = options.parent ?? working.getStore()?.context
     const context = contextOf(parent)
-    const time = (worker && owned.get(worker)?.time) ?? timelineOf(clock)
-    const start = time()
+    if (!context.isSampled) return unrecorded(context)
+    const start = timeNow()
+    const began = clock.monotonic()
+    // its own length is true, whoever sets the time meanwhile
+    const time = () => start + clock.monotonic() - began
     const { kind = 'internal' } = options
     const marks: { name: string; at: number }[] = []
     let attributes = options.attributes ?? {}
-    let isOver = !context.isSampled
-    const span: Own = {
+    let isOver = false
+    return {
       context,
-      time,
       mark(mark) {
         if (!isOver && marks.length < mostMarks) marks.push({ name: mark, at: time() })
       },
@@ -89,8 +100,6 @@ export function createTracer({ clock, sample, take, counts }: TracerOptions): Tr
         take({ ...place, start, end: time(), attributes, marks, failure: failureOf(error) })
       },
     }
-    owned.set(span, span)
-    return span
   }
 
   return {
