@@ -7,6 +7,8 @@ import { createHttp2Sessions } from '../client/http2-sessions.ts'
 import type { Address } from '../runtime/config.ts'
 import { addressText } from '../runtime/config.ts'
 import { fetchPinnedRoot } from '../runtime/tls-server.ts'
+import { traceInterceptors } from '../runtime/tracing/interceptor.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import {
   bundleOf,
   bundleOfPem,
@@ -31,13 +33,14 @@ export interface LinkOptions {
   /** none before the first attestation */
   readonly svid?: AgentSvid
   readonly now: () => number
+  readonly tracer: Tracer
 }
 
 /**
  * Opens (lazily) one HTTP/2 connection. OpenSSL verifies the chain against the bundle; on top of it the
  * leaf has to be a whole SVID of `spiffe://TD/spire/server`.
  */
-export function openLink({ address, bundle, svid, now }: LinkOptions): AuthorityLink {
+export function openLink({ address, bundle, svid, now, tracer }: LinkOptions): AuthorityLink {
   const match = matchId(spiffeIdOf(bundle.trustDomain, '/spire/server'))
   const bundles = bundleSourceOf(bundle)
   const checkServerIdentity = (_: string, peer: PeerCertificate): Error | undefined => {
@@ -64,7 +67,10 @@ export function openLink({ address, bundle, svid, now }: LinkOptions): Authority
     ...own,
   })
   return {
-    transport: createGrpcTransport({ baseUrl, sessionManager }),
+    transport: createGrpcTransport({
+      ...{ baseUrl, sessionManager },
+      interceptors: traceInterceptors(tracer),
+    }),
     [Symbol.dispose]: () => sessionManager[Symbol.dispose](),
   }
 }

@@ -20,9 +20,9 @@ export function reasonsIn(error: unknown): readonly Reason[] {
 
 /** Throws the authority's words when it says that this agent is banned; nothing else counts. */
 export async function refuseBanned({ svid, bundle }: AgentState, way: Way): Promise<void> {
-  const { address, clock, signal } = way
+  const { address, clock, signal, tracer } = way
   try {
-    using link = openLink({ address, bundle, svid, now: clock.now })
+    using link = openLink({ address, bundle, svid, now: clock.now, tracer })
     const options = { signal, timeoutMs: callTimeout }
     await createClient(Agent, link.transport).postStatus({ agentVersion: '0.1.0' }, options)
   } catch (error) {

@@ -82,7 +82,7 @@ export interface Beside extends AsyncDisposable {
 export async function startBeside(
   core: Core,
   serving: Serving,
-  { unread }: Pick<AdminOptions, 'unread'>,
+  server: GrpcServer<Caller>,
 ): Promise<Beside> {
   await selfTest()
   await using starting = new AsyncDisposableStack()
@@ -90,11 +90,17 @@ export async function startBeside(
   const files = starting.use(
     startFileWriter({ sets: config.files, source: materialOfAgent(core), clock, log }),
   )
-  const admin = starting.use(await startAdmin(core, serving, { files, unread }))
+  const admin = starting.use(await startAdmin(core, serving, { files, unread: server.unread }))
   starting.use(core.audience.carry(admin))
   if (config.operations !== undefined) {
     const { startAgentOperations } = await import('./operations.ts')
-    starting.use(await startAgentOperations(core, config.operations))
+    starting.use(
+      await startAgentOperations(core, {
+        listen: config.operations,
+        files,
+        servers: [server, admin],
+      }),
+    )
   }
   const deciding = await startDeciding(core, serving)
   if (deciding !== undefined) starting.use(deciding)

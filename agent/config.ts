@@ -1,6 +1,7 @@
 // agent.yaml, key by key.
 import { z } from 'zod'
 import { address, loadConfig, pathRelativeTo } from '../runtime/config.ts'
+import { tracingConfig } from '../runtime/tracing/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/id.ts'
 import { attestorsConfig } from './attest/config.ts'
@@ -159,6 +160,8 @@ function agentConfig(file: string) {
           'give either socket or listen',
         )
         .optional(),
+      /** spans of what takes time, for OpenTelemetry: docs/monitoring; none when left out */
+      tracing: tracingConfig(path).optional(),
       logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
     })
     .refine(

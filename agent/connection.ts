@@ -44,9 +44,10 @@ const attemptsBeforeRoots = 3
 
 /** Runs until `stop` is aborted; throws the remedy when the authority wants this agent no more. */
 export async function stayConnected(options: ConnectionOptions, stop: AbortSignal): Promise<void> {
-  const { config, addresses, knowledge, state, standing, told, clock, log } = options
+  const { config, addresses, knowledge, state, standing, told, counts, tracer, clock, log } =
+    options
   const { own } = standing
-  const renewal = createOwnRenewal({ config, addresses, knowledge, clock, log })
+  const renewal = createOwnRenewal({ config, addresses, knowledge, counts, tracer, clock, log })
   const follow = await options.follow()
 
   /** One connection: until it breaks, or until the SVID it was opened with was renewed. */
@@ -56,7 +57,7 @@ export async function stayConnected(options: ConnectionOptions, stop: AbortSigna
     const over = new AbortController()
     const signal = AbortSignal.any([stop, over.signal])
     const to = { address: addresses.current(), bundle: knowledge.bundle() }
-    using link = openLink({ ...to, svid, now: clock.now })
+    using link = openLink({ ...to, svid, now: clock.now, tracer })
     options.use(link)
     try {
       const work: Work = { knowledge, clock, signal, transport: link.transport }

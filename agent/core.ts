@@ -3,13 +3,16 @@
 import type { Clock } from '../runtime/clock.ts'
 import type { Running } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import { createAddresses } from './addresses.ts'
 import { type Audience, createAudience } from './audience.ts'
 import type { AgentConfig } from './config.ts'
 import type { Follow, Sources } from './control.ts'
+import { type AgentCounts, createAgentCounts } from './counts.ts'
 import { type DiskCache, openDiskCache, type Part } from './disk-cache.ts'
 import { createKnowledge, type Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
+import { tracePolicies } from './policy-spans.ts'
 import { createProxyLedger, type ProxyLedger } from './proxies/ledger.ts'
 import { createServices, type Services } from './services.ts'
 import { createSession, type Session } from './session.ts'
@@ -29,6 +32,8 @@ export interface Core extends AsyncDisposable {
   readonly proxies: ProxyLedger
   readonly services: Services
   readonly audience: Audience
+  readonly counts: AgentCounts
+  readonly tracer: Tracer
   readonly disk: Pick<DiskCache, 'trouble'>
   readonly clock: Clock
   readonly log: Log
@@ -38,6 +43,7 @@ export interface Core extends AsyncDisposable {
 
 export interface CoreOptions {
   readonly config: AgentConfig
+  readonly tracer: Tracer
   readonly clock: Clock
   readonly log: Log
   /** Where a crash harness may stop: before and after the agent's own SVID is on the disk. */
@@ -76,7 +82,7 @@ function openTokens(knowledge: Knowledge, clock: Clock): TokenCache {
 }
 
 export function openCore(options: CoreOptions): Core {
-  const { config, clock, log, between } = options
+  const { config, tracer, clock, log, between } = options
   const secret = secretIn(config.state)
   const state = stoppable(openState(config.state, config.trustDomain, secret), between)
   const disk = openDiskCache({ folder: config.state, secret, clock, log })
@@ -101,8 +107,9 @@ export function openCore(options: CoreOptions): Core {
     configured: config.services,
     ...{ knowledge, ledger, proxies, clock },
   })
+  const counts = createAgentCounts()
   const session = createSession({
-    ...{ config, knowledge, state, clock, log },
+    ...{ config, knowledge, state, counts, tracer, clock, log },
     addresses: createAddresses(config.authority.address),
     svid: known?.svid,
     follow: () => follows[config.authority.kind]({ ledger, proxies, services }),
@@ -111,8 +118,8 @@ export function openCore(options: CoreOptions): Core {
   })
   const running = new AsyncDisposableStack()
   return {
-    ...{ config, knowledge, cache, tokens, session, disk, audience, clock, log },
-    ...{ ledger, proxies, services },
+    ...{ config, knowledge, cache, tokens, session, disk, audience },
+    ...{ ledger, proxies, services, counts, tracer, clock, log },
     start() {
       const kept = {
         knowledge: knowledge.snapshot,
@@ -126,7 +133,9 @@ export function openCore(options: CoreOptions): Core {
       }
       running.use(disk.follow(kept, onChange))
       running.use(services.follow())
-      running.use(renewSvids({ cache, knowledge, request: session.request, clock, log }))
+      const { request } = session
+      running.use(renewSvids({ cache, knowledge, request, counts, tracer, clock, log }))
+      if (tracer.isOn) running.use(tracePolicies({ knowledge, ledger, proxies, tracer }))
       const loop = running.use(session.loop())
       return { done: loop.done, [Symbol.asyncDispose]: () => running.disposeAsync() }
     },

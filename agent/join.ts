@@ -7,6 +7,7 @@ import type { X509SVID } from '../proto/gen/spire/api/types/x509svid_pb.js'
 import type { Clock } from '../runtime/clock.ts'
 import type { Address } from '../runtime/config.ts'
 import { createLatest } from '../runtime/lifecycle.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import { bundleOf, type X509Bundle } from '../spiffe/bundle.ts'
 import { bareCsr } from '../spiffe/csr.ts'
 import { IdentityError } from '../spiffe/errors.ts'
@@ -39,14 +40,15 @@ export interface Way {
   readonly address: Address
   readonly clock: Clock
   readonly signal: AbortSignal
+  readonly tracer: Tracer
 }
 
 /** The bundle as the authority has it now: a pin or an old file may know only a part. */
 async function currentBundle(
   bundle: X509Bundle,
-  { address, clock, signal }: Way,
+  { address, clock, signal, tracer }: Way,
 ): Promise<X509Bundle> {
-  using link = openLink({ address, bundle, now: clock.now })
+  using link = openLink({ address, bundle, now: clock.now, tracer })
   const { x509Authorities } = await createClient(Bundle, link.transport).getBundle(
     {},
     { signal, timeoutMs: callTimeout },
@@ -116,12 +118,12 @@ const isUsed = (error: unknown) =>
  * that this agent believed before.
  */
 export async function join({ config, state, last }: Joining, way: Way): Promise<AgentState> {
-  const { address, clock, signal } = way
+  const { address, clock, signal, tracer } = way
   const attestor = attestorOf(config)
   // read before anything else is done: what is missing is said first
   const payload = attestor.payload()
   const bundle = await currentRoots(config, way, last)
-  using link = openLink({ address, bundle, now: clock.now })
+  using link = openLink({ address, bundle, now: clock.now, tracer })
   const { keys, isRetry } = state.beginJoin()
   const csr = new Uint8Array(bareCsr(keys))
   const svid = await attest(link, attestor, csr, signal).catch((error) => {
@@ -136,9 +138,9 @@ export async function join({ config, state, last }: Joining, way: Way): Promise<
 export async function attestAgain(
   config: AgentConfig,
   bundle: X509Bundle,
-  { address, clock, signal }: Way,
+  { address, clock, signal, tracer }: Way,
 ): Promise<AgentSvid> {
-  using link = openLink({ address, bundle, now: clock.now })
+  using link = openLink({ address, bundle, now: clock.now, tracer })
   const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
   const either = AbortSignal.any([signal, AbortSignal.timeout(callTimeout)])
   const csr = new Uint8Array(bareCsr(keys))

@@ -3,10 +3,12 @@ import { Code, ConnectError } from '@connectrpc/connect'
 import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import { hasCode } from '../spiffe/errors.ts'
 import type { Addresses } from './addresses.ts'
 import { refuseBanned } from './ban.ts'
 import type { AgentConfig } from './config.ts'
+import { type AgentCounts, counted } from './counts.ts'
 import { join } from './join.ts'
 import type { AgentState, StateFile } from './state.ts'
 
@@ -17,6 +19,8 @@ export interface JoiningOptions {
   /** who this node was; there are workloads to serve meanwhile, also of an authority that says no */
   readonly former: AgentState | undefined
   readonly onTrouble: (error: unknown) => void
+  readonly counts: Pick<AgentCounts, 'requests'>
+  readonly tracer: Tracer
   readonly clock: Clock
   readonly log: Log
 }
@@ -41,14 +45,17 @@ export function isRefusal(error: unknown): boolean {
  * to one that had one, that it is banned.
  */
 export async function joinAtLast(
-  { config, addresses, state, former, onTrouble, clock, log }: JoiningOptions,
+  options: JoiningOptions,
   signal: AbortSignal,
 ): Promise<AgentState> {
+  const { config, addresses, state, former, onTrouble, counts, tracer, clock, log } = options
   const backoff = createBackoff({ first: 100, cap: former === undefined ? 2000 : 30_000 })
   for (;;) {
-    const way = { address: addresses.current(), clock, signal }
+    const way = { address: addresses.current(), clock, signal, tracer }
     try {
-      const joined = await join({ config, state, last: former?.bundle }, way)
+      const joined = await counted(counts.requests, { kind: 'join', isNo: isRefusal }, () =>
+        tracer.span('agent.join', {}, () => join({ config, state, last: former?.bundle }, way)),
+      )
       log.info({ agentId: joined.svid.id }, 'this node has joined')
       return joined
     } catch (error) {

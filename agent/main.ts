@@ -6,6 +6,7 @@ import { type GrpcServer, type GrpcServerOptions, startGrpcServer } from '../run
 import type { Service } from '../runtime/grpc/service.ts'
 import type { Running } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
+import { startTracing } from '../runtime/tracing/start.ts'
 import type { Caller } from './attest/caller.ts'
 import { callerFields, readingOf } from './audience.ts'
 import type { AgentConfig } from './config.ts'
@@ -89,7 +90,12 @@ function aborted(signal: AbortSignal): { readonly promise: Promise<never> } & Di
 export async function runAgent(config: AgentConfig, options: RunOptions): Promise<RunningAgent> {
   const { log, clock = systemClock, signal, between } = options
   await using starting = new AsyncDisposableStack()
-  const core = starting.use(openCore({ config, clock, log, between }))
+  const resource = {
+    'service.name': 'castellan-agent',
+    'castellan.trust_domain': config.trustDomain,
+  }
+  const { tracer } = starting.use(await startTracing(config.tracing, { resource, clock, log }))
+  const core = starting.use(openCore({ config, tracer, clock, log, between }))
   const serving = openServing(core)
   const services = [workloadApiService({ ...serving, config })]
   const later = Promise.withResolvers<readonly Service<Caller>[]>()

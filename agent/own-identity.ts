@@ -1,11 +1,13 @@
 // Who this agent is to its authority: the SVID it has, another one by joining, the roots it believes.
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import { bundleSourceOf, type X509Bundle } from '../spiffe/bundle.ts'
 import { explain } from '../spiffe/errors.ts'
 import { verifySvid } from '../spiffe/svid.ts'
 import type { Addresses } from './addresses.ts'
 import type { AgentConfig } from './config.ts'
+import type { AgentCounts } from './counts.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
 import type { StateFile } from './state.ts'
@@ -37,6 +39,8 @@ export interface OwnIdentityOptions {
   readonly state: StateFile
   readonly svid: AgentSvid | undefined
   readonly onTrouble: (text: string) => void
+  readonly counts: Pick<AgentCounts, 'requests'>
+  readonly tracer: Tracer
   readonly clock: Clock
   readonly log: Log
 }
@@ -70,7 +74,7 @@ function untainted(knowledge: Knowledge): X509Bundle {
 }
 
 export function createOwnIdentity(options: OwnIdentityOptions): OwnIdentity {
-  const { config, addresses, knowledge, state, onTrouble, clock, log } = options
+  const { config, addresses, knowledge, state, onTrouble, counts, tracer, clock, log } = options
   let svid = options.svid
 
   let unsaved: string | undefined
@@ -111,7 +115,7 @@ export function createOwnIdentity(options: OwnIdentityOptions): OwnIdentity {
     const { joinAtLast } = await import('./joining.ts')
     const next = await joinAtLast(
       {
-        ...{ config, addresses, state, former, clock, log },
+        ...{ config, addresses, state, former, counts, tracer, clock, log },
         onTrouble: (error) =>
           onTrouble(former === undefined ? explain(error) : `${outlived} (${explain(error)})`),
       },
@@ -134,7 +138,8 @@ export function createOwnIdentity(options: OwnIdentityOptions): OwnIdentity {
     async findRoots(signal) {
       try {
         const { currentRoots } = await import('./join.ts')
-        const roots = await currentRoots(config, { address: addresses.current(), clock, signal })
+        const way = { address: addresses.current(), clock, signal, tracer }
+        const roots = await currentRoots(config, way)
         knowledge.begin(roots)
         log.info({ authorities: roots.authorities.length }, 'the roots were asked for again')
       } catch (error) {

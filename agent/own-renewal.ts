@@ -4,9 +4,11 @@ import { Code, ConnectError } from '@connectrpc/connect'
 import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import type { Addresses } from './addresses.ts'
 import { renewOwn, type Work } from './calls.ts'
 import type { AgentConfig } from './config.ts'
+import { type AgentCounts, counted } from './counts.ts'
 import { attestAgain, attestorOf } from './join.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
@@ -26,20 +28,31 @@ export interface OwnRenewal {
   instead(signal: AbortSignal): Promise<Instead>
 }
 
+const isDenial = (error: unknown) =>
+  error instanceof ConnectError && error.code === Code.PermissionDenied
+
 export interface OwnRenewalOptions {
   readonly config: AgentConfig
   readonly addresses: Addresses
   readonly knowledge: Knowledge
+  readonly counts: Pick<AgentCounts, 'requests'>
+  readonly tracer: Tracer
   readonly clock: Clock
   readonly log: Log
 }
 
 /** Which way follows from the configured evidence. */
 export function createOwnRenewal(options: OwnRenewalOptions): OwnRenewal {
-  const { config, addresses, knowledge, clock, log } = options
+  const { config, addresses, knowledge, counts, tracer, clock, log } = options
   const { isRepeatable } = attestorOf(config)
-  const again = (signal: AbortSignal) =>
-    attestAgain(config, knowledge.bundle(), { address: addresses.current(), clock, signal })
+  const counting = (ask: () => Promise<AgentSvid>) =>
+    counted(counts.requests, { kind: 'own', isNo: isDenial }, () =>
+      tracer.span('agent.renew', {}, ask),
+    )
+  const again = (signal: AbortSignal) => {
+    const way = { address: addresses.current(), clock, signal, tracer }
+    return counting(() => attestAgain(config, knowledge.bundle(), way))
+  }
 
   /** The connection lives on meanwhile: what the authority says of others still arrives. */
   async function untilAttested(signal: AbortSignal): Promise<AgentSvid> {
@@ -56,14 +69,13 @@ export function createOwnRenewal(options: OwnRenewalOptions): OwnRenewal {
   }
 
   return {
-    next: (work) => (isRepeatable ? untilAttested(work.signal) : renewOwn(work)),
+    next: (work) => (isRepeatable ? untilAttested(work.signal) : counting(() => renewOwn(work))),
     async instead(signal) {
       if (!isRepeatable) return { kind: 'never' }
       try {
         return { kind: 'another', svid: await again(signal) }
       } catch (error) {
-        const isNo = error instanceof ConnectError && error.code === Code.PermissionDenied
-        return isNo ? { kind: 'never' } : { kind: 'later', error }
+        return isDenial(error) ? { kind: 'never' } : { kind: 'later', error }
       }
     },
   }

@@ -4,12 +4,14 @@ import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { createTopic, type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
-import { IdentityError } from '../spiffe/errors.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
+import { hasCode, IdentityError } from '../spiffe/errors.ts'
 import type { Addresses } from './addresses.ts'
 import type { AuthorityLink } from './authority.ts'
 import type { requestJwt, requestWit } from './calls.ts'
 import type { AgentConfig } from './config.ts'
 import type { Follow, Following } from './control.ts'
+import { type AgentCounts, counted, type RequestKind } from './counts.ts'
 import type { Knowledge } from './knowledge.ts'
 import { createOwnIdentity } from './own-identity.ts'
 import type { AgentSvid } from './own-svid.ts'
@@ -53,6 +55,8 @@ export interface SessionOptions {
   readonly forget: () => void
   /** see Following */
   readonly told: Following['told']
+  readonly counts: Pick<AgentCounts, 'requests'>
+  readonly tracer: Tracer
   readonly clock: Clock
   readonly log: Log
 }
@@ -98,15 +102,22 @@ export function createSession(options: SessionOptions): Session {
   }
 
   const current = () => link
+  const isNo = (error: unknown) => hasCode(error, 'ERR_DENIED')
+  const counting =
+    <W, T>(kind: RequestKind, ask: (wanted: W) => Promise<T>) =>
+    (wanted: W) =>
+      counted(options.counts.requests, { kind, isNo }, () => ask(wanted))
   return {
     request: withLink(current, (calls, { transport }, params) =>
       calls.requestSvids(transport, params, log),
     ),
-    requestJwt: withLink(current, (calls, { transport }, wanted) =>
-      calls.requestJwt(transport, wanted),
+    requestJwt: counting(
+      'jwt',
+      withLink(current, (calls, { transport }, wanted) => calls.requestJwt(transport, wanted)),
     ),
-    requestWit: withLink(current, (calls, { transport }, wanted) =>
-      calls.requestWit(transport, wanted),
+    requestWit: counting(
+      'wit',
+      withLink(current, (calls, { transport }, wanted) => calls.requestWit(transport, wanted)),
     ),
     status() {
       const { own, trouble } = standing

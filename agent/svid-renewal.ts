@@ -6,7 +6,9 @@ import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
 import { bareCsr } from '../spiffe/csr.ts'
+import type { AgentCounts, RequestOutcome } from './counts.ts'
 import type { AgentEntry } from './entries.ts'
 import type { Knowledge } from './knowledge.ts'
 import type { SvidCache } from './svid-cache.ts'
@@ -20,6 +22,8 @@ export interface RenewalOptions {
   readonly cache: SvidCache
   readonly knowledge: Knowledge
   readonly request: RequestSvids
+  readonly counts: Pick<AgentCounts, 'requests'>
+  readonly tracer: Tracer
   readonly clock: Clock
   readonly log: Log
 }
@@ -30,8 +34,14 @@ const longestWait = 60_000
 /** Renews one batch; false when a part of it was refused. */
 async function renewBatch(
   batch: readonly AgentEntry[],
-  { cache, request }: RenewalOptions,
+  { cache, request, counts }: RenewalOptions,
 ): Promise<boolean> {
+  let left = batch.length
+  const count = (outcome: RequestOutcome, by = 1) => {
+    left -= by
+    counts.requests.add({ kind: 'x509', outcome }, by)
+  }
+  using _ = { [Symbol.dispose]: () => count('failed', left) }
   const made = batch.map((entry) => {
     const keys = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
     return {
@@ -44,8 +54,13 @@ async function renewBatch(
   let isWhole = true
   for (const [i, { entry, key }] of made.entries()) {
     const answer = answers[i]
-    if (answer === undefined) isWhole = false
-    else cache.take(entry, answer, key)
+    if (answer === undefined) {
+      isWhole = false
+      count('refused')
+      continue
+    }
+    cache.take(entry, answer, key)
+    count('done')
   }
   cache.tell()
   return isWhole
@@ -56,7 +71,12 @@ async function renewDue(options: RenewalOptions): Promise<boolean> {
   const due = options.cache.due()
   let isWhole = true
   for (let at = 0; at < due.length; at += largestBatch) {
-    isWhole = (await renewBatch(due.slice(at, at + largestBatch), options)) && isWhole
+    const batch = due.slice(at, at + largestBatch)
+    const attributes = { 'castellan.svids': batch.length }
+    const renewed = await options.tracer.span('svids.renew', { attributes }, () =>
+      renewBatch(batch, options),
+    )
+    isWhole = renewed && isWhole
   }
   return isWhole
 }

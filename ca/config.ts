@@ -1,6 +1,7 @@
 // ca.yaml, key by key. No default stands for a security decision.
 import { z } from 'zod'
 import { address, duration, loadConfig, pathRelativeTo } from '../runtime/config.ts'
+import { tracingConfig } from '../runtime/tracing/config.ts'
 import { explain } from '../spiffe/errors.ts'
 import { parseTrustDomain } from '../spiffe/id.ts'
 import { agentPathProblem, usualAgentPath } from './attestors/x509-pop.ts'
@@ -113,6 +114,8 @@ function caConfig(file: string) {
       policies: path.optional(),
       /** lowers the floor of lifetimes to 2 s; for demonstrations and tests */
       development: z.boolean().default(false),
+      /** spans of what takes time, for OpenTelemetry: docs/monitoring; none when left out */
+      tracing: tracingConfig(path).optional(),
       logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
     })
     .superRefine(({ svidLifetime, agentLifetime, authorityLifetime, development }, context) => {

@@ -58,13 +58,19 @@ function readBack(certificate: Uint8Array, asked: Asked, signer: Certificate): v
     throw new IdentityError('ERR_LINT', 'a signed CA certificate is not what was asked for')
 }
 
+export interface DownstreamAsked {
+  /** by whose right */
+  readonly entry: EntryRow
+  /** milliseconds, 0 for a day */
+  readonly wanted: number
+}
+
 /**
- * Signs for the key of `csr` by the right of `entry`, whose workload asks; `wanted` in milliseconds, 0 for a
- * day. Nothing else of the CSR counts. Throws ERR_CSR, ERR_PRECONDITION, ERR_UNAVAILABLE, ERR_STORE.
+ * Signs for the key of `csr` by the right of `entry`, whose workload asks. Nothing else of the CSR counts. Throws ERR_CSR, ERR_PRECONDITION, ERR_UNAVAILABLE, ERR_STORE.
  */
 export async function issueDownstream(
   csr: Uint8Array,
-  { entry, wanted }: { readonly entry: EntryRow; readonly wanted: number },
+  { entry, wanted }: DownstreamAsked,
   { trustDomain, clock, table, authorities, log }: DownstreamSteps,
 ): Promise<Uint8Array> {
   const { publicKey } = proveCsr(csr)

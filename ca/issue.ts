@@ -71,6 +71,8 @@ export interface Delivered {
   readonly chain: readonly [Uint8Array]
 }
 
+export type StepDone = 'proven' | 'authorized' | 'reserved' | 'signed' | 'recorded'
+
 export interface IssueSteps {
   readonly clock: Clock
   readonly table: IssuanceTable
@@ -81,6 +83,8 @@ export interface IssueSteps {
   readonly stillAllowed?: (id: SpiffeId) => void
   /** Told of each certificate once it is recorded. */
   readonly audit: (issued: Delivered & { requester: string; entryId: string }) => void
+  /** Told of each step once it is done, for who measures. */
+  readonly mark?: ((step: StepDone) => void) | undefined
   /** Where a test or a crash harness may stop between two steps. */
   readonly between?: (step: 'reserved' | 'signed' | 'recorded') => Promise<void> | void
 }
@@ -183,21 +187,26 @@ export async function issue(
   steps: IssueSteps,
 ): Promise<Delivered> {
   // 1 prove: the CSR's signer holds the key
+  const { between, mark } = steps
   const proven = proveCsr(csr)
+  mark?.('proven')
   // 2 attest happened before, in `ca/attestors`: its result is a token, too
   // 3 authorize
   const grant = authorize(proven, attested, steps.decide)
   const { token } = grant.terms
-  const { between } = steps
+  mark?.('authorized')
   // 4 reserve
   const reserved = await reserve(grant, steps)
+  mark?.('reserved')
   try {
     if (between !== undefined) await between('reserved')
     // 5 sign
     const issued = sign(reserved)
+    mark?.('signed')
     if (between !== undefined) await between('signed')
     // 6 record
     const recorded = await record(issued, steps)
+    mark?.('recorded')
     if (between !== undefined) await between('recorded')
     // 7 deliver
     steps.stillAllowed?.(recorded.terms.spiffeId)

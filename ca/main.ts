@@ -3,12 +3,20 @@ import { rmSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { type Clock, systemClock } from '../runtime/clock.ts'
-import { type CallEvent, type GrpcServer, startGrpcServer } from '../runtime/grpc/server.ts'
+import {
+  type CallContext,
+  type CallEvent,
+  type GrpcServer,
+  startGrpcServer,
+} from '../runtime/grpc/server.ts'
 import { startOperations } from '../runtime/http.ts'
 import { every } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { selfTest } from '../runtime/self-test.ts'
 import { secureContext, serverTls } from '../runtime/tls-server.ts'
+import { traceCalls } from '../runtime/tracing/calls.ts'
+import type { Tracer } from '../runtime/tracing/span.ts'
+import { startTracing } from '../runtime/tracing/start.ts'
 import { bundleSourceOf } from '../spiffe/bundle.ts'
 import { explain, hasCode } from '../spiffe/errors.ts'
 import { detailsOf, servicesOf } from './app.ts'
@@ -16,6 +24,7 @@ import type { Authority } from './authority.ts'
 import { fetchBundles } from './bundle-fetching.ts'
 import { nameOf, type Peer, peerOf } from './callers.ts'
 import type { CaConfig } from './config.ts'
+import { showAuthority } from './gauges.ts'
 import type { IssueSteps } from './issue.ts'
 import { type CaMetrics, createMetrics } from './metrics.ts'
 import { type OpenOptions, openAuthority } from './open.ts'
@@ -104,11 +113,15 @@ async function refreshCrls({ revocation }: Authority, log: Log): Promise<void> {
   }
 }
 
+/** Whether a call is over once it is answered; what agents follow has no end that anybody waits for. */
+const ends = ({ method }: CallContext<Peer>) =>
+  method.methodKind === 'unary' || method.name === 'AttestAgent'
+
 /** What both listeners share: the services, who calls, who may. */
 function servingOf(
   authority: Authority,
   { policies: watched }: CaConfig,
-  { metrics, log }: { readonly metrics: CaMetrics; readonly log: Log },
+  { metrics, tracer, log }: { metrics: CaMetrics; tracer: Tracer; log: Log },
 ) {
   const { clock, authorities, callers } = authority
   const notReady = () => reasonNotReady(authority)
@@ -117,6 +130,7 @@ function servingOf(
     peer: (socket: Socket) => peerOf(socket, bundleSourceOf(authorities.bundle()), clock.now()),
     authorize: callers.authorize,
     details: detailsOf,
+    trace: traceCalls<Peer>(tracer, ends),
     clock,
     observe({ method, code, ms, peer, error }: CallEvent<Peer>) {
       metrics.call(method, code, ms)
@@ -150,19 +164,20 @@ export async function runAuthority(
     ...(between === undefined ? {} : { between }),
     database: { ...database, onCommit: metrics.commit },
   }
+  const resource = {
+    'service.name': 'castellan-authority',
+    'castellan.trust_domain': config.trustDomain,
+  }
+  const { tracer } = starting.use(await startTracing(config.tracing, { resource, clock, log }))
   const authority = starting.use(
-    await openAuthority(config, { log, clock, onIssued: metrics.issued, ...seams }),
+    await openAuthority(config, { log, clock, tracer, onAsked: metrics.asked, ...seams }),
   )
   const servers: GrpcServer<Peer>[] = []
-  const { registry, authorities } = authority
-  metrics.show({
-    ...{ registry, authorities },
-    notReady: () => reasonNotReady(authority),
-    openStreams: () => servers.reduce((sum, it) => sum + it.openStreams, 0),
-  })
+  const known = () => reasonNotReady(authority)
+  showAuthority(metrics.registry, { authority, servers, tracer, notReady: known })
   // before anything is signed: the active authority may have ended while the program was down
   await rotate(authority, log)
-  const serving = servingOf(authority, config, { metrics, log })
+  const serving = servingOf(authority, config, { metrics, tracer, log })
   const socket = config.socket ?? join(config.state, 'ca.sock')
   const local = await startGrpcServer<Peer>({ ...serving, listen: { path: socket, mode: 0o600 } })
   starting.use(local)
@@ -175,6 +190,7 @@ export async function runAuthority(
     await startOperations({ listen: config.operations, notReady, metrics: metrics.registry }),
   )
   const svid = await firstServerSvid(authority, log, signal)
+  metrics.serverSvid(svid.notAfter)
   const tls = serverTls(svid)
   const server = starting.use(
     await startGrpcServer<Peer>({
@@ -183,7 +199,10 @@ export async function runAuthority(
     }),
   )
   servers.push(local, server)
-  const use = (next: ServerSvid) => server.setTls(secureContext(next))
+  const use = (next: ServerSvid | undefined) => {
+    metrics.serverSvid(next?.notAfter)
+    if (next !== undefined) server.setTls(secureContext(next))
+  }
   starting.use(renewServerSvid(svid, authority, { clock, log, use }))
   starting.use(every(clock, crlTick, () => refreshCrls(authority, log)))
   starting.use(watchPeers(server, authority, clock))

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { type Clock, systemClock } from '../runtime/clock.ts'
 import type { SqliteOptions } from '../runtime/db/sqlite.ts'
 import type { Log } from '../runtime/log.ts'
+import { type Tracer, tracesNothing } from '../runtime/tracing/span.ts'
 import { parseCertificate } from '../spiffe/certificate.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
 import { parsePem } from '../spiffe/pem.ts'
@@ -20,8 +21,9 @@ import { createEndpoints } from './endpoints.ts'
 import { openEnforcement } from './enforcement.ts'
 import { createForeignBundles, type ForeignBundlesOptions } from './foreign-bundles.ts'
 import type { IssueSteps } from './issue.ts'
-import { createIssuing } from './issuing.ts'
+import { type Asked, createIssuing } from './issuing.ts'
 import { openIstio } from './istio/open.ts'
+import { createPolicyTraces } from './policy-traces.ts'
 import { openRegistry } from './registry.ts'
 import { createRevocation } from './revocation.ts'
 import { isInitialised, keysFolder, replicaOf, storePath, unlockingSecret } from './state-folder.ts'
@@ -36,8 +38,10 @@ export interface OpenOptions {
   readonly between?: NonNullable<IssueSteps['between']>
   /** limits of the database, for tests of a full disk */
   readonly database?: SqliteOptions
-  /** told of each delivered certificate */
-  readonly onIssued?: (kind: string) => void
+  /** nobody traces when left out */
+  readonly tracer?: Tracer
+  /** see IssuingOptions */
+  readonly onAsked?: (asked: Asked) => void
 }
 
 /** Its authorities are read once, at the start. Throws ERR_CONFIG. */
@@ -86,7 +90,7 @@ export async function openAuthority(
   config: CaConfig,
   options: OpenOptions,
 ): Promise<Authority & AsyncDisposable> {
-  const { log, clock = systemClock, between, onIssued } = options
+  const { log, clock = systemClock, between, onAsked, tracer = tracesNothing } = options
   const { trustDomain, state, authorityLifetime: lifetime } = config
   const secret = unlockingSecret(config)
   const web = endpointsOfTheWeb(config)
@@ -123,20 +127,16 @@ export async function openAuthority(
     authorities,
     rules,
     log,
-    onIssued: (kind) => onIssued?.(kind),
+    tracer,
+    trustDomain,
+    onAsked: (asked) => onAsked?.(asked),
     ...(between === undefined ? {} : { between }),
   })
   const opened = undo.move()
   return {
-    trustDomain,
-    state,
-    clock,
-    store,
-    registry,
-    authorities,
-    acknowledgements,
-    enforcement,
-    endpoints,
+    ...{ trustDomain, state, clock, store, registry, authorities },
+    ...{ acknowledgements, enforcement, endpoints },
+    policyTraces: createPolicyTraces(tracer, clock),
     callers: createCallers({
       ...{ registry, table: store.agents, now },
       isTrusted: (authorityId) => authorities.all().some(({ id }) => id === authorityId),

@@ -8,7 +8,10 @@ import { admitPolicies, meshOf, readSet } from './policy-admission.ts'
 import type { StoredPolicies } from './store/model.ts'
 import { badRequest } from './wire.ts'
 
-export type PolicyParts = Pick<Authority, 'store' | 'registry' | 'clock' | 'trustDomain'>
+export type PolicyParts = Pick<
+  Authority,
+  'store' | 'registry' | 'clock' | 'trustDomain' | 'policyTraces'
+>
 
 export interface Applying {
   /** who, as versions show it */
@@ -22,7 +25,7 @@ export interface Applying {
 
 /** Admits the set, then writes it. Throws ERR_POLICY with all findings. */
 export async function applyPolicies(
-  { store, registry, clock, trustDomain }: PolicyParts,
+  { store, registry, clock, trustDomain, policyTraces }: PolicyParts,
   files: StoredPolicies['files'],
   applying: Applying,
 ): Promise<StoredPolicies> {
@@ -32,7 +35,9 @@ export async function applyPolicies(
   else await admitPolicies(files, { mesh: meshOf(trustDomain), clock })
   const { caller, message, basedOn } = applying
   const by = { caller, message, ...(basedOn === undefined ? {} : { basedOn }) }
-  return store.policies.set(files, { ...by, at: clock.now() })
+  return await policyTraces.during(current.version, () =>
+    store.policies.set(files, { ...by, at: clock.now() }),
+  )
 }
 
 /** Throws ERR_NOT_FOUND for a version that is not kept. */

@@ -148,11 +148,11 @@ async function untilDue(
   })
 }
 
-/** Keeps the server's SVID fresh; `use` is told of each new one. Failures are retried within its life. */
+/** Keeps the server's SVID fresh; `use` is told of each new one, and of failures, which are retried within its life. */
 export function renewServerSvid(
   first: ServerSvid,
   authority: Authority,
-  { clock, log, use }: { clock: Clock; log: Log; use: (svid: ServerSvid) => void },
+  { clock, log, use }: { clock: Clock; log: Log; use: (svid: ServerSvid | undefined) => void },
 ): Running {
   return run(async (signal) => {
     let svid = first
@@ -162,6 +162,7 @@ export function renewServerSvid(
         svid = await newServerSvid(authority)
         use(svid)
       } catch (error) {
+        use(undefined)
         log.error({ err: error }, "the authority's own certificate was not renewed")
         await clock.sleep(Math.max(1000, (svid.notAfter - clock.now()) / 10), { signal })
       }

@@ -78,7 +78,7 @@ export function addressProblem(
 }
 
 /** Resolves as node:dns does; an address that is refused is never connected to. */
-function guarded(rule: AddressRule): LookupFunction {
+export function guardedLookup(rule: AddressRule): LookupFunction {
   return (host, options, callback) => {
     resolve(host, { ...options, all: true }, (error, addresses) => {
       if (error !== null) return callback(error, '')
@@ -118,7 +118,7 @@ async function get(url: URL, options: FetchOptions, signal: AbortSignal): Promis
           checkServerIdentity: (): Error | undefined => identityProblem(asked.socket, verifyServer),
         }
   // no agent: it would resume sessions, and those skip checkServerIdentity
-  const connection = { ...tls, ...identity, lookup: guarded(options), agent: false } as const
+  const connection = { ...tls, ...identity, lookup: guardedLookup(options), agent: false } as const
   const asked = request(
     url,
     { ...connection, ...(ca === undefined ? {} : { ca }), signal },

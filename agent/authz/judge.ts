@@ -17,6 +17,7 @@ import {
 import type { Buckets } from '../../policies/limits.ts'
 import { peerIdHeader } from '../../proxy-spec/header-names.ts'
 import type { Clock } from '../../runtime/clock.ts'
+import type { Topic } from '../../runtime/lifecycle.ts'
 import type { Log } from '../../runtime/log.ts'
 import { explain } from '../../spiffe/errors.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
@@ -35,6 +36,8 @@ export interface Judging {
   readonly log: Log
   /** Says a thing once, however often it happens. */
   readonly once: (key: string, say: () => void) => void
+  /** told of the milliseconds that each decision took */
+  readonly decided?: Pick<Topic<number>, 'publish' | 'size'> | undefined
 }
 
 export interface Passed {
@@ -175,6 +178,15 @@ function sourceOf({ verifyPeer }: Judging, { certificate }: Question, { federate
 
 /** Never throws. */
 export function judge(judging: Judging, standing: Standing, question: Question): Verdict {
+  const { decided, clock } = judging
+  if (decided === undefined || decided.size === 0) return verdictOn(judging, standing, question)
+  const began = clock.monotonic()
+  const verdict = verdictOn(judging, standing, question)
+  decided.publish(clock.monotonic() - began)
+  return verdict
+}
+
+function verdictOn(judging: Judging, standing: Standing, question: Question): Verdict {
   const { mesh, tally, log, once } = judging
   const { listener, backend, principal, sourceAddress, sni } = question
   const served = standing.of(principal)

@@ -32,6 +32,8 @@ export interface DecisionOptions extends Pick<Core, 'knowledge' | 'ledger' | 'cl
   /** where a listener of a proxy leads to; to itself when left out */
   readonly workloadPort?: Judging['workloadPort']
   readonly cache: PeersOptions['cache']
+  /** see Judging */
+  readonly counts?: { readonly decided: Judging['decided'] } | undefined
   /** Throws for a connection that nobody can be seen behind, and for one too many of a user. */
   readonly crowd: (socket: Socket) => Caller
 }
@@ -96,6 +98,7 @@ function openJudging(
     ...{ mesh, tally, workloadPort, clock, log },
     verifyPeer: peers.verify,
     buckets: createBuckets(),
+    decided: options.counts?.decided,
     once: createOnce(),
   }
 }

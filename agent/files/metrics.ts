@@ -11,8 +11,8 @@ export function problemOf({ folder, trouble, missing, untold }: SetStatus): stri
   return problem === undefined ? undefined : `${folder}: ${problem}`
 }
 
-export function createFileMetrics({ status }: Shown): Registry {
-  const registry = new Registry()
+/** Registered with `registry`; read when it is asked. */
+export function showFiles(registry: Registry, { status }: Shown): void {
   const gauge = (name: string, help: string, value: (set: SetStatus) => number) =>
     new Gauge({
       ...{ name, help, labelNames: ['folder'], registers: [registry] },
@@ -28,5 +28,10 @@ export function createFileMetrics({ status }: Shown): Registry {
     'when the certificate in the files ends, seconds since the epoch',
     ({ notAfter = 0 }) => notAfter / 1000,
   )
+}
+
+export function createFileMetrics(writer: Shown): Registry {
+  const registry = new Registry()
+  showFiles(registry, writer)
   return registry
 }

@@ -20,6 +20,7 @@ import type { Call } from '../workload-api/entitled.ts'
 import { createEntitled } from '../workload-api/entitled.ts'
 import { type Answers, type Conversation, converse, type Protocol } from './converse.ts'
 import { delta } from './delta.ts'
+import { createPushes, type Pushes } from './pushes.ts'
 import { earliest } from './resource.ts'
 import { createSecrets, type OfferSecrets } from './secrets.ts'
 import { type SdsOptions, shapeOf } from './service.ts'
@@ -67,11 +68,12 @@ interface Streaming {
   readonly record: ProxyRecord
   readonly options: AdsOptions
   readonly secrets: OfferSecrets
+  readonly pushes: Pushes
 }
 
 function createStream<Req extends Request, Res>(
   { protocol: make, versionOf }: Variant<Req, Res>,
-  { record, options, secrets }: Streaming,
+  { record, options, secrets, pushes }: Streaming,
 ): Pick<Conversation<Req, Res>, 'hear' | 'answer'> {
   const { config, driven, proxies, log } = options
   const protocols = new Map<Kind, Protocol<Req, Res>>()
@@ -92,6 +94,7 @@ function createStream<Req extends Request, Res>(
     const state = stateIn(record, kind)
     if (refusal !== undefined) {
       state.refusal = refusal.message.slice(0, longest)
+      pushes.refused(kind)
       log.error(
         { pid: record.pid, nodeId: record.node, kind, reason: state.refusal },
         'a proxy refused its configuration',
@@ -99,6 +102,7 @@ function createStream<Req extends Request, Res>(
     } else if (!wasSettled && protocol.isSettled()) {
       state.taken = state.told
       state.refusal = ''
+      pushes.taken(kind)
     }
     if (driving !== undefined && isInForce(record)) record.policies = driving.policies
     proxies.tell()
@@ -107,6 +111,7 @@ function createStream<Req extends Request, Res>(
   function note(kind: Kind, response: Res): Res {
     const state = stateIn(record, kind)
     state.told = versionOf(response)
+    pushes.sent(kind)
     return response
   }
 
@@ -148,10 +153,11 @@ export function aggregatedService(options: AdsOptions): Service<Caller> {
     variant: Variant<Req, Res>,
   ): AsyncGenerator<Res> {
     const record = proxies.open(call.peer.process)
+    const pushes = createPushes('ads', record.pid, options)
     try {
       yield* converse(requests, call, {
-        ...createStream(variant, { record, options, secrets }),
-        ...{ follow, audience, clock, onChange: driven.onChange },
+        ...createStream(variant, { record, options, secrets, pushes }),
+        ...{ follow, audience, clock, pushes, onChange: driven.onChange },
       })
     } finally {
       proxies.close(record)

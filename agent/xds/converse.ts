@@ -5,6 +5,7 @@ import { createLatest } from '../../runtime/lifecycle.ts'
 import type { Audience } from '../audience.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Call, Entitled } from '../workload-api/entitled.ts'
+import type { Pushes } from './pushes.ts'
 import type { Offer, Wanted } from './resource.ts'
 
 /** What one variant of xDS remembers of a stream. */
@@ -38,6 +39,8 @@ export interface Conversation<Request, Response> {
   readonly clock: Clock
   /** What else changes the answers. */
   readonly onChange?: (listener: () => void) => Disposable
+  /** disposed at its end */
+  readonly pushes: Pushes
 }
 
 export interface OneType<Request, Response> {
@@ -46,6 +49,7 @@ export interface OneType<Request, Response> {
   /** looks at a request before it counts */
   readonly inspect: (request: Request) => void
   readonly refused: (reason: Status) => void
+  readonly pushes: Pushes
 }
 
 /** A conversation about resources of one type. */
@@ -54,18 +58,28 @@ export function ofOneType<Request, Response>({
   offer,
   inspect,
   refused,
-}: OneType<Request, Response>): Pick<Conversation<Request, Response>, 'hear' | 'answer'> {
+  pushes,
+}: OneType<Request, Response>): Pick<
+  Conversation<Request, Response>,
+  'hear' | 'answer' | 'pushes'
+> {
   return {
+    pushes,
     hear(request) {
       inspect(request)
+      const wasSettled = protocol.isSettled()
       const reason = protocol.hear(request)
-      if (reason !== undefined) refused(reason)
+      if (reason !== undefined) {
+        refused(reason)
+        pushes.refused('secrets')
+      } else if (!wasSettled && protocol.isSettled()) pushes.taken('secrets')
     },
     answer(entries) {
       const wanted = protocol.wanted()
       if (wanted === undefined) return { responses: [] }
       const now = offer(wanted, entries)
       const response = protocol.tell(now)
+      if (response !== undefined) pushes.sent('secrets')
       return { responses: response === undefined ? [] : [response], until: now.until }
     },
   }
@@ -91,7 +105,7 @@ export async function watchEntries(
 export async function* converse<Request, Response>(
   requests: AsyncIterable<Request>,
   call: Call,
-  { hear, answer, follow, audience, clock, onChange }: Conversation<Request, Response>,
+  { hear, answer, follow, audience, clock, pushes, onChange }: Conversation<Request, Response>,
 ): AsyncGenerator<Response> {
   const stop = new AbortController()
   const signal = AbortSignal.any([call.signal, stop.signal])
@@ -130,6 +144,7 @@ export async function* converse<Request, Response>(
     call.signal.throwIfAborted()
   } finally {
     alarm?.[Symbol.dispose]()
+    pushes[Symbol.dispose]()
     stop.abort()
   }
 }

@@ -15,12 +15,13 @@ import type { SvidCache } from '../svid-cache.ts'
 import { type Call, createEntitled, type Entitled } from '../workload-api/entitled.ts'
 import { converse, type OneType, ofOneType, watchEntries } from './converse.ts'
 import { delta } from './delta.ts'
+import { createPushes, type Watching } from './pushes.ts'
 import { type Offer, versionOf, type Wanted } from './resource.ts'
 import { type Asker, createSecrets, type OfferSecrets } from './secrets.ts'
 import { stateOfTheWorld } from './state-of-the-world.ts'
 import type { Shape } from './validation.ts'
 
-export interface SdsOptions {
+export interface SdsOptions extends Watching {
   readonly knowledge: Knowledge
   readonly cache: Pick<SvidCache, 'svids' | 'want' | 'onChange'>
   readonly config: Pick<AgentConfig, 'sds'>
@@ -136,6 +137,7 @@ export function secretService(options: SdsOptions): Service<Caller> {
     const told = createTold(log, call, () => node)
     return {
       refused: told.refused,
+      pushes: createPushes('sds', call.peer.process.pid, options),
       inspect(request) {
         demandType(request)
         // the first request alone is sure to have it

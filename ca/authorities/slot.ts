@@ -102,3 +102,11 @@ export interface SlotsOptions<T extends Slot> {
 export function canSign<T extends Slot>(slot: T): slot is Signing<T> {
   return slot.key !== undefined
 }
+
+/** In the words of operators. */
+export const phases = ['prepared', 'active', 'old', 'tainted'] as const
+export type Phase = (typeof phases)[number]
+
+export function phaseOf({ state, isTainted }: Pick<Slot, 'state' | 'isTainted'>): Phase {
+  return isTainted ? 'tainted' : state
+}

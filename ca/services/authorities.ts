@@ -5,7 +5,7 @@ import { Authorities } from '../../proto/gen/castellan/authority/v1/authorities_
 import { type Service, service } from '../../runtime/grpc/service.ts'
 import type { Log } from '../../runtime/log.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
-import type { Slot, Slots } from '../authorities/slot.ts'
+import { phaseOf, type Slot, type Slots } from '../authorities/slot.ts'
 import type { Authority } from '../authority.ts'
 import { nameOf, type Peer } from '../callers.ts'
 import { permitFor } from '../permits.ts'
@@ -13,9 +13,6 @@ import type { AuthorityKind, LiveCertificate } from '../store/model.ts'
 import { badRequest, printableReason, secondsOf } from '../wire.ts'
 
 const shownOverrides = 20
-function phaseOf({ state, isTainted }: Slot): string {
-  return isTainted ? 'tainted' : state
-}
 
 function readKind(kind: string): AuthorityKind {
   if (kind === 'x509' || kind === 'jwt' || kind === 'wit') return kind

@@ -67,6 +67,11 @@ function bundleOf({ trustDomain, authorities }: Authority) {
   return { bundle: bundleToWire(trustDomain, authorities), canaries }
 }
 
+function tracedPolicies({ registry, policyTraces }: Authority) {
+  const set = enforcedToWire(registry.policies())
+  return { ...set, traceparent: policyTraces.of(Number(set.version)) }
+}
+
 async function revocationOf({ registry, revocation }: Authority) {
   const crls = await revocation.crls()
   return { denyList: denyListToWire(registry.denyRules()), crls: [...crls] }
@@ -135,7 +140,7 @@ export function createFeed(
         snapshot,
         ...(dirty.entries ? entries() : {}),
         ...(dirty.bundle ? bundleOf(authority) : {}),
-        ...(dirty.policies ? { policies: enforcedToWire(registry.policies()) } : {}),
+        ...(dirty.policies ? { policies: tracedPolicies(authority) } : {}),
         ...(dirty.endpoints ? endpointsOf(authority, wanted()) : {}),
         ...(dirty.revocation ? { revocation: await revocationOf(authority) } : {}),
         // after the entries, which say whose

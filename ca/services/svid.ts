@@ -13,7 +13,6 @@ import type { Attested } from '../attestors/attestor.ts'
 import type { Authority } from '../authority.ts'
 import type { Peer } from '../callers.ts'
 import { namesInCsr } from '../csr-names.ts'
-import { issueDownstream } from '../downstream.ts'
 import { jwtPurpose, witPurpose } from '../token-requests.ts'
 import { badRequest, ownIdFromWire, svidToWire, tokenToWire } from '../wire.ts'
 import { batch, bounded, ok, statusOfItem } from './status.ts'
@@ -101,12 +100,10 @@ export function svidService(authority: Authority, log: Log): Service<Peer> {
     },
     async newDownstreamX509CA({ csr, preferredTtl }, context) {
       const entry = callers.downstream(context)
-      const { trustDomain, clock, authorities, store } = authority
-      const steps = { trustDomain, clock, authorities, log, table: store.issuance }
       const wanted = ttlOf(preferredTtl)
       return {
-        caCertChain: [await issueDownstream(csr, { entry, wanted }, steps)],
-        x509Authorities: authorities.all().map(({ material }) => material),
+        caCertChain: [await authority.issueDownstream(csr, { entry, wanted })],
+        x509Authorities: authority.authorities.all().map(({ material }) => material),
       }
     },
     async batchNewX509SVID({ params }, context) {

@@ -40,6 +40,12 @@ export interface CallEvent<P> {
   readonly error?: unknown
 }
 
+/** How one call is followed: `run` is around its handler, `end` after its answer. */
+export interface CallTrace {
+  run<T>(work: () => T): T
+  end(code: number, error?: unknown): void
+}
+
 /** What all calls of one server share. */
 export interface Rules<P> {
   readonly clock: Clock
@@ -47,6 +53,7 @@ export interface Rules<P> {
   readonly messageBytes: number
   readonly authorize: ((context: CallContext<P>) => void | Promise<void>) | undefined
   readonly observe: ((event: CallEvent<P>) => void) | undefined
+  readonly trace: ((context: CallContext<P>) => CallTrace | undefined) | undefined
   readonly details: ((error: IdentityError) => readonly Any[]) | undefined
   readonly reading: Reading<P> | undefined
 }
@@ -65,6 +72,7 @@ export interface Call<P> extends Abortable {
   readonly caller: Caller<P>
   readonly rules: Rules<P>
   readonly started: number
+  trace: CallTrace | undefined
   deadline: Deadline | undefined
   requests: Requests | undefined
   replies: Replies | undefined
@@ -88,7 +96,9 @@ function settle<P>(call: Call<P>): void {
   if (!call.requestEnded) stream.resume()
 }
 
-function report<P>({ caller, route, rules, started }: Call<P>, code: number, error?: unknown) {
+function report<P>(call: Call<P>, code: number, error?: unknown) {
+  const { caller, route, rules, started, trace } = call
+  if (trace !== undefined) trace.end(code, error)
   if (rules.observe === undefined) return
   const ms = rules.clock.monotonic() - started
   const event = { method: methodName(route.method), code, ms, peer: caller.peer }

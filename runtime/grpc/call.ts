@@ -76,19 +76,20 @@ function readMany<P>(call: Call<P>): AsyncIterable<Message> {
 
 function serve<P>(call: Call<P>, context: CallContext<P>): void {
   if (call.answered) return
-  const { route } = call
+  const { route, trace } = call
+  const run = (work: () => Promise<void>) => void (trace === undefined ? work() : trace.run(work))
   switch (route.kind) {
     case 'unary':
-      readOne(call, (request) => void answerOnce(call, () => route.handle(request(), context)))
+      readOne(call, (it) => run(() => answerOnce(call, () => route.handle(it(), context))))
       return
     case 'server_streaming':
-      readOne(call, (request) => void answerMany(call, () => route.handle(request(), context)))
+      readOne(call, (it) => run(() => answerMany(call, () => route.handle(it(), context))))
       return
     case 'client_streaming':
-      void answerOnce(call, () => route.handle(readMany(call), context))
+      run(() => answerOnce(call, () => route.handle(readMany(call), context)))
       return
     case 'bidi_streaming':
-      void answerMany(call, () => route.handle(readMany(call), context))
+      run(() => answerMany(call, () => route.handle(readMany(call), context)))
   }
 }
 
@@ -118,6 +119,7 @@ export function startCall<P>(arrival: Arrival<P>, rules: Rules<P>): void {
     started: rules.observe === undefined ? 0 : rules.clock.monotonic(),
     control: undefined,
     reason: undefined,
+    trace: undefined,
     deadline: undefined,
     requests: undefined,
     replies: undefined,
@@ -135,6 +137,7 @@ export function startCall<P>(arrival: Arrival<P>, rules: Rules<P>): void {
   stream.on('close', gone)
   const context = createContext(route.method, caller.peer, rawHeaders, call)
   try {
+    if (rules.trace !== undefined) call.trace = rules.trace(context)
     const timeout = headers['grpc-timeout']
     if (typeof timeout === 'string') setDeadline(call, timeout)
     const admitted = admit(call, context)

@@ -6,7 +6,7 @@ import type tls from 'node:tls'
 import type { Any } from '@bufbuild/protobuf/wkt'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { type Clock, systemClock } from '../clock.ts'
-import type { CallEvent, Rules } from './answer.ts'
+import type { CallEvent, CallTrace, Rules } from './answer.ts'
 import { startCall } from './call.ts'
 import { createDeadlines } from './deadline.ts'
 import { type Listen, type Listener, startListener } from './listen.ts'
@@ -32,6 +32,8 @@ export interface GrpcServer<P = unknown> extends AsyncDisposable {
   readonly port: number
   /** HTTP/2 streams that are open now */
   readonly openStreams: number
+  /** How many calls of each streaming method are open; those without any are among them. */
+  streams(): ReadonlyMap<string, number>
   readonly connections: number
   /** Replaces everything (setSecureContext): what is not passed again returns to its default. */
   setTls(options: tls.SecureContextOptions): void
@@ -72,6 +74,8 @@ export interface GrpcServerOptions<P> {
   readonly authorize?: (context: CallContext<P>) => void | Promise<void>
   /** Called for every call that ended. */
   readonly observe?: (event: CallEvent<P>) => void
+  /** Called before anything else for every call; undefined for those that are not followed. */
+  readonly trace?: ((context: CallContext<P>) => CallTrace | undefined) | undefined
   /** more google.rpc.Status details for an error */
   readonly details?: (error: IdentityError) => readonly Any[]
   readonly limits?: GrpcLimits
@@ -121,10 +125,13 @@ function createRouting<P>({ services, later }: Pick<GrpcServerOptions<P>, 'servi
       coming = undefined
     },
   )
-  return (path: string, found: (route: Route<P> | undefined) => void): void => {
-    const route = routes.get(path)
-    if (route !== undefined || coming === undefined) found(route)
-    else void coming.then(() => found(routes.get(path)))
+  return {
+    find(path: string, found: (route: Route<P> | undefined) => void): void {
+      const route = routes.get(path)
+      if (route !== undefined || coming === undefined) found(route)
+      else void coming.then(() => found(routes.get(path)))
+    },
+    all: () => [...routes.values()],
   }
 }
 
@@ -154,7 +161,7 @@ function createStreams<P>(routing: Routing<P>, rules: Rules<P>): Streams<P> {
       return
     }
     const path = headers[':path'] ?? ''
-    routing(path, (route) => {
+    routing.find(path, (route) => {
       if (stream.destroyed || stream.closed) return
       if (route === undefined) refuse(session.peer, stream, path)
       else startCall({ stream, headers, rawHeaders, route, caller: session }, rules)
@@ -195,6 +202,19 @@ async function aSecond(signal: AbortSignal): Promise<void> {
   for (let part = 0; part < 10; part++) await systemClock.sleep(100, { signal })
 }
 
+function streamsOf<P>(routing: Routing<P>, { open }: Sessions<P>): Map<string, number> {
+  const isStreaming = ({ kind }: Route<P>) => kind !== 'unary'
+  const methods = routing.all().filter(isStreaming)
+  const counts = new Map(methods.map(({ method }) => [methodName(method), 0]))
+  for (const { calls } of open) {
+    for (const { route } of calls) {
+      const name = methodName(route.method)
+      if (isStreaming(route)) counts.set(name, (counts.get(name) ?? 0) + 1)
+    }
+  }
+  return counts
+}
+
 /** A peer that is told to go gets a second to read why. */
 async function disconnectSession<P>(session: Session<P>): Promise<void> {
   closeSession(session)
@@ -213,6 +233,7 @@ function rulesOf<P>(
     messageBytes: options.limits?.messageBytes ?? defaultMessageBytes,
     authorize: options.authorize,
     observe: options.observe,
+    trace: options.trace,
     details: options.details,
   }
 }
@@ -221,10 +242,8 @@ export async function startGrpcServer<P>(options: GrpcServerOptions<P>): Promise
   const { clock = systemClock, drainTimeout: patience = 5000, limits = {} } = options
   const deadlines = createDeadlines(clock)
   const reading = options.reading && createReading(options.reading, clock)
-  const streams = createStreams(
-    createRouting(options),
-    rulesOf(options, { clock, deadlines, reading }),
-  )
+  const routing = createRouting(options)
+  const streams = createStreams(routing, rulesOf(options, { clock, deadlines, reading }))
   const sessions = createSessions({
     limits: {
       messageBytes: limits.messageBytes ?? defaultMessageBytes,
@@ -260,6 +279,7 @@ export async function startGrpcServer<P>(options: GrpcServerOptions<P>): Promise
     get openStreams() {
       return streams.count()
     },
+    streams: () => streamsOf(routing, sessions),
     get connections() {
       return sessions.open.size
     },

@@ -5,11 +5,13 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createAddresses } from '../../agent/addresses.ts'
 import { loadAgentConfig } from '../../agent/config.ts'
+import { createAgentCounts } from '../../agent/counts.ts'
 import { createKnowledge } from '../../agent/knowledge.ts'
 import { createOwnIdentity } from '../../agent/own-identity.ts'
 import type { AgentSvid } from '../../agent/own-svid.ts'
 import { openState } from '../../agent/state.ts'
 import { sealingSecret } from '../../runtime/sealed.ts'
+import { tracesNothing } from '../../runtime/tracing/span.ts'
 import { bundleOf } from '../../spiffe/bundle.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
@@ -60,6 +62,8 @@ adminSocket: admin/agent-admin.sock
   const own = createOwnIdentity({
     ...{ config, knowledge, state, clock, log, svid: old, onTrouble: () => {} },
     addresses: createAddresses(config.authority.address),
+    counts: createAgentCounts(),
+    tracer: tracesNothing,
   })
   return { clock, config, state, lines, old, next, own, path: config.state }
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { vouch } from '../../ca/attestors/attestor.ts'
 import { loadCaConfig } from '../../ca/config.ts'
+import type { Asked } from '../../ca/issuing.ts'
 import { demandInitialised, openAuthority } from '../../ca/open.ts'
 import { isInitialised, prepareState } from '../../ca/state-folder.ts'
 import { bareCsr } from '../../spiffe/csr.ts'
@@ -90,12 +91,12 @@ describe('an open authority', () => {
   it('issues, says so in the audit and to whom it may concern', async () => {
     const kinds: string[] = []
     const { log, lines } = memoryLog()
-    const onIssued = (kind: string) => void kinds.push(kind)
-    await using authority = await openAuthority(testConfig(folder.path), { log, onIssued })
+    const onAsked = ({ kind, refusal }: Asked) => void kinds.push(`${kind} ${refusal ?? 'issued'}`)
+    await using authority = await openAuthority(testConfig(folder.path), { log, onAsked })
     const issued = await authority.issue(bareCsr(newKeys()), vouch({ kind: 'self' }), {
       kind: 'server',
     })
-    expect(kinds).toEqual(['server'])
+    expect(kinds).toEqual(['server issued'])
     const records = lines.map((line): object => JSON.parse(line))
     expect(records).toContainEqual(
       expect.objectContaining({

@@ -50,6 +50,8 @@ export interface NodeOptions {
   readonly svidLifetime?: string
   /** further keys of agent.yaml */
   readonly agent?: Readonly<Record<string, unknown>>
+  /** further keys of ca.yaml */
+  readonly ca?: Readonly<Record<string, unknown>>
   /** the agent's */
   readonly clock?: Clock
 }
@@ -58,6 +60,7 @@ export interface NodeOptions {
 export async function startNode({
   svidLifetime = '1h',
   agent: moreOfAgent = {},
+  ca: moreOfCa = {},
   clock = systemClock,
 }: NodeOptions = {}): Promise<TestNode> {
   await using starting = new AsyncDisposableStack()
@@ -71,6 +74,7 @@ export async function startNode({
       unlock: { keyFile: 'ca/ca.key' },
       svidLifetime,
       development: true,
+      ...moreOfCa,
     }
     const addresses = { listen: `127.0.0.1:${port}`, operations: '127.0.0.1:0' }
     writeFileSync(file, stringify({ ...content, ...addresses }))
