@@ -12,7 +12,8 @@ import { openTransport } from '../../client/transport.ts'
 import { type OwnSvid, startX509Source, type X509Source } from '../../client/x509-source.ts'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
 import { AgentAdmin, type AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
-import { bundleToPem } from '../../spiffe/bundle.ts'
+import { Bundle } from '../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
+import { bundleToPem, type X509Bundle } from '../../spiffe/bundle.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
 import { type RunningEnvoy, startEnvoy } from './envoy.ts'
 import { startNode, type TestNode, trustDomain } from './node.ts'
@@ -57,6 +58,8 @@ export interface DrivenEnvoyOptions {
   readonly envoy: string
   readonly delta: boolean
   readonly svidLifetime?: string
+  /** those of other trust domains that the workload believes */
+  readonly federated?: readonly X509Bundle[]
   /** further keys of agent.yaml */
   readonly agent?: Readonly<Record<string, unknown>>
   readonly inbound?: Readonly<Record<string, unknown>>
@@ -84,8 +87,20 @@ async function startBackend(reached: Reached[]) {
   }
 }
 
+/** Gives the authority these bundles of other trust domains, in the place of what it had of them. */
+export async function federate(node: TestNode, bundles: readonly X509Bundle[]): Promise<void> {
+  const bundle = bundles.map(({ trustDomain: name, authorities }) => ({
+    trustDomain: name,
+    x509Authorities: authorities.map(({ der }) => ({ asn1: new Uint8Array(der) })),
+  }))
+  const { results } = await createClient(Bundle, node.local).batchSetFederatedBundle({ bundle })
+  for (const { status } of results) {
+    if (status?.code !== 0) throw new Error(`bundle refused: ${status?.message}`)
+  }
+}
+
 export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<DrivenEnvoy> {
-  const { envoy: program, delta, svidLifetime = '1h', agent = {} } = options
+  const { envoy: program, delta, svidLifetime = '1h', federated = [], agent = {} } = options
   await using starting = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'castellan-driven-'))
   starting.defer(() => rmSync(folder, { recursive: true, force: true }))
@@ -119,7 +134,9 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
   const proxies = [{ spec: file, driver: 'envoy' }]
   const node = starting.use(await startNode({ svidLifetime, agent: { proxies, ...agent } }))
   const uid = `unix:uid:${process.getuid?.()}`
-  await node.register('/ns/shop/sa/web', [uid, `unix:path:${program}`])
+  await federate(node, federated)
+  const federatesWith = federated.map((it) => it.trustDomain)
+  await node.register('/ns/shop/sa/web', [uid, `unix:path:${program}`], { federatesWith })
   await node.register('/ns/shop/sa/client', [uid, `unix:path:${process.execPath}`])
   const source = starting.use(startX509Source({ kind: 'unix', path: node.agent.socket }))
   await source.ready(AbortSignal.timeout(60_000))
