@@ -56,7 +56,16 @@ function envoyPlan(spec: ProxySpec, it: Options) {
   const own = `spiffe://${trustDomainOf(identity)}`
   return planOf(
     snapshotOf({
-      ...{ spec, identity, labels: {}, revoked: [], life, decisions, isFederated: federated },
+      ...{
+        spec,
+        identity,
+        labels: {},
+        revoked: [],
+        unseen: [],
+        life,
+        decisions,
+        isFederated: federated,
+      },
       policies: compile(documents, { mesh, now: systemClock.now() }),
       trust: { own, all: 'ALL' },
       endpoints: endpointsOf(it.endpoint),

@@ -20,11 +20,13 @@ export interface Decider {
   readonly labels: Labels
   /** whether certificates of other trust domains are believed */
   readonly isFederated: boolean
+  /** what of the deny-list Envoy cannot hold by itself, in words */
+  readonly unseen: readonly string[]
   /** whether the agent answers decisions */
   readonly canAsk: boolean
 }
 
-function reasonsOf({ refused, demands }: Lowered, { isFederated }: Decider): string[] {
+function reasonsOf({ refused, demands }: Lowered, { isFederated, unseen }: Decider): string[] {
   const federated = isFederated
     ? ['certificates of other trust domains are believed: only the agent looks at them closely']
     : []
@@ -36,7 +38,7 @@ function reasonsOf({ refused, demands }: Lowered, { isFederated }: Decider): str
     .map(({ policy, rule, place, why }) =>
       [policy, rule === undefined ? '' : ` rule ${rule}`, ` ${place}: ${why}`].join(''),
     )
-  return [...federated, ...slashes, ...unlowered]
+  return [...federated, ...unseen, ...slashes, ...unlowered]
 }
 
 const kinds: Readonly<Record<InboundSpec['mtls'], readonly Connection[]>> = {

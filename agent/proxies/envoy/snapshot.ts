@@ -44,6 +44,8 @@ export interface Situation {
   readonly isFederated: boolean
   /** identities on the deny-list */
   readonly revoked: readonly SpiffeId[]
+  /** what of the deny-list Envoy cannot hold by itself, in words */
+  readonly unseen: readonly string[]
   /** of services, by name */
   readonly endpoints: ReadonlyMap<string, readonly Address[]>
   /** path of the socket that answers decisions */
@@ -111,10 +113,10 @@ function addInbound(
   name: string,
   situation: Situation,
 ): readonly Enforcement[] {
-  const { identity, policies, labels, isFederated, decisions, trust, revoked } = situation
+  const { identity, policies, labels, isFederated, unseen, decisions, trust, revoked } = situation
   const resource = `inbound/${name}`
   const canAsk = decisions !== undefined
-  const decider = { policies, identity, labels, isFederated, canAsk }
+  const decider = { policies, identity, labels, isFederated, unseen, canAsk }
   for (const cluster of workloadClusters(spec, name)) into.put('clusters', cluster.name, cluster)
   const listener = inboundListener(
     { ...spec, listen: listening(spec.listen) },
