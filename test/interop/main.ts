@@ -13,6 +13,10 @@ const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   { name: 'ghostunnel', load: async () => (await import('./ghostunnel.ts')).ghostunnel },
   { name: 'envoy-sds', load: async () => (await import('./envoy-sds.ts')).envoySds },
   { name: 'envoy-rbac', load: async () => (await import('./envoy-rbac.ts')).envoyRbac },
+  {
+    name: 'envoy-certificates',
+    load: async () => (await import('./envoy-certificates.ts')).envoyCertificates,
+  },
   { name: 'envoy', load: async () => (await import('./envoy.ts')).envoy },
   { name: 'spire-agent', load: async () => (await import('./spire-agent.ts')).spireAgent },
   { name: 'spire-server', load: async () => (await import('./spire-server.ts')).spireServer },
