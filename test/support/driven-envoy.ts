@@ -1,8 +1,6 @@
 // A node whose agent drives a real Envoy by a proxy spec: an inbound listener before a backend that says what
 // reached it, an outbound one that leads to it.
-import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
@@ -18,16 +16,10 @@ import { parseTrustDomain } from '../../spiffe/id.ts'
 import { type RunningEnvoy, startEnvoy } from './envoy.ts'
 import { startNode, type TestNode, trustDomain } from './node.ts'
 import { freePorts } from './ports.ts'
+import { type Reached, startReached } from './reached.ts'
 
 export const envoyId = `spiffe://${trustDomain}/ns/shop/sa/web`
 export const clientId = `spiffe://${trustDomain}/ns/shop/sa/client`
-
-export interface Reached {
-  readonly method: string
-  readonly target: string
-  /** names and values in turn */
-  readonly headers: readonly string[]
-}
 
 export interface DrivenEnvoy extends AsyncDisposable {
   readonly node: TestNode
@@ -66,27 +58,6 @@ export interface DrivenEnvoyOptions {
   readonly outbound?: Readonly<Record<string, unknown>>
 }
 
-async function startBackend(reached: Reached[]) {
-  const server = createServer((request, response) => {
-    const { method = '', url: target = '', rawHeaders: headers } = request
-    reached.push({ method, target, headers })
-    response.setHeader('x-spiffe-peer-id', 'spiffe://forged.example/backend')
-    response.end(target)
-  })
-  server.keepAliveTimeout = 60_000
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const bound = server.address()
-  const port = typeof bound === 'object' && bound !== null ? bound.port : 0
-  return {
-    port,
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections()
-      server.close()
-    },
-  }
-}
-
 /** Gives the authority these bundles of other trust domains, in the place of what it had of them. */
 export async function federate(node: TestNode, bundles: readonly X509Bundle[]): Promise<void> {
   const bundle = bundles.map(({ trustDomain: name, authorities }) => ({
@@ -105,7 +76,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
   const folder = mkdtempSync(join(tmpdir(), 'castellan-driven-'))
   starting.defer(() => rmSync(folder, { recursive: true, force: true }))
   const reached: Reached[] = []
-  const backend = starting.use(await startBackend(reached))
+  const backend = starting.use(await startReached(reached))
   const [inbound = 0, outbound = 0] = await freePorts(2)
   const file = join(folder, 'web.yaml')
   let spec: SpecText = {
