@@ -17,6 +17,8 @@ export const extensions = {
   port: 'castellan.port',
   backend: 'castellan.backend',
   identityHeader: 'castellan.identity-header',
+  /** `appended`: the listener has put the client's address behind what the client said */
+  forwardedFor: 'castellan.forwarded-for',
 } as const
 
 function socketAddress(peer: AttributeContext_Peer | undefined) {
@@ -36,19 +38,48 @@ const rawFields = ({ headers }: HeaderMap): [string, string][] =>
     rawValue.length > 0 ? Buffer.from(rawValue).toString('latin1') : value,
   ])
 
-/** Without what HTTP/2 says of the request line, which is told by itself. */
-function headersOf({ headers, headerMap }: AttributeContext_HttpRequest): string[] {
-  const fields = headerMap === undefined ? Object.entries(headers) : rawFields(headerMap)
-  const raw = fields.filter(([name]) => !name.startsWith(':')).flat()
-  const problem = fieldsProblem(raw)
-  if (problem !== undefined) throw new IdentityError('ERR_BAD_REQUEST', problem)
-  return raw
+/** As the client sent it: hops are counted from there. Envoy makes one field of many. */
+function withoutOwn([name, value]: [string, string], client: string): [string, string][] {
+  if (name !== 'x-forwarded-for') return [[name, value]]
+  const entries = value.split(',')
+  if (entries.pop() !== client)
+    throw new IdentityError('ERR_BAD_REQUEST', `${name} does not end in the client's address`)
+  return entries.length === 0 ? [] : [[name, entries.join(',')]]
 }
 
-function rawHttp(http: AttributeContext_HttpRequest | undefined): RawHttp | undefined {
+/** Without what HTTP/2 says of the request line, which is told by itself. */
+function headersOf(
+  { headers, headerMap }: AttributeContext_HttpRequest,
+  appended: string | undefined,
+): string[] {
+  const all = headerMap === undefined ? Object.entries(headers) : rawFields(headerMap)
+  const fields = all.filter(([name]) => !name.startsWith(':'))
+  const raw = appended === undefined ? fields : fields.flatMap((it) => withoutOwn(it, appended))
+  const flat = raw.flat()
+  const problem = fieldsProblem(flat)
+  if (problem !== undefined) throw new IdentityError('ERR_BAD_REQUEST', problem)
+  return flat
+}
+
+/** `appended` is what stands behind all others in X-Forwarded-For. */
+function rawHttp(
+  http: AttributeContext_HttpRequest | undefined,
+  appended: string | undefined,
+): RawHttp | undefined {
   if (http === undefined) return undefined
   const { method, path: target, host } = http
-  return { method, target, host: host === '' ? undefined : host, headers: headersOf(http) }
+  return {
+    method,
+    target,
+    host: host === '' ? undefined : host,
+    headers: headersOf(http, appended),
+  }
+}
+
+function appendedOf(setting: string | undefined, client: string | undefined): string | undefined {
+  if (setting === undefined) return undefined
+  if (setting === 'appended' && client !== undefined) return client
+  throw new IdentityError('ERR_BAD_REQUEST', `${extensions.forwardedFor}: is not "appended"`)
 }
 
 /** Throws ERR_BAD_REQUEST for settings that say nothing, and for fields that no parser lets pass. */
@@ -59,13 +90,15 @@ export function questionOf({ attributes }: CheckRequest): Question {
     backend: contextExtensions[extensions.backend],
     identityHeader: contextExtensions[extensions.identityHeader],
   })
+  const sourceAddress = socketAddress(source)?.address
+  const appended = appendedOf(contextExtensions[extensions.forwardedFor], sourceAddress)
   return {
     ...settings,
     listener: portIn(destination),
     principal: destination?.principal ?? '',
     certificate: source?.certificate ?? '',
-    sourceAddress: socketAddress(source)?.address,
+    sourceAddress,
     sni: tlsSession?.sni || undefined,
-    http: rawHttp(request?.http),
+    http: rawHttp(request?.http, appended),
   }
 }

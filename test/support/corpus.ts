@@ -28,6 +28,8 @@ export interface CorpusRequest {
     readonly host?: string
     readonly headers?: readonly (readonly [name: string, value: string])[]
   }
+  /** of a token already verified */
+  readonly jwt?: object
   /** base64 */
   readonly raw?: string
   readonly h2?: readonly (readonly [name: string, value: string])[]

@@ -19,6 +19,7 @@ import type { HttpFilterSchema } from '../../../proto/gen/envoy/extensions/filte
 import { StatusCode } from '../../../proto/gen/envoy/type/v3/http_status_pb.js'
 import { MatcherSchema } from '../../../proto/gen/xds/type/matcher/v3/matcher_pb.js'
 import type { SpiffeId } from '../../../spiffe/id.ts'
+import { extensions } from '../../authz/check-request.ts'
 import { decisionsCluster } from './clusters.ts'
 import type { Enforcement } from './enforcement.ts'
 import { durationOf, type Init, typed } from './extension.ts'
@@ -127,9 +128,11 @@ function checkSettings({ port, backend, identityHeader }: Told): Any {
         case: 'checkSettings',
         value: {
           contextExtensions: {
-            'castellan.port': String(port),
-            'castellan.identity-header': identityHeader,
-            ...(backend === undefined ? {} : { 'castellan.backend': backend }),
+            [extensions.port]: String(port),
+            [extensions.identityHeader]: identityHeader,
+            // as the listener does that uses the remote address
+            [extensions.forwardedFor]: 'appended',
+            ...(backend === undefined ? {} : { [extensions.backend]: backend }),
           },
         },
       },
