@@ -17,7 +17,7 @@ export const extensions = {
   port: 'castellan.port',
   backend: 'castellan.backend',
   identityHeader: 'castellan.identity-header',
-  /** `appended`: the listener has put the client's address behind what the client said */
+  /** `appended`: the listener has put an address behind what the client said */
   forwardedFor: 'castellan.forwarded-for',
 } as const
 
@@ -38,47 +38,47 @@ const rawFields = ({ headers }: HeaderMap): [string, string][] =>
     rawValue.length > 0 ? Buffer.from(rawValue).toString('latin1') : value,
   ])
 
-/** As the client sent it: hops are counted from there. Envoy makes one field of many. */
-function withoutOwn([name, value]: [string, string], client: string): [string, string][] {
-  if (name !== 'x-forwarded-for') return [[name, value]]
-  const entries = value.split(',')
-  if (entries.pop() !== client)
-    throw new IdentityError('ERR_BAD_REQUEST', `${name} does not end in the client's address`)
-  return entries.length === 0 ? [] : [[name, entries.join(',')]]
+type Fields = readonly (readonly [name: string, value: string])[]
+
+/**
+ * As the client sent them, since hops are counted from there: without the last address of all, which the listener
+ * has put there. It is not always the client's: of one on this machine Envoy says its own.
+ */
+function withoutAppended(fields: Fields): Fields {
+  const last = fields.findLastIndex(([name]) => name === 'x-forwarded-for')
+  return fields.flatMap(([name, value], i) => {
+    if (i !== last) return [[name, value] as const]
+    const end = value.lastIndexOf(',')
+    return end < 0 ? [] : [[name, value.slice(0, end)] as const]
+  })
 }
 
 /** Without what HTTP/2 says of the request line, which is told by itself. */
 function headersOf(
   { headers, headerMap }: AttributeContext_HttpRequest,
-  appended: string | undefined,
+  isAppended: boolean,
 ): string[] {
-  const all = headerMap === undefined ? Object.entries(headers) : rawFields(headerMap)
+  const all: Fields = headerMap === undefined ? Object.entries(headers) : rawFields(headerMap)
   const fields = all.filter(([name]) => !name.startsWith(':'))
-  const raw = appended === undefined ? fields : fields.flatMap((it) => withoutOwn(it, appended))
-  const flat = raw.flat()
-  const problem = fieldsProblem(flat)
+  const raw = (isAppended ? withoutAppended(fields) : fields).flat()
+  const problem = fieldsProblem(raw)
   if (problem !== undefined) throw new IdentityError('ERR_BAD_REQUEST', problem)
-  return flat
+  return raw
 }
 
-/** `appended` is what stands behind all others in X-Forwarded-For. */
 function rawHttp(
   http: AttributeContext_HttpRequest | undefined,
-  appended: string | undefined,
+  isAppended: boolean,
 ): RawHttp | undefined {
   if (http === undefined) return undefined
   const { method, path: target, host } = http
-  return {
-    method,
-    target,
-    host: host === '' ? undefined : host,
-    headers: headersOf(http, appended),
-  }
+  const headers = headersOf(http, isAppended)
+  return { method, target, host: host === '' ? undefined : host, headers }
 }
 
-function appendedOf(setting: string | undefined, client: string | undefined): string | undefined {
-  if (setting === undefined) return undefined
-  if (setting === 'appended' && client !== undefined) return client
+/** Whether the listener has put an address behind what the client said. */
+function isAppendedOf(setting: string | undefined): boolean {
+  if (setting === undefined || setting === 'appended') return setting !== undefined
   throw new IdentityError('ERR_BAD_REQUEST', `${extensions.forwardedFor}: is not "appended"`)
 }
 
@@ -90,15 +90,14 @@ export function questionOf({ attributes }: CheckRequest): Question {
     backend: contextExtensions[extensions.backend],
     identityHeader: contextExtensions[extensions.identityHeader],
   })
-  const sourceAddress = socketAddress(source)?.address
-  const appended = appendedOf(contextExtensions[extensions.forwardedFor], sourceAddress)
+  const isAppended = isAppendedOf(contextExtensions[extensions.forwardedFor])
   return {
     ...settings,
     listener: portIn(destination),
     principal: destination?.principal ?? '',
     certificate: source?.certificate ?? '',
-    sourceAddress,
+    sourceAddress: socketAddress(source)?.address,
     sni: tlsSession?.sni || undefined,
-    http: rawHttp(request?.http, appended),
+    http: rawHttp(request?.http, isAppended),
   }
 }
