@@ -132,9 +132,10 @@ function addInbound(
     if (spec.protocol === 'tcp') return enforcement
     const { identityHeader } = situation.spec
     const told = { port: spec.forwardTo.port, backend: spec.backend, identityHeader }
-    const judge = { enforcement, revoked, canAsk, told }
-    const routes = routesOf(resource, connection)
     const hasPeer = connection === 'mutual-tls'
+    // Envoy refuses everybody where it is asked for the peer of a plaintext connection
+    const judge = { enforcement, revoked: hasPeer ? revoked : [], canAsk, told }
+    const routes = routesOf(resource, connection)
     into.put('routes', routes, inboundRoutes(spec, { resource: routes, name, judge, hasPeer }))
     return enforcement
   })

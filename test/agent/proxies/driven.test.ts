@@ -24,15 +24,17 @@ const identity = parseSpiffeId(`spiffe://${trustDomain}${path}`)
 const root = makeRoot('ours')
 const authority = parseCertificate(root.certificate)
 const svid = svidOf(root, path)
-const spec = proxySpec.parse({
-  identity,
-  inbound: [
-    {
-      ...{ name: 'web', listen: '127.0.0.1:8443', protocol: 'http', forwardTo: '127.0.0.1:80' },
-      healthPath: '/healthz',
-    },
-  ],
-})
+const specOf = (mtls: 'strict' | 'permissive') =>
+  proxySpec.parse({
+    identity,
+    inbound: [
+      {
+        ...{ name: 'web', listen: '127.0.0.1:8443', protocol: 'http', forwardTo: '127.0.0.1:80' },
+        ...{ healthPath: '/healthz', mtls },
+      },
+    ],
+  })
+const strict = specOf('strict')
 
 const hour = 3_600_000
 const crl = signCrl(
@@ -63,7 +65,7 @@ type Rule = { id: string; target: { case: 'serial' | 'authorityId' | 'spiffeId';
 const deny = (rules: readonly Rule[], crls: readonly Uint8Array[] = []) =>
   apply({ revocation: { denyList: { rules: [...rules] }, crls: [...crls] } })
 
-function snapshot(decisions?: string) {
+function snapshot(decisions?: string, spec = strict) {
   const never = { [Symbol.dispose]: () => {} }
   const one = { file: 'web.yaml', spec, identity, trouble: '' }
   const driven = createDriven({
@@ -121,6 +123,18 @@ describe('the agent is asked, or nobody gets in', () => {
     expect(changesAt).toBeGreaterThan(Date.now())
     expect(changesAt).toBeLessThanOrEqual(Date.now() + hour)
   })
+})
+
+it('whoever shows no certificate is not looked up in the deny-list: Envoy would refuse all of them', () => {
+  deny([{ id: '1', target: { case: 'spiffeId', value: `${identity}/a` } }])
+  const { routes } = snapshot(undefined, specOf('permissive'))
+  const found = ['inbound/web', 'inbound/web/plaintext'].map((name) => {
+    const any = routes.get(name)?.pack()
+    const [host] = (any && anyUnpack(any, RouteConfigurationSchema)?.virtualHosts) ?? []
+    const filter = host?.typedPerFilterConfig.castellan_revoked
+    return filter && anyUnpack(filter, RBACPerRouteSchema)?.rbac?.matcher?.matcherType.case
+  })
+  expect(found).toEqual(['matcherTree', undefined])
 })
 
 describe('the health path', () => {
