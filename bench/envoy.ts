@@ -97,7 +97,13 @@ async function startPlain(it: DrivenEnvoy, program: string, folder: string) {
   const plan = planOf(
     snapshotOf({
       spec: proxySpec.parse({ identity: envoyId, inbound: [listener] }),
-      ...{ identity: parseSpiffeId(envoyId), labels: {}, policies: noPolicies, revoked: [] },
+      ...{
+        identity: parseSpiffeId(envoyId),
+        labels: {},
+        policies: noPolicies,
+        revoked: [],
+        unseen: [],
+      },
       trust: { own: 'spiffe://example.org', all: 'ALL' },
       ...{ isFederated: false, endpoints: new Map(), decisions: undefined, asksAlways: false },
       life: 3_600_000,

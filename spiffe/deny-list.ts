@@ -32,6 +32,7 @@ export interface DenyList {
   against(presented: Presented, now: number): DenyRule | undefined
   againstId(id: SpiffeId, now: number): DenyRule | undefined
   againstSerial(serial: Serial, now: number): DenyRule | undefined
+  againstAuthority(authorityId: string, now: number): DenyRule | undefined
 }
 
 /** What a verified SVID shows. */
@@ -72,14 +73,15 @@ export function createDenyList(rules: readonly DenyRule[]): DenyList {
     byTarget.get(keyOf(target))?.find(({ expiresAt }) => expiresAt === 0 || now < expiresAt)
   const againstId = (id: SpiffeId, now: number) => find({ kind: 'id', id }, now)
   const againstSerial = (serial: Serial, now: number) => find({ kind: 'serial', serial }, now)
+  const againstAuthority = (authorityId: string, now: number) =>
+    find({ kind: 'authority', authorityId }, now)
   return {
-    againstId,
-    againstSerial,
+    ...{ againstId, againstSerial, againstAuthority },
     against({ id, serial, authorityIds }, now) {
       if (byTarget.size === 0) return undefined
       const ofAuthority = () =>
         authorityIds
-          .map((authorityId) => find({ kind: 'authority', authorityId }, now))
+          .map((authorityId) => againstAuthority(authorityId, now))
           .find((rule) => rule !== undefined)
       return againstId(id, now) ?? againstSerial(serial, now) ?? ofAuthority()
     },

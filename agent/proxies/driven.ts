@@ -8,12 +8,14 @@ import type { Log } from '../../runtime/log.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { explain } from '../../spiffe/errors.ts'
 import { parseSpiffeId, type SpiffeId } from '../../spiffe/id.ts'
+import { keyIdOf } from '../../spiffe/key-id.ts'
 import type { AgentConfig } from '../config.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { Services } from '../services.ts'
 import { labelsOf } from '../sidecar/state.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
+import { crlsOf } from '../xds/crls.ts'
 import { earliest } from '../xds/resource.ts'
 import { type Snapshot, snapshotOf } from './envoy/snapshot.ts'
 import type { DrivenSpec, Specs } from './specs.ts'
@@ -81,16 +83,47 @@ const lifeOf = ({ certificates: [leaf] }: WorkloadSvid): number => {
 
 interface Revoked {
   readonly ids: readonly SpiffeId[]
+  /** what else is denied, and Envoy cannot see, in words */
+  readonly unseen: readonly string[]
   /** milliseconds since the epoch */
   readonly until: number | undefined
 }
 
-function revokedBy({ knowledge, clock }: DrivenOptions): Revoked {
+type Rules = NonNullable<ReturnType<Knowledge['revocation']>['message']>['rules']
+
+/** Roots that are denied are left out of what Envoy believes; of what is below them it is told nothing. */
+function isDeniedBelow(rules: Rules, { knowledge }: DrivenOptions): boolean {
+  const { authorities } = knowledge.own().x509
+  const roots = new Set(authorities.map(({ publicKey }) => keyIdOf(publicKey).toString('hex')))
+  return rules.some(({ target }) => target.case === 'authorityId' && !roots.has(target.value))
+}
+
+/** Envoy knows certificates that are denied by the CRLs, and gets all of them or none. */
+function listedBy(rules: Rules, { knowledge, clock }: DrivenOptions) {
+  const isAsked = rules.some(({ target }) => target.case === 'serial')
+  if (!isAsked) return { isWhole: true }
+  const { crls, until } = crlsOf(knowledge.own(), knowledge.revocation().crls, clock.now())
+  return { isWhole: crls.length > 0, until }
+}
+
+function revokedBy(options: DrivenOptions): Revoked {
+  const { knowledge, clock } = options
   const rules = knowledge.revocation().message?.rules ?? []
   const now = clock.now() / 1000
   const held = rules.filter(({ expiresAt }) => expiresAt === 0n || Number(expiresAt) > now)
   const ends = held.flatMap(({ expiresAt }) => (expiresAt === 0n ? [] : [Number(expiresAt) * 1000]))
+  const { isWhole, until } = listedBy(held, options)
+  if (until !== undefined) ends.push(until)
+  const unseen = [
+    ...(isDeniedBelow(held, options)
+      ? ['an authority below our own is on the deny-list: only the agent looks at who has signed']
+      : []),
+    ...(isWhole
+      ? []
+      : ['a certificate is on the deny-list, and the CRLs that would say so are not whole']),
+  ]
   return {
+    unseen,
     ids: held.flatMap(({ target }) =>
       target.case === 'spiffeId' ? [parseSpiffeId(target.value)] : [],
     ),
@@ -109,11 +142,11 @@ export function createDriven(options: DrivenOptions): Driven {
 
   function make(it: DrivenSpec, mine: readonly AgentEntry[], life: number): Snapshot {
     const { set } = compiled()
-    const { ids: revoked, until } = revokedBy(options)
+    const { ids: revoked, unseen, until } = revokedBy(options)
     const isFederated = mine.some(({ federatesWith }) => federatesWith.length > 0)
     const labels: Labels = labelsOf(mine)[0]?.labels ?? {}
     const endpoints = services.of(it.spec.outbound.flatMap(({ service }) => service ?? []))
-    const rest = JSON.stringify([labels, revoked, until, [...endpoints]])
+    const rest = JSON.stringify([labels, revoked, unseen, until, [...endpoints]])
     const of = [it.spec, set, life, isFederated, rest]
     const known = made.get(it.file)
     if (known?.of.every((part, i) => part === of[i]) === true) return known.snapshot
@@ -121,7 +154,8 @@ export function createDriven(options: DrivenOptions): Driven {
     const all = config.sds.defaultAllBundlesName
     const snapshot = snapshotOf({
       ...{ spec: it.spec, identity: it.identity, labels, policies: set, trust: { own, all } },
-      ...{ isFederated, revoked, endpoints, decisions, life, asksAlways: it.asksAlways },
+      ...{ isFederated, revoked, unseen, endpoints, decisions, life },
+      asksAlways: it.asksAlways,
     })
     const whole = { ...snapshot, changesAt: earliest(snapshot.changesAt, until) }
     made.set(it.file, { of, snapshot: whole })

@@ -12,10 +12,10 @@ import type { Knowledge } from '../knowledge.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
 import type { Trust } from '../trust.ts'
 import { federatedWith } from '../workload-api/entitled.ts'
+import { createBelieved } from './believed.ts'
 import type { SdsConfig } from './config.ts'
-import { type CrlSet, crlsOf } from './crls.ts'
 import type { Offer, Resource, Wanted } from './resource.ts'
-import { type Believed, contextVersion, type Shape, validationContext } from './validation.ts'
+import { contextVersion, type Shape, validationContext } from './validation.ts'
 
 export interface SecretsOptions {
   readonly knowledge: Knowledge
@@ -88,18 +88,6 @@ function createVersions(log: Log): (svid: WorkloadSvid) => string | undefined {
   }
 }
 
-/** The lists that go along with roots; says once when some are missing. */
-function createLists({ knowledge, clock, log }: SecretsOptions): (trust: Trust) => CrlSet {
-  let told = ''
-  return (trust) => {
-    const set = crlsOf(trust, knowledge.revocation().crls, clock.now())
-    const problem = set.problem ?? ''
-    if (problem !== told && problem !== '') log.warn({ problem }, 'proxies get no CRLs')
-    told = problem
-    return set
-  }
-}
-
 const firstOf = (times: readonly (number | undefined)[]): { readonly until?: number } => {
   const all = times.filter((it) => it !== undefined)
   return all.length === 0 ? {} : { until: Math.min(...all) }
@@ -108,7 +96,7 @@ const firstOf = (times: readonly (number | undefined)[]): { readonly until?: num
 export function createSecrets(options: SecretsOptions): OfferSecrets {
   const { knowledge, cache, config, log } = options
   const versionOf = createVersions(log)
-  const listsOf = createLists(options)
+  const believed = createBelieved(options)
 
   function certificate(name: string, entry: AgentEntry | undefined): Found {
     if (entry === undefined) return notYours
@@ -120,20 +108,12 @@ export function createSecrets(options: SecretsOptions): OfferSecrets {
   }
 
   function context(name: string, shape: Shape, trusts: readonly Trust[]): Found {
-    // without roots a proxy would refuse the whole context
-    const usable = trusts.filter(({ x509 }) => x509.authorities.length > 0)
-    if (usable.length === 0) return pending
-    if (usable.length > 1 && shape === 'plain') return tooMany
-    // the lists are those of our own authorities
-    const own = knowledge.own()
-    const all: Believed[] = usable.map((trust) => ({
-      trust,
-      crls: trust === own ? listsOf(trust) : { crls: [] },
-    }))
+    const { all, until } = believed(trusts)
+    if (all.length === 0) return pending
+    if (all.length > 1 && shape === 'plain') return tooMany
     const version = contextVersion(shape, all)
     const value = () => validationContext(shape, all)
     const pack = () => packed(name, { case: 'validationContext', value: value() })
-    const { until } = firstOf(all.map(({ crls }) => crls.until))
     return { kind: 'found', resource: { name, version, pack }, until }
   }
 

@@ -60,7 +60,7 @@ function envoyPlan(spec: ProxySpec, it: Options) {
   const own = `spiffe://${trustDomainOf(identity)}`
   return planOf(
     snapshotOf({
-      ...{ spec, identity, labels: {}, revoked: [], life, decisions, asksAlways },
+      ...{ spec, identity, labels: {}, revoked: [], unseen: [], life, decisions, asksAlways },
       isFederated: federated,
       policies: compile(documents, { mesh, now: systemClock.now() }),
       trust: { own, all: 'ALL' },

@@ -14,6 +14,11 @@ const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   { name: 'envoy-authz', load: async () => (await import('./envoy-authz.ts')).envoyAuthz },
   { name: 'envoy-sds', load: async () => (await import('./envoy-sds.ts')).envoySds },
   { name: 'envoy-rbac', load: async () => (await import('./envoy-rbac.ts')).envoyRbac },
+  {
+    name: 'envoy-certificates',
+    load: async () => (await import('./envoy-certificates.ts')).envoyCertificates,
+  },
+  { name: 'envoy-corpus', load: async () => (await import('./envoy-corpus.ts')).envoyCorpus },
   { name: 'envoy', load: async () => (await import('./envoy.ts')).envoy },
   { name: 'spire-agent', load: async () => (await import('./spire-agent.ts')).spireAgent },
   { name: 'spire-server', load: async () => (await import('./spire-server.ts')).spireServer },

@@ -22,7 +22,14 @@ export interface CorpusRequest {
     readonly labels: Readonly<Record<string, string>>
   }
   readonly remoteIp?: string
-  readonly http?: object
+  readonly http?: {
+    readonly method: string
+    readonly path: string
+    readonly host?: string
+    readonly headers?: readonly (readonly [name: string, value: string])[]
+  }
+  /** of a token already verified */
+  readonly jwt?: object
   /** base64 */
   readonly raw?: string
   readonly h2?: readonly (readonly [name: string, value: string])[]

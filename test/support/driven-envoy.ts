@@ -1,8 +1,6 @@
 // A node whose agent drives a real Envoy by a proxy spec: an inbound listener before a backend that says what
 // reached it, an outbound one that leads to it.
-import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
@@ -12,21 +10,16 @@ import { openTransport } from '../../client/transport.ts'
 import { type OwnSvid, startX509Source, type X509Source } from '../../client/x509-source.ts'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
 import { AgentAdmin, type AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
-import { bundleToPem } from '../../spiffe/bundle.ts'
+import { Bundle } from '../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
+import { bundleToPem, type X509Bundle } from '../../spiffe/bundle.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
 import { type RunningEnvoy, startEnvoy } from './envoy.ts'
 import { startNode, type TestNode, trustDomain } from './node.ts'
 import { freePorts } from './ports.ts'
+import { type Reached, startReached } from './reached.ts'
 
 export const envoyId = `spiffe://${trustDomain}/ns/shop/sa/web`
 export const clientId = `spiffe://${trustDomain}/ns/shop/sa/client`
-
-export interface Reached {
-  readonly method: string
-  readonly target: string
-  /** names and values in turn */
-  readonly headers: readonly string[]
-}
 
 export interface DrivenEnvoy extends AsyncDisposable {
   readonly node: TestNode
@@ -57,6 +50,8 @@ export interface DrivenEnvoyOptions {
   readonly envoy: string
   readonly delta: boolean
   readonly svidLifetime?: string
+  /** those of other trust domains that the workload believes */
+  readonly federated?: readonly X509Bundle[]
   /** further keys of agent.yaml */
   readonly agent?: Readonly<Record<string, unknown>>
   readonly inbound?: Readonly<Record<string, unknown>>
@@ -67,36 +62,28 @@ export interface DrivenEnvoyOptions {
   readonly backend?: number
 }
 
-async function startBackend(reached: Reached[]) {
-  const server = createServer((request, response) => {
-    const { method = '', url: target = '', rawHeaders: headers } = request
-    reached.push({ method, target, headers })
-    response.setHeader('x-spiffe-peer-id', 'spiffe://forged.example/backend')
-    response.end(target)
-  })
-  server.keepAliveTimeout = 60_000
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const bound = server.address()
-  const port = typeof bound === 'object' && bound !== null ? bound.port : 0
-  return {
-    port,
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections()
-      server.close()
-    },
+/** Gives the authority these bundles of other trust domains, in the place of what it had of them. */
+export async function federate(node: TestNode, bundles: readonly X509Bundle[]): Promise<void> {
+  const bundle = bundles.map(({ trustDomain: name, authorities }) => ({
+    trustDomain: name,
+    x509Authorities: authorities.map(({ der }) => ({ asn1: new Uint8Array(der) })),
+  }))
+  const { results } = await createClient(Bundle, node.local).batchSetFederatedBundle({ bundle })
+  for (const { status } of results) {
+    if (status?.code !== 0) throw new Error(`bundle refused: ${status?.message}`)
   }
 }
 
 export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<DrivenEnvoy> {
   const { envoy: program, delta, svidLifetime = '1h', agent = {}, decides } = options
+  const { federated = [] } = options
   await using starting = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'castellan-driven-'))
   starting.defer(() => rmSync(folder, { recursive: true, force: true }))
   const reached: Reached[] = []
   const backend =
     options.backend === undefined
-      ? starting.use(await startBackend(reached))
+      ? starting.use(await startReached(reached))
       : { port: options.backend }
   const [inbound = 0, outbound = 0] = await freePorts(2)
   const file = join(folder, 'web.yaml')
@@ -126,7 +113,9 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
   const proxies = [{ spec: file, driver: 'envoy', decisions: decides ?? 'native' }]
   const node = starting.use(await startNode({ svidLifetime, agent: { proxies, ...agent } }))
   const uid = `unix:uid:${process.getuid?.()}`
-  await node.register('/ns/shop/sa/web', [uid, `unix:path:${program}`])
+  await federate(node, federated)
+  const federatesWith = federated.map((it) => it.trustDomain)
+  await node.register('/ns/shop/sa/web', [uid, `unix:path:${program}`], { federatesWith })
   await node.register('/ns/shop/sa/client', [uid, `unix:path:${process.execPath}`])
   const source = starting.use(startX509Source({ kind: 'unix', path: node.agent.socket }))
   await source.ready(AbortSignal.timeout(60_000))

@@ -1,4 +1,5 @@
 // An authority and an agent in this process, on a folder of their own: what a workload on a node finds.
+import { createPublicKey } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,10 +7,11 @@ import { createClient, type Transport } from '@connectrpc/connect'
 import { stringify } from 'yaml'
 import { loadAgentConfig } from '../../agent/config.ts'
 import { type RunningAgent, runAgent } from '../../agent/main.ts'
-import { loadCaConfig } from '../../ca/config.ts'
+import { type CaConfig, loadCaConfig } from '../../ca/config.ts'
 import { type RunningAuthority, runAuthority } from '../../ca/main.ts'
 import { openAuthority } from '../../ca/open.ts'
 import { prepareState } from '../../ca/state-folder.ts'
+import type { DevCa } from '../../certs-dev/authority.ts'
 import { openTransport } from '../../client/transport.ts'
 import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
@@ -27,8 +29,14 @@ export interface TestNode extends AsyncDisposable {
   readonly agent: RunningAgent
   /** the authority's local socket */
   readonly local: Transport
+  /** the authority's first key, for certificates that it would never issue */
+  readonly signer: DevCa
   /** Makes an entry below this node's agent; `selectors` as `type:value`. Returns its id. */
-  register(path: string, selectors: readonly string[]): Promise<string>
+  register(
+    path: string,
+    selectors: readonly string[],
+    options?: { readonly federatesWith?: readonly string[] },
+  ): Promise<string>
   stopAuthority(): Promise<void>
   startAuthority(): Promise<void>
   restartAgent(): Promise<void>
@@ -54,6 +62,16 @@ export interface NodeOptions {
   readonly ca?: Readonly<Record<string, unknown>>
   /** the agent's */
   readonly clock?: Clock
+}
+
+/** Makes the authority; its roots go into `bundle.pem`. */
+async function found(config: CaConfig, folder: string): Promise<DevCa> {
+  await using opened = await openAuthority(config, { log: silent() })
+  writeFileSync(join(folder, 'bundle.pem'), bundleToPem(opened.authorities.bundle()))
+  const { certificate, key: privateKey } = opened.authorities.active()
+  const { subject, der } = certificate
+  const publicKey = createPublicKey(privateKey)
+  return { subject, certificate: Buffer.from(der), privateKey, publicKey, chain: [] }
 }
 
 /** Everything on loopback and in a temporary folder; leaves live `svidLifetime`. */
@@ -82,10 +100,7 @@ export async function startNode({
   }
   const first = caConfig(0)
   prepareState(first)
-  {
-    await using opened = await openAuthority(first, { log: silent() })
-    writeFileSync(join(folder, 'bundle.pem'), bundleToPem(opened.authorities.bundle()))
-  }
+  const signer = await found(first, folder)
   let authority = await runAuthority(first, { log: silent() })
   starting.defer(() => authority[Symbol.asyncDispose]())
   const { port } = authority
@@ -121,11 +136,12 @@ export async function startNode({
     get agent() {
       return agent
     },
-    local: transport,
-    async register(path, selectors) {
+    ...{ local: transport, signer },
+    async register(path, selectors, { federatesWith = [] } = {}) {
       const entry = {
         spiffeId: { trustDomain, path },
         parentId: agentId,
+        federatesWith: [...federatesWith],
         selectors: selectors.map((text) => {
           const colon = text.indexOf(':')
           return { type: text.slice(0, colon), value: text.slice(colon + 1) }

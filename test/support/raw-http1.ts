@@ -22,7 +22,7 @@ export interface RawConnection extends Disposable {
 export interface RawOptions {
   readonly port: number
   /** presented; without it the connection is plaintext, unless there are roots */
-  readonly svid?: OwnSvid | undefined
+  readonly svid?: Pick<OwnSvid, 'chain' | 'key'> | undefined
   /** PEM */
   readonly roots?: string | undefined
   /** milliseconds until an answer is given up */

@@ -22,6 +22,8 @@ export interface Decider {
   readonly labels: Labels
   /** whether certificates of other trust domains are believed */
   readonly isFederated: boolean
+  /** what of the deny-list Envoy cannot hold by itself, in words */
+  readonly unseen: readonly string[]
   /** whether the agent answers decisions */
   readonly canAsk: boolean
   /** by which the workload is told who asks */
@@ -67,7 +69,7 @@ function names(tree: Tree, name: string): boolean {
 
 function reasonsOf(
   { refused, demands, deny, allow }: Lowered,
-  { isFederated, identityHeader }: Decider,
+  { isFederated, identityHeader, unseen }: Decider,
 ): string[] {
   const federated = isFederated
     ? ['certificates of other trust domains are believed: only the agent looks at them closely']
@@ -83,7 +85,7 @@ function reasonsOf(
     .map(({ policy, rule, place, why }) =>
       [policy, rule === undefined ? '' : ` rule ${rule}`, ` ${place}: ${why}`].join(''),
     )
-  return [...federated, ...slashes, ...claimed, ...unlowered]
+  return [...federated, ...unseen, ...slashes, ...claimed, ...unlowered]
 }
 
 const kinds: Readonly<Record<InboundSpec['mtls'], readonly Connection[]>> = {

@@ -2,7 +2,8 @@
 // routes, where a change reaches connections that are open (proxies.md §2.5).
 import { create } from '@bufbuild/protobuf'
 import { type Any, anyPack } from '@bufbuild/protobuf/wkt'
-import type { Tree } from '../../../policies/lower/tree.ts'
+import { identityGuard } from '../../../policies/lower/guard.ts'
+import { type Tree, treeOf } from '../../../policies/lower/tree.ts'
 import { ApiVersion } from '../../../proto/gen/envoy/config/core/v3/config_source_pb.js'
 import type { GrpcServiceSchema } from '../../../proto/gen/envoy/config/core/v3/grpc_service_pb.js'
 import {
@@ -18,6 +19,7 @@ import type { HttpFilterSchema } from '../../../proto/gen/envoy/extensions/filte
 import { StatusCode } from '../../../proto/gen/envoy/type/v3/http_status_pb.js'
 import { MatcherSchema } from '../../../proto/gen/xds/type/matcher/v3/matcher_pb.js'
 import type { SpiffeId } from '../../../spiffe/id.ts'
+import { extensions } from '../../authz/check-question.ts'
 import { decisionsCluster } from './clusters.ts'
 import type { Enforcement } from './enforcement.ts'
 import { durationOf, type Init, typed } from './extension.ts'
@@ -36,6 +38,8 @@ type RbacName = (typeof rbacNames)[number]
 
 const nobody: Tree = { kind: 'end', action: 'DENY', name: 'none' }
 const everybody: Tree = { kind: 'end', action: 'ALLOW', name: 'none' }
+/** Whoever shows one SPIFFE ID, and it is no odd one. */
+const identified = treeOf([identityGuard], { action: 'DENY', otherwise: everybody })
 
 /** milliseconds; the last attempt of those below included */
 const patience = 1000
@@ -124,9 +128,11 @@ function checkSettings({ port, backend, identityHeader }: Told): Any {
         case: 'checkSettings',
         value: {
           contextExtensions: {
-            'castellan.port': String(port),
-            'castellan.identity-header': identityHeader,
-            ...(backend === undefined ? {} : { 'castellan.backend': backend }),
+            [extensions.port]: String(port),
+            [extensions.identityHeader]: identityHeader,
+            // as the listener does that uses the remote address
+            [extensions.forwardedFor]: 'appended',
+            ...(backend === undefined ? {} : { [extensions.backend]: backend }),
           },
         },
       },
@@ -162,11 +168,18 @@ export function judged({ enforcement, revoked, canAsk, told }: Judged): Record<s
   return { ...Object.fromEntries(filters), ...(canAsk ? { [authzName]: asking } : {}) }
 }
 
-/** The same for what passes without a decision, but not for those on the deny-list. */
-export function unjudged({ canAsk }: Pick<Judged, 'canAsk'>): Record<string, Any> {
-  const policies = rbacNames.filter((name) => name !== 'castellan_revoked')
-  return {
-    ...Object.fromEntries(policies.map((name) => [name, perRoute(everybody, name)])),
-    ...(canAsk ? { [authzName]: unasked } : {}),
+export interface Unjudged extends Pick<Judged, 'canAsk'> {
+  /** whether callers have shown a certificate: Envoy gives up where it is asked for nobody's */
+  readonly hasPeer: boolean
+}
+
+/** The same for what passes without a decision, but not for those on the deny-list or of two names. */
+export function unjudged({ canAsk, hasPeer }: Unjudged): Record<string, Any> {
+  const trees: Readonly<Record<Exclude<RbacName, 'castellan_revoked'>, Tree>> = {
+    castellan_guard: hasPeer ? identified : everybody,
+    castellan_deny: everybody,
+    castellan_allow: everybody,
   }
+  const filters = Object.entries(trees).map(([name, tree]) => [name, perRoute(tree, name)] as const)
+  return { ...Object.fromEntries(filters), ...(canAsk ? { [authzName]: unasked } : {}) }
 }

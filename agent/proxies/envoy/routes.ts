@@ -32,6 +32,22 @@ function named(header: string, value: string) {
 
 const noLonger = (header: string) => [...new Set([header, peerIdHeader])]
 
+interface Telling {
+  readonly requestHeadersToRemove: string[]
+  readonly requestHeadersToAdd?: ReturnType<typeof named>[]
+}
+
+/** Who calls, where that was decided about. */
+const telling = (header: string, hasPeer: boolean): Telling => ({
+  requestHeadersToRemove: noLonger(header),
+  requestHeadersToAdd: hasPeer ? [named(header, '%DOWNSTREAM_PEER_URI_SAN%')] : [],
+})
+
+/** Of a certificate that nobody has looked at closely the workload hears nothing. */
+const silent = (header: string): Telling => ({
+  requestHeadersToRemove: [...noLonger(header), 'x-forwarded-client-cert'],
+})
+
 const method = (regex: string, invertMatch = false): HeaderMatcher => ({
   name: ':method',
   invertMatch,
@@ -59,9 +75,10 @@ const refusedStream = { retryOn: 'connect-failure,refused-stream', numRetries: 1
 
 function workloadRoutes(
   { protocol, healthPath }: InboundSpec,
-  name: string,
-  judge: Judged,
+  { name, judge, hasPeer }: InboundRoutes,
 ): Route[] {
+  const { identityHeader } = judge.told
+  const told = telling(identityHeader, hasPeer)
   const workload = workloadCluster(name)
   const action = to(workload, { retryPolicy: refusedStream })
   const health: Route[] =
@@ -75,7 +92,8 @@ function workloadRoutes(
               headers: [method('GET|HEAD')],
             },
             action,
-            typedPerFilterConfig: unjudged(judge),
+            ...silent(identityHeader),
+            typedPerFilterConfig: unjudged({ ...judge, hasPeer }),
           },
         ]
   const grpc: Route[] =
@@ -86,9 +104,10 @@ function workloadRoutes(
             name: 'grpc',
             match: { ...everything, grpc: {} },
             action: to(workloadHttp2Cluster(name), { retryPolicy: refusedStream }),
+            ...told,
           },
         ]
-  return [...health, ...grpc, { name: 'all', match: everything, action }]
+  return [...health, ...grpc, { name: 'all', match: everything, action, ...told }]
 }
 
 export interface InboundRoutes {
@@ -99,22 +118,17 @@ export interface InboundRoutes {
   readonly hasPeer: boolean
 }
 
-export function inboundRoutes(
-  spec: InboundSpec,
-  { resource, name, judge, hasPeer }: InboundRoutes,
-): RouteConfiguration {
-  const { identityHeader } = judge.told
+export function inboundRoutes(spec: InboundSpec, inbound: InboundRoutes): RouteConfiguration {
+  const { resource, judge } = inbound
   return create(RouteConfigurationSchema, {
     name: resource,
     virtualHosts: [
       {
         name: 'all',
         domains: ['*'],
-        routes: workloadRoutes(spec, name, judge),
+        routes: workloadRoutes(spec, inbound),
         typedPerFilterConfig: judged(judge),
-        requestHeadersToRemove: noLonger(identityHeader),
-        requestHeadersToAdd: hasPeer ? [named(identityHeader, '%DOWNSTREAM_PEER_URI_SAN%')] : [],
-        responseHeadersToRemove: noLonger(identityHeader),
+        responseHeadersToRemove: noLonger(judge.told.identityHeader),
       },
     ],
   })

@@ -44,6 +44,8 @@ export interface Situation {
   readonly isFederated: boolean
   /** identities on the deny-list */
   readonly revoked: readonly SpiffeId[]
+  /** what of the deny-list Envoy cannot hold by itself, in words */
+  readonly unseen: readonly string[]
   /** of services, by name */
   readonly endpoints: ReadonlyMap<string, readonly ServiceEndpoint[]>
   /** path of the socket that answers decisions */
@@ -116,11 +118,16 @@ function addInbound(
   name: string,
   situation: Situation,
 ): readonly Enforcement[] {
-  const { identity, policies, labels, isFederated, asksAlways, trust, revoked } = situation
+  const { identity, policies, labels, isFederated, unseen, trust, revoked } = situation
+  const { asksAlways } = situation
   const resource = `inbound/${name}`
   const canAsk = situation.decisions !== undefined
   const { identityHeader } = situation.spec
-  const decider = { policies, identity, labels, isFederated, canAsk, asksAlways, identityHeader }
+  const federation = { isFederated, unseen }
+  const decider = {
+    ...{ policies, identity, labels, canAsk, asksAlways, identityHeader },
+    ...federation,
+  }
   for (const cluster of workloadClusters(spec, name)) into.put('clusters', cluster.name, cluster)
   const listener = inboundListener(
     { ...spec, listen: listening(spec.listen) },
@@ -135,9 +142,10 @@ function addInbound(
     const enforcement = enforcementOf(spec, connection, decider)
     if (spec.protocol === 'tcp') return enforcement
     const told = { port: spec.forwardTo.port, backend: spec.backend, identityHeader }
-    const judge = { enforcement, revoked, canAsk, told }
-    const routes = routesOf(resource, connection)
     const hasPeer = connection === 'mutual-tls'
+    // Envoy refuses everybody where it is asked for the peer of a plaintext connection
+    const judge = { enforcement, revoked: hasPeer ? revoked : [], canAsk, told }
+    const routes = routesOf(resource, connection)
     into.put('routes', routes, inboundRoutes(spec, { resource: routes, name, judge, hasPeer }))
     return enforcement
   })

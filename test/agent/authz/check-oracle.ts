@@ -30,19 +30,48 @@ const rawFields = ({ headers }: HeaderMap): [string, string][] =>
     rawValue.length > 0 ? Buffer.from(rawValue).toString('latin1') : value,
   ])
 
+type Fields = readonly (readonly [name: string, value: string])[]
+
+/**
+ * As the client sent them, since hops are counted from there: without the last address of all, which the listener
+ * has put there. It is not always the client's: of one on this machine Envoy says its own.
+ */
+function withoutAppended(fields: Fields): Fields {
+  const last = fields.findLastIndex(([name]) => name === 'x-forwarded-for')
+  return fields.flatMap(([name, value], i) => {
+    if (i !== last) return [[name, value] as const]
+    const end = value.lastIndexOf(',')
+    return end < 0 ? [] : [[name, value.slice(0, end)] as const]
+  })
+}
+
 /** Without what HTTP/2 says of the request line, which is told by itself. */
-function headersOf({ headers, headerMap }: AttributeContext_HttpRequest): string[] {
-  const fields = headerMap === undefined ? Object.entries(headers) : rawFields(headerMap)
-  const raw = fields.filter(([name]) => !name.startsWith(':')).flat()
+function headersOf(
+  { headers, headerMap }: AttributeContext_HttpRequest,
+  isAppended: boolean,
+): string[] {
+  const all: Fields = headerMap === undefined ? Object.entries(headers) : rawFields(headerMap)
+  const fields = all.filter(([name]) => !name.startsWith(':'))
+  const raw = (isAppended ? withoutAppended(fields) : fields).flat()
   const problem = fieldsProblem(raw)
   if (problem !== undefined) throw new IdentityError('ERR_BAD_REQUEST', problem)
   return raw
 }
 
-function rawHttp(http: AttributeContext_HttpRequest | undefined): RawHttp | undefined {
+function rawHttp(
+  http: AttributeContext_HttpRequest | undefined,
+  isAppended: boolean,
+): RawHttp | undefined {
   if (http === undefined) return undefined
   const { method, path: target, host } = http
-  return { method, target, host: host === '' ? undefined : host, headers: headersOf(http) }
+  const headers = headersOf(http, isAppended)
+  return { method, target, host: host === '' ? undefined : host, headers }
+}
+
+/** Whether the listener has put an address behind what the client said. */
+function isAppendedOf(setting: string | undefined): boolean {
+  if (setting === undefined || setting === 'appended') return setting !== undefined
+  throw new IdentityError('ERR_BAD_REQUEST', `${extensions.forwardedFor}: is not "appended"`)
 }
 
 /** Throws ERR_BAD_REQUEST for settings that say nothing, and for fields that no parser lets pass. */
@@ -53,6 +82,7 @@ export function questionOf({ attributes }: CheckRequest): Question {
     backend: contextExtensions[extensions.backend],
     identityHeader: contextExtensions[extensions.identityHeader],
   })
+  const isAppended = isAppendedOf(contextExtensions[extensions.forwardedFor])
   return {
     ...settings,
     listener: portIn(destination),
@@ -60,6 +90,6 @@ export function questionOf({ attributes }: CheckRequest): Question {
     certificate: source?.certificate ?? '',
     sourceAddress: socketAddress(source)?.address,
     sni: tlsSession?.sni || undefined,
-    http: rawHttp(request?.http),
+    http: rawHttp(request?.http, isAppended),
   }
 }

@@ -129,7 +129,7 @@ describe('beside yes and no', () => {
     expect((await ask('/')).status?.code).toBe(0)
   })
 
-  it('forwarded addresses count when the peer is a trusted proxy', async () => {
+  async function behindProxies(): Promise<void> {
     await deciding[Symbol.asyncDispose]()
     const config = { trustedProxies: ['10.0.0.0/8'], trustedHops: 1 }
     deciding = await startDeciding({ config })
@@ -144,13 +144,40 @@ describe('beside yes and no', () => {
       1n,
       policyText(`[{ from: [{ source: { remoteIpBlocks: [192.0.2.7] } }] }]`),
     )
-    const from = async (address: string, forwarded: string) =>
-      (await deciding.check(rpc('/', { from: address, headers: { 'x-forwarded-for': forwarded } })))
-        .status?.code
+  }
+
+  const from = async (address: string, forwarded: string, extensions = {}) =>
+    (
+      await deciding.check(
+        rpc('/', { from: address, headers: { 'x-forwarded-for': forwarded }, extensions }),
+      )
+    ).status?.code
+
+  it('forwarded addresses count when the peer is a trusted proxy', async () => {
+    await behindProxies()
     expect(await from('10.1.1.1', '198.51.100.1,192.0.2.7')).toBe(0)
     expect(await from('10.1.1.1', '192.0.2.7,198.51.100.1')).toBe(7)
     expect(await from('198.51.100.9', '192.0.2.7')).toBe(7)
     expect(await from('192.0.2.7', '')).toBe(0)
+  })
+
+  it('what the listener has put behind them is not one of them', async () => {
+    await behindProxies()
+    const appended = { 'castellan.forwarded-for': 'appended' }
+    expect(await from('10.1.1.1', '198.51.100.1, 192.0.2.7,10.1.1.1', appended)).toBe(0)
+    expect(await from('10.1.1.1', '192.0.2.7,198.51.100.1,10.1.1.1', appended)).toBe(7)
+    expect(await from('10.1.1.1', '10.1.1.1', appended)).toBe(7)
+    expect(await from('192.0.2.7', '192.0.2.7', appended)).toBe(0)
+    // as Envoy says it of a client on its own machine
+    expect(await from('10.1.1.1', '192.0.2.7,172.17.0.2', appended)).toBe(0)
+  })
+
+  it('a listener that says something else of them lets nobody pass', async () => {
+    await behindProxies()
+    expect(await from('192.0.2.7', '192.0.2.7', { 'castellan.forwarded-for': 'perhaps' })).toBe(7)
+    expect(deciding.lines.map(({ reason }) => reason)).toContainEqual(
+      expect.stringContaining('is not "appended"'),
+    )
   })
 })
 

@@ -27,6 +27,7 @@ function enforced(how: Partial<Decider> = {}, policies = text) {
     identity: parseSpiffeId('spiffe://td/ns/shop/sa/web'),
     ...{ labels: {}, isFederated: false, canAsk: true, asksAlways: false },
     identityHeader: 'x-who',
+    unseen: [],
     ...how,
   })
 }

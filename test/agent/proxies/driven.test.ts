@@ -1,0 +1,165 @@
+// Who decides at a driven Envoy, as the deny-list moves; and what its health path does not say.
+import { create, type MessageInitShape } from '@bufbuild/protobuf'
+import { anyUnpack } from '@bufbuild/protobuf/wkt'
+import { beforeEach, describe, expect, it } from 'vitest'
+import { createKnowledge, type Knowledge } from '../../../agent/knowledge.ts'
+import { createDriven } from '../../../agent/proxies/driven.ts'
+import type { WorkloadSvid } from '../../../agent/svid-cache.ts'
+import { sdsConfig } from '../../../agent/xds/config.ts'
+import { signCrl } from '../../../ca/crl.ts'
+import { AuthorityMessageSchema } from '../../../proto/gen/castellan/control/v1/control_pb.js'
+import { RouteConfigurationSchema } from '../../../proto/gen/envoy/config/route/v3/route_pb.js'
+import { RBACPerRouteSchema } from '../../../proto/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
+import { proxySpec } from '../../../proxy-spec/spec.ts'
+import { systemClock } from '../../../runtime/clock.ts'
+import { createLog } from '../../../runtime/log.ts'
+import { parseCertificate } from '../../../spiffe/certificate.ts'
+import { parseSpiffeId } from '../../../spiffe/id.ts'
+import { keyIdOf } from '../../../spiffe/key-id.ts'
+import { policyText } from '../../support/policy-text.ts'
+import { bundleOf, entryOf, makeRoot, svidOf, trustDomain } from '../xds/sds-server.ts'
+
+const path = '/ns/shop/sa/web'
+const identity = parseSpiffeId(`spiffe://${trustDomain}${path}`)
+const root = makeRoot('ours')
+const authority = parseCertificate(root.certificate)
+const svid = svidOf(root, path)
+const specOf = (mtls: 'strict' | 'permissive') =>
+  proxySpec.parse({
+    identity,
+    inbound: [
+      {
+        ...{ name: 'web', listen: '127.0.0.1:8443', protocol: 'http', forwardTo: '127.0.0.1:80' },
+        ...{ healthPath: '/healthz', mtls },
+      },
+    ],
+  })
+const strict = specOf('strict')
+
+const hour = 3_600_000
+const crl = signCrl(
+  {
+    issuer: authority.subject,
+    authorityKeyId: keyIdOf(authority.publicKey),
+    ...{ number: 1, thisUpdate: Date.now(), nextUpdate: Date.now() + hour, revoked: [] },
+  },
+  root.privateKey,
+)
+
+let knowledge: Knowledge
+beforeEach(() => {
+  knowledge = createKnowledge(trustDomain, systemClock)
+  const text = policyText('[{}]')
+  apply({
+    snapshot: true,
+    bundle: bundleOf(trustDomain, root),
+    entries: [entryOf(path, 1)],
+    policies: { version: 1n, rootNamespace: '', files: [{ name: 'test.yaml', text }] },
+  })
+})
+
+const apply = (message: MessageInitShape<typeof AuthorityMessageSchema>) =>
+  knowledge.apply(create(AuthorityMessageSchema, message))
+
+type Rule = { id: string; target: { case: 'serial' | 'authorityId' | 'spiffeId'; value: string } }
+const deny = (rules: readonly Rule[], crls: readonly Uint8Array[] = []) =>
+  apply({ revocation: { denyList: { rules: [...rules] }, crls: [...crls] } })
+
+function snapshot(decisions?: string, spec = strict) {
+  const never = { [Symbol.dispose]: () => {} }
+  const one = { file: 'web.yaml', spec, identity, asksAlways: false, trouble: '' }
+  const driven = createDriven({
+    ...{
+      knowledge,
+      decisions,
+      clock: systemClock,
+      log: createLog({ name: 'test', level: 'silent' }),
+    },
+    cache: { svids: new Map<string, WorkloadSvid>([[path, svid]]), want: () => {} },
+    config: { sds: sdsConfig.parse({}) },
+    services: { of: () => new Map(), onChange: () => never },
+    specs: { current: () => [one], onChange: () => never },
+  })
+  const found = driven.of(knowledge.entriesFor(new Set(['test:caller'])))?.snapshot
+  if (found === undefined) throw new Error('no snapshot')
+  return found
+}
+
+const decides = (decisions?: string) => snapshot(decisions).enforcement.get('web')
+
+describe('Envoy decides alone', () => {
+  it('while nothing is denied', () => {
+    expect(decides('/run/authz.sock')).toEqual({ by: 'native', reasons: [] })
+  })
+
+  it.each<[string, Rule['target'], readonly Uint8Array[]]>([
+    ['an identity', { case: 'spiffeId', value: `${identity}/a` }, []],
+    ['a certificate, and the CRLs are whole', { case: 'serial', value: '0a' }, [crl]],
+    [
+      'a root of ours, which it does not believe then',
+      { case: 'authorityId', value: keyIdOf(authority.publicKey).toString('hex') },
+      [],
+    ],
+  ])('where the deny-list names %s', (_, target, crls) => {
+    deny([{ id: '1', target }], crls)
+    expect(decides()?.by).toBe('native')
+  })
+})
+
+describe('the agent is asked, or nobody gets in', () => {
+  it.each<[string, Rule['target'], RegExp]>([
+    ['a certificate, and there is no CRL', { case: 'serial', value: '0a' }, /CRLs/],
+    ['an authority below ours', { case: 'authorityId', value: 'ab'.repeat(20) }, /who has signed/],
+  ])('where the deny-list names %s', (_, target, why) => {
+    deny([{ id: '1', target }])
+    expect(decides('/run/authz.sock')).toMatchObject({ by: 'asked' })
+    expect(decides()).toMatchObject({ by: 'closed', reasons: [expect.stringMatching(why)] })
+    deny([])
+    expect(decides()?.by).toBe('native')
+  })
+
+  it('and the snapshot ends with the lists that it was made with', () => {
+    deny([{ id: '1', target: { case: 'serial', value: '0a' } }], [crl])
+    const { changesAt = 0 } = snapshot()
+    expect(changesAt).toBeGreaterThan(Date.now())
+    expect(changesAt).toBeLessThanOrEqual(Date.now() + hour)
+  })
+})
+
+it('whoever shows no certificate is not looked up in the deny-list: Envoy would refuse all of them', () => {
+  deny([{ id: '1', target: { case: 'spiffeId', value: `${identity}/a` } }])
+  const { routes } = snapshot(undefined, specOf('permissive'))
+  const found = ['inbound/web', 'inbound/web/plaintext'].map((name) => {
+    const any = routes.get(name)?.pack()
+    const [host] = (any && anyUnpack(any, RouteConfigurationSchema)?.virtualHosts) ?? []
+    const filter = host?.typedPerFilterConfig.castellan_revoked
+    return filter && anyUnpack(filter, RBACPerRouteSchema)?.rbac?.matcher?.matcherType.case
+  })
+  expect(found).toEqual(['matcherTree', undefined])
+})
+
+describe('the health path', () => {
+  const host = () => {
+    const any = snapshot().routes.get('inbound/web')?.pack()
+    const routes = any && anyUnpack(any, RouteConfigurationSchema)?.virtualHosts[0]?.routes
+    return new Map(routes?.map((it) => [it.name, it]))
+  }
+
+  it('tells the workload of nobody, whatever a client says', () => {
+    const { requestHeadersToAdd: added, requestHeadersToRemove: removed } =
+      host().get('health') ?? {}
+    expect(added).toEqual([])
+    expect(removed).toEqual(['x-spiffe-peer-id', 'x-forwarded-client-cert'])
+    expect(
+      host()
+        .get('all')
+        ?.requestHeadersToAdd.map(({ header }) => header?.key),
+    ).toEqual(['x-spiffe-peer-id'])
+  })
+
+  it('looks at the name that a client shows', () => {
+    const any = host().get('health')?.typedPerFilterConfig.castellan_guard
+    const rbac = any && anyUnpack(any, RBACPerRouteSchema)?.rbac
+    expect(rbac?.matcher?.matcherType.case).toBe('matcherList')
+  })
+})
