@@ -23,7 +23,7 @@ import type { DrivenSpec, Specs } from './specs.ts'
 export interface DrivenOptions {
   readonly knowledge: Knowledge
   readonly cache: Pick<SvidCache, 'svids' | 'want'>
-  readonly config: Pick<AgentConfig, 'sds'>
+  readonly config: Pick<AgentConfig, 'sds' | 'decisions'>
   readonly services: Pick<Services, 'of' | 'onChange'>
   readonly specs: Pick<Specs, 'current' | 'onChange'>
   /** path of the socket that answers decisions */
@@ -48,9 +48,11 @@ export interface Driven {
 }
 
 /** The policies in force, compiled once for each push; those that cannot be used leave the former in force. */
-function createCompiled({ knowledge, clock, log }: DrivenOptions) {
+function createCompiled({ knowledge, config, clock, log }: DrivenOptions) {
+  const { trustedHops = 0, trustedProxies = [] } = config.decisions ?? {}
   const compiled = createPolicySets({
-    trusted: { trustedHops: 0, trustedProxies: [] },
+    // whoever decides, the client is the same
+    trusted: { trustedHops, trustedProxies },
     // Envoy verifies no tokens: what needs a key is left to the agent's decisions
     jwks: () => undefined,
     clock,

@@ -18,7 +18,6 @@ import { type DrivenEnvoy, envoyId } from '../support/driven-envoy.ts'
 import { trustDomain } from '../support/node.ts'
 import { getRaw } from '../support/raw-http1.ts'
 import type { Reached } from '../support/reached.ts'
-import type { Mode } from './envoy-corpus-differences.ts'
 import { bytesOf, onLoopback } from './envoy-corpus-requests.ts'
 import { eventually } from './eventually.ts'
 
@@ -29,8 +28,8 @@ export interface Entered {
   readonly fixture: Fixture
   readonly mesh: Mesh
   readonly set: PolicySet
-  /** whether Envoy could not decide, and had nobody to ask */
-  readonly isClosed: boolean
+  /** whether Envoy decides without the agent */
+  readonly isAlone: boolean
 }
 
 /** As policies of this node; what a linter says of them is the point of them. */
@@ -78,8 +77,7 @@ export async function enter(it: DrivenEnvoy, fixture: Fixture): Promise<Entered>
   const set = compile(readPolicies(files), {
     mesh: { ...mesh, profile: 'strict', trustDomain: parseTrustDomain(trustDomain) },
   })
-  const isClosed = proxies.some(({ remarks }) => remarks.some((one) => one.includes('nobody gets')))
-  return { fixture, mesh, set, isClosed }
+  return { fixture, mesh, set, isAlone: proxies[0]?.remarks.length === 0 }
 }
 
 /** How a case is asked. */
@@ -92,22 +90,18 @@ export interface Plan {
   readonly h2: CorpusRequest['h2']
 }
 
-export interface Signing {
-  readonly mode: Mode
-  /** by trust domain */
-  readonly signers: ReadonlyMap<string, DevCa>
-}
+/** By trust domain. */
+export type Signers = ReadonlyMap<string, DevCa>
 
 /** Why a case cannot be had on a socket; else how. */
 export function planOf(
   { request }: { readonly request: CorpusRequest },
   { mesh }: Entered,
-  { mode, signers }: Signing,
+  signers: Signers,
 ): Plan | string {
   const { remoteIp, source: { principal, ip = '' } = {}, h2, jwt } = request
   if (jwt !== undefined) return 'claims without their token'
   if (principal === undefined) return 'no identity, and mutual TLS demands one'
-  if (mode === 'native' && mesh.trustedHops > 0) return 'the driver takes no proxies in front'
   const isBehind = mesh.trustedHops > 0 && ip.startsWith('198.51.100.')
   if (remoteIp !== undefined && !isBehind) return 'Envoy derives the remote address itself'
   const remote = remoteIp === undefined ? undefined : onLoopback(remoteIp)

@@ -57,6 +57,8 @@ export interface Inbound {
   /** milliseconds */
   readonly maxConnectionAge: number
   readonly canAsk: boolean
+  /** how many entries from the right of X-Forwarded-For the client is, where rules look there */
+  readonly trustedHops: number
 }
 
 /** What of requests both programs could read differently is refused or made plain before anything looks at it. */
@@ -67,7 +69,7 @@ const strict: Manager = {
 }
 
 function inboundManager(spec: InboundSpec, inbound: Inbound, routeConfigName: string): Filter {
-  const { resource, maxConnectionAge, canAsk } = inbound
+  const { resource, maxConnectionAge, canAsk, trustedHops } = inbound
   const limits = limitsOf(spec)
   return typed(managerName, HttpConnectionManagerSchema, {
     ...strict,
@@ -76,6 +78,7 @@ function inboundManager(spec: InboundSpec, inbound: Inbound, routeConfigName: st
     routeSpecifier: { case: 'rds', value: { routeConfigName, configSource: overAds } },
     httpFilters: httpFilters(canAsk),
     useRemoteAddress: true,
+    xffNumTrustedHops: trustedHops,
     forwardClientCertDetails: ClientCert.SANITIZE_SET,
     setCurrentClientCertDetails: { uri: true },
     maxRequestHeadersKb: limits.headerKilobytes,

@@ -132,7 +132,7 @@ function addInbound(
   const listener = inboundListener(
     { ...spec, listen: listening(spec.listen) },
     {
-      ...{ resource, name, canAsk },
+      ...{ resource, name, canAsk, trustedHops: policies.mesh.trustedHops },
       secrets: { svid: identity, trust: isFederated ? trust.all : trust.own },
       maxConnectionAge: ageOf(spec, situation),
     },
