@@ -7,7 +7,8 @@ export function drivenProxies(path: z.ZodType<string, string>) {
       z.strictObject({
         // the proxy spec; an edit of it is taken up while the agent runs
         spec: path,
-        driver: z.enum(['envoy']),
+        // grpc: programs that do without a proxy: docs/grpc.md
+        driver: z.enum(['envoy', 'grpc']),
       }),
     )
     .max(256)
@@ -15,3 +16,4 @@ export function drivenProxies(path: z.ZodType<string, string>) {
 }
 
 export type DrivenProxies = z.infer<ReturnType<typeof drivenProxies>>
+export type DriverName = DrivenProxies[number]['driver']

@@ -15,7 +15,9 @@ import type { Knowledge } from '../knowledge.ts'
 import { labelsOf } from '../sidecar/state.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
 import { earliest } from '../xds/resource.ts'
-import { type Snapshot, snapshotOf } from './envoy/snapshot.ts'
+import { type Situation, type Snapshot, snapshotOf } from './envoy/snapshot.ts'
+import { grpcSnapshot } from './grpc/snapshot.ts'
+import type { Form } from './ledger.ts'
 import type { DrivenSpec, Specs } from './specs.ts'
 
 export interface DrivenOptions {
@@ -38,8 +40,8 @@ export interface Driving {
 }
 
 export interface Driven {
-  /** What the proxy of these entries is to be; undefined where no spec is of their identities. */
-  of(entries: readonly AgentEntry[]): Driving | undefined
+  /** What the proxy of these entries is to be, in that form; undefined where no spec is of their identities. */
+  of(entries: readonly AgentEntry[], form: Form): Driving | undefined
   /** Called when specs have changed; what the agent is told is told by its knowledge. */
   onChange(listener: () => void): Disposable
 }
@@ -70,6 +72,11 @@ function createCompiled({ knowledge, clock, log }: DrivenOptions) {
     }
     return current
   }
+}
+
+const dialects: Readonly<Record<Form, (situation: Situation) => Snapshot>> = {
+  envoy: snapshotOf,
+  grpc: grpcSnapshot,
 }
 
 const lifeOf = ({ certificates: [leaf] }: WorkloadSvid): number => {
@@ -110,30 +117,31 @@ export function createDriven(options: DrivenOptions): Driven {
   const endpoints = new Map(
     Object.entries(config.services).map(([name, all]) => [name, all.flatMap(addressOf)]),
   )
-  /** the newest of each spec, and what it was made of */
+  /** the newest of each form and spec, and what it was made of */
   const made = new Map<string, { readonly of: readonly unknown[]; readonly snapshot: Snapshot }>()
 
-  function make(it: DrivenSpec, mine: readonly AgentEntry[], life: number): Snapshot {
+  function make(it: DrivenSpec, mine: readonly AgentEntry[], form: Form, life: number): Snapshot {
     const { set } = compiled()
     const { ids: revoked, until } = revokedBy(options)
     const isFederated = mine.some(({ federatesWith }) => federatesWith.length > 0)
     const labels: Labels = labelsOf(mine)[0]?.labels ?? {}
     const of = [it.spec, set, life, isFederated, JSON.stringify([labels, revoked, until])]
-    const known = made.get(it.file)
+    const key = `${form} ${it.file}`
+    const known = made.get(key)
     if (known?.of.every((part, i) => part === of[i]) === true) return known.snapshot
     const own = `spiffe://${knowledge.own().x509.trustDomain}`
     const all = config.sds.defaultAllBundlesName
-    const snapshot = snapshotOf({
+    const snapshot = dialects[form]({
       ...{ spec: it.spec, identity: it.identity, labels, policies: set, trust: { own, all } },
       ...{ isFederated, revoked, endpoints, decisions, life },
     })
     const whole = { ...snapshot, changesAt: earliest(snapshot.changesAt, until) }
-    made.set(it.file, { of, snapshot: whole })
+    made.set(key, { of, snapshot: whole })
     return whole
   }
 
   return {
-    of(entries) {
+    of(entries, form) {
       const ids = new Set(entries.map(({ spiffeId }) => spiffeId))
       const it = specs.current().find(({ identity }) => ids.has(identity))
       if (it === undefined) return undefined
@@ -141,7 +149,7 @@ export function createDriven(options: DrivenOptions): Driven {
       const [entry] = mine
       const svid = entry && cache.svids.get(entry.id)
       if (entry !== undefined && svid === undefined) cache.want(entry)
-      const snapshot = svid === undefined ? undefined : make(it, mine, lifeOf(svid))
+      const snapshot = svid === undefined ? undefined : make(it, mine, form, lifeOf(svid))
       return { id: it.identity, snapshot, policies: compiled().version }
     },
     onChange: (listener) => topic.subscribe(listener),

@@ -7,11 +7,12 @@ import { createLatest, createTopic, type Running, run } from '../../runtime/life
 import type { Log } from '../../runtime/log.ts'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
-import type { DrivenProxies } from './config.ts'
+import type { DrivenProxies, DriverName } from './config.ts'
 
 /** A spec that a driver can do whole. */
 export interface DrivenSpec {
   readonly file: string
+  readonly driver: DriverName
   readonly spec: ProxySpec
   readonly identity: SpiffeId
   /** why the newest edit is not in force; empty when it is */
@@ -26,7 +27,7 @@ export interface Specs extends AsyncDisposable {
 export interface SpecsOptions {
   readonly proxies: DrivenProxies
   /** Throws ERR_CONFIG with what its driver cannot do. */
-  readonly demand: (spec: ProxySpec) => void
+  readonly demand: (spec: ProxySpec, driver: DriverName) => void
   readonly clock: Clock
   readonly log: Log
 }
@@ -36,7 +37,9 @@ const look = 2000
 /** most editors empty a file before they write it */
 const settle = 50
 
-function read(file: string, demand: SpecsOptions['demand']): DrivenSpec {
+type Named = Pick<DrivenSpec, 'file' | 'driver'>
+
+function read({ file, driver }: Named, demand: SpecsOptions['demand']): DrivenSpec {
   const spec = loadProxySpec(file)
   const { identity } = spec
   if (identity === undefined) {
@@ -45,8 +48,8 @@ function read(file: string, demand: SpecsOptions['demand']): DrivenSpec {
       fields: [{ field: 'identity', problem: `is missing: ${problem}` }],
     })
   }
-  demand(spec)
-  return { file, spec, identity, trouble: '' }
+  demand(spec, driver)
+  return { file, driver, spec, identity, trouble: '' }
 }
 
 function demandDistinct(all: readonly DrivenSpec[]): void {
@@ -68,7 +71,7 @@ const textOf = (file: string): string => {
 /** Throws ERR_CONFIG for what cannot be read at the start. */
 export function followSpecs({ proxies, demand, clock, log }: SpecsOptions): Specs {
   const topic = createTopic<void>()
-  let current = proxies.map(({ spec }) => read(spec, demand))
+  let current = proxies.map(({ spec: file, driver }) => read({ file, driver }, demand))
   demandDistinct(current)
   const texts = new Map(current.map(({ file }) => [file, textOf(file)]))
 
@@ -80,7 +83,7 @@ export function followSpecs({ proxies, demand, clock, log }: SpecsOptions): Spec
   function takeEdit(before: DrivenSpec): void {
     const { file } = before
     try {
-      const next = read(file, demand)
+      const next = read(before, demand)
       demandDistinct(current.map((it) => (it.file === file ? next : it)))
       take(next)
       log.info({ file }, 'proxy spec in force')

@@ -26,12 +26,16 @@ export interface Refused extends Remark {
   readonly isHarmless: boolean
 }
 
+export type Rules = Readonly<Record<'guard' | 'deny' | 'allow', readonly Named[]>>
+
 export interface Lowered {
   readonly protocol: Protocol
   /** denies, before the others, what they could not judge */
   readonly guard: Tree
   readonly deny: Tree
   readonly allow: Tree
+  /** what the trees were made of, for what takes lists only: any of each is enough */
+  readonly rules: Rules
   readonly refused: readonly Refused[]
   /** where a DENY is wider than written, or an ALLOW narrower */
   readonly differences: readonly Remark[]
@@ -156,7 +160,7 @@ function treeFor(rules: readonly Named[], { connection }: Where, ends: Ends): Tr
   return treeOf(absent, ends)
 }
 
-function guardOf(where: Where, policies: readonly Policy[]) {
+function guardRules(where: Where, policies: readonly Policy[]): readonly Named[] {
   const { set, destination, protocol } = where
   const ports = set.documents.peers.flatMap(({ spec }) => Object.keys(spec.portLevelMtls ?? {}))
   const named = [...new Set(ports.map(Number))]
@@ -166,7 +170,7 @@ function guardOf(where: Where, policies: readonly Policy[]) {
     named,
   )
   const rules = protocol === 'tcp' ? [identityGuard] : httpGuard({ methods: methodsOf(policies) })
-  return treeFor([...rules, mutualTls], where, { action: 'DENY', otherwise: passes })
+  return [...rules, mutualTls]
 }
 
 function unlowered(mesh: Mesh, protocol: Protocol): Lowered {
@@ -176,6 +180,7 @@ function unlowered(mesh: Mesh, protocol: Protocol): Lowered {
     guard: passes,
     deny: passes,
     allow: denies,
+    rules: { guard: [], deny: [], allow: [] },
     refused: [{ policy: '*', rule: undefined, place: 'profile', why, isHarmless: false }],
     differences: [],
     demands: [],
@@ -204,11 +209,13 @@ export function lower(
   const into = nothing()
   for (const policy of policies) gatherPolicy(policy, where, into)
   into.refused.push(...othersOf(where))
+  const rules: Rules = { guard: guardRules(where, policies), deny: into.deny, allow: into.allow }
   return {
     protocol,
-    guard: guardOf(where, policies),
-    deny: treeFor(into.deny, where, { action: 'DENY', otherwise: passes }),
-    allow: treeFor(into.allow, where, { action: 'ALLOW', otherwise: denies }),
+    guard: treeFor(rules.guard, where, { action: 'DENY', otherwise: passes }),
+    deny: treeFor(rules.deny, where, { action: 'DENY', otherwise: passes }),
+    allow: treeFor(rules.allow, where, { action: 'ALLOW', otherwise: denies }),
+    rules,
     refused: into.refused,
     differences: into.differences,
     demands: [...into.demands].sort(),

@@ -61,6 +61,8 @@ export interface Snapshot {
   readonly routes: Resources
   /** by the names of inbound listeners */
   readonly enforcement: ReadonlyMap<string, Pick<Enforcement, 'by' | 'reasons'>>
+  /** what is done otherwise than the spec says */
+  readonly remarks?: readonly string[]
   /** milliseconds since the epoch: a policy expires then */
   readonly changesAt: number | undefined
 }
@@ -84,7 +86,7 @@ function resourceOf<T extends DescMessage>(
 }
 
 /** Gathers resources under their names. */
-function gathering() {
+export function gathering() {
   const all: Record<Kind, Map<string, Resource>> = {
     clusters: new Map(),
     endpoints: new Map(),
@@ -98,7 +100,7 @@ function gathering() {
     },
   }
 }
-type Gathering = ReturnType<typeof gathering>
+export type Gathering = ReturnType<typeof gathering>
 
 /** A connection is not older than half of the certificate's life: Envoy never looks at it again. */
 function ageOf({ maxConnectionAge }: Partial<InboundSpec>, { life }: Situation): number {
