@@ -35,7 +35,7 @@ def serve(address, name):
 
 
 def dial(name):
-    credentials = grpc.xds_channel_credentials(grpc.insecure_channel_credentials())
+    credentials = grpc.xds_channel_credentials()
     options = (("grpc.use_local_subchannel_pool", 1),)
     return grpc.secure_channel("xds:///" + name, credentials, options)
 
