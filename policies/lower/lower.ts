@@ -26,8 +26,6 @@ export interface Refused extends Remark {
   readonly isHarmless: boolean
 }
 
-export type Rules = Readonly<Record<'guard' | 'deny' | 'allow', readonly Named[]>>
-
 export interface Lowered {
   readonly protocol: Protocol
   /** denies, before the others, what they could not judge */
@@ -35,7 +33,7 @@ export interface Lowered {
   readonly deny: Tree
   readonly allow: Tree
   /** what the trees were made of, for what takes lists only: any of each is enough */
-  readonly rules: Rules
+  readonly rules: Readonly<Record<'deny' | 'allow', readonly Named[]>>
   readonly refused: readonly Refused[]
   /** where a DENY is wider than written, or an ALLOW narrower */
   readonly differences: readonly Remark[]
@@ -160,7 +158,7 @@ function treeFor(rules: readonly Named[], { connection }: Where, ends: Ends): Tr
   return treeOf(absent, ends)
 }
 
-function guardRules(where: Where, policies: readonly Policy[]): readonly Named[] {
+function guardOf(where: Where, policies: readonly Policy[]) {
   const { set, destination, protocol } = where
   const ports = set.documents.peers.flatMap(({ spec }) => Object.keys(spec.portLevelMtls ?? {}))
   const named = [...new Set(ports.map(Number))]
@@ -170,7 +168,7 @@ function guardRules(where: Where, policies: readonly Policy[]): readonly Named[]
     named,
   )
   const rules = protocol === 'tcp' ? [identityGuard] : httpGuard({ methods: methodsOf(policies) })
-  return [...rules, mutualTls]
+  return treeFor([...rules, mutualTls], where, { action: 'DENY', otherwise: passes })
 }
 
 function unlowered(mesh: Mesh, protocol: Protocol): Lowered {
@@ -180,7 +178,7 @@ function unlowered(mesh: Mesh, protocol: Protocol): Lowered {
     guard: passes,
     deny: passes,
     allow: denies,
-    rules: { guard: [], deny: [], allow: [] },
+    rules: { deny: [], allow: [] },
     refused: [{ policy: '*', rule: undefined, place: 'profile', why, isHarmless: false }],
     differences: [],
     demands: [],
@@ -209,13 +207,12 @@ export function lower(
   const into = nothing()
   for (const policy of policies) gatherPolicy(policy, where, into)
   into.refused.push(...othersOf(where))
-  const rules: Rules = { guard: guardRules(where, policies), deny: into.deny, allow: into.allow }
   return {
     protocol,
-    guard: treeFor(rules.guard, where, { action: 'DENY', otherwise: passes }),
-    deny: treeFor(rules.deny, where, { action: 'DENY', otherwise: passes }),
-    allow: treeFor(rules.allow, where, { action: 'ALLOW', otherwise: denies }),
-    rules,
+    guard: guardOf(where, policies),
+    deny: treeFor(into.deny, where, { action: 'DENY', otherwise: passes }),
+    allow: treeFor(into.allow, where, { action: 'ALLOW', otherwise: denies }),
+    rules: { deny: into.deny, allow: into.allow },
     refused: into.refused,
     differences: into.differences,
     demands: [...into.demands].sort(),

@@ -1,7 +1,7 @@
 // Who may call a gRPC program, as the filters that it judges by: who is revoked, what is odd, who is denied, who is
 // allowed. A filter without rules would let everybody through, so each has some.
 import { destinationOf } from '../../../policies/attributes/request.ts'
-import { lower } from '../../../policies/lower/lower.ts'
+import { type Lowered, lower } from '../../../policies/lower/lower.ts'
 import {
   all,
   always,
@@ -9,6 +9,7 @@ import {
   header,
   isPresent,
   not,
+  type Predicate,
   peer,
   regex,
   text,
@@ -21,7 +22,7 @@ import {
 import { RBACSchema } from '../../../proto/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
 import type { HttpFilterSchema } from '../../../proto/gen/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager_pb.js'
 import type { InboundSpec } from '../../../proxy-spec/inbound.ts'
-import type { SpiffeId } from '../../../spiffe/id.ts'
+import { type SpiffeId, trustDomainOf } from '../../../spiffe/id.ts'
 import { type Init, typed } from '../envoy/extension.ts'
 import type { Situation } from '../envoy/snapshot.ts'
 import { inboundProblem } from './problems.ts'
@@ -57,18 +58,30 @@ const nobody = rbac('castellan_closed', Action.DENY, [{ name: 'everybody', when:
 
 const word = '[A-Za-z0-9_-]+'
 const plainCall = `(?:/${word}(?:\\.${word})*)+`
+const plainHost = `${word}(?:\\.${word})*\\.?(?::(?:[0-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?`
 
-/** gRPC normalises nothing and looks methods up as they are written: what is written oddly names no method of it. */
-const callGuard: Named = {
-  name: 'guard[call]',
-  when: not(regex(header(':path'), plainCall)),
+const guarded = (what: string, when: Predicate): Named => ({ name: `guard[${what}]`, when })
+
+/**
+ * What the rules behind it may take for granted. gRPC normalises nothing and looks methods up as they are written,
+ * so what is written oddly names none of them. As few expressions as will do: grpc-js-xds has room for some
+ * thousands in all its life, and gives none back (docs/grpc.md).
+ */
+function guardOf(identity: SpiffeId, known: readonly Named[]): Named[] {
+  const fields = [...new Set(known.flatMap(({ when }) => fieldsOf(when)))].sort()
+  const own = `spiffe://${trustDomainOf(identity)}/`
+  return [
+    // whoever comes without a certificate too, should the program have been told to take such
+    guarded('identity', not(text(peer, 'prefix', own))),
+    guarded('call', not(regex(header(':path'), plainCall))),
+    ...fields.map((name) =>
+      name === ':authority'
+        ? guarded('host', not(regex(header(name), plainHost)))
+        : // bytes beyond ASCII are compared in different ways, and are no text in gRPC
+          guarded(name, all(isPresent(header(name)), not(regex(header(name), '[\\t -~]*')))),
+    ),
+  ]
 }
-
-/** Bytes beyond ASCII are compared in different ways, and are no text in gRPC. */
-const asciiGuard = (name: string): Named => ({
-  name: `guard[${name}]`,
-  when: all(isPresent(header(name)), not(regex(header(name), '[\\t -~]*'))),
-})
 
 const revokedRules = (ids: readonly SpiffeId[]): Named[] =>
   ids.length === 0
@@ -80,39 +93,37 @@ const closed = (reasons: readonly string[]): Judgement => ({
   filters: [nobody],
 })
 
+/** What of the policies no gRPC can judge. */
+function unlowered({ refused, demands }: Lowered): string[] {
+  const left = refused
+    .filter(({ isHarmless }) => !isHarmless)
+    .map(({ policy, rule, place, why }) =>
+      [policy, rule === undefined ? '' : ` rule ${rule}`, ` ${place}: ${why}`].join(''),
+    )
+  return demands.includes('client-address')
+    ? [...left, 'a policy asks for the client behind a proxy, whom gRPC does not know']
+    : left
+}
+
 /** What is asked of every call, and who is allowed. */
 export function judgementOf(spec: InboundSpec, situation: Situation): Judgement {
   const { policies, identity, labels, revoked } = situation
   const problem = inboundProblem(spec)
   if (problem !== undefined) return closed([problem])
   const destination = destinationOf(identity, { port: spec.forwardTo.port, labels })
-  const { rules, refused, demands } = lower(policies.behind(spec.backend), destination)
-  const unlowered = refused
-    .filter(({ isHarmless }) => !isHarmless)
-    .map(
-      ({ policy, rule, place, why }) =>
-        `${policy}${rule === undefined ? '' : ` rule ${rule}`} ${place}: ${why}`,
-    )
-  const isProxied = demands.includes('client-address')
-    ? ['a policy asks for the client behind a proxy, which gRPC does not know']
-    : []
-  const [guard, deny, allow] = [judgedBy(rules.guard), judgedBy(rules.deny), judgedBy(rules.allow)]
-  const unjudged = [guard, deny, allow].flatMap((it) => (it.kind === 'refused' ? it.reasons : []))
-  const reasons = [...unlowered, ...isProxied, ...unjudged]
+  const lowered = lower(policies.behind(spec.backend), destination)
+  const deny = judgedBy(lowered.rules.deny)
+  const allow = judgedBy(lowered.rules.allow)
+  const reasons = [...unlowered(lowered), ...deny.reasons, ...allow.reasons]
   if (reasons.length > 0) return closed(reasons)
-  if (guard.kind === 'refused' || deny.kind === 'refused' || allow.kind === 'refused')
-    return closed(reasons)
-  const known = [...guard.rules, ...deny.rules, ...allow.rules]
-  const fields = [...new Set(known.flatMap(({ when }) => fieldsOf(when)))].sort()
+  const guard = guardOf(identity, [...deny.rules, ...allow.rules])
   return {
     ...{ by: 'native', reasons },
     filters: [
       ...denying('castellan_revoked', revokedRules(revoked)),
-      ...denying('castellan_guard', [callGuard, ...fields.map(asciiGuard), ...guard.rules]),
+      ...denying('castellan_guard', guard),
       ...denying('castellan_deny', deny.rules),
-      ...(allow.rules.length === 0
-        ? [nobody]
-        : [rbac('castellan_allow', Action.ALLOW, allow.rules)]),
+      allow.rules.length === 0 ? nobody : rbac('castellan_allow', Action.ALLOW, allow.rules),
     ],
   }
 }

@@ -82,12 +82,12 @@ export function problemOf(predicate: Predicate): string | undefined {
   }
 }
 
-/** Names of header fields that it compares. */
+/** Names of header fields that it compares, the host among them. */
 export function fieldsOf(predicate: Predicate): readonly string[] {
   switch (predicate.kind) {
     case 'text': {
       const { input } = predicate
-      return input.kind === 'header' && !ofRequest.has(input.name) ? [input.name] : []
+      return input.kind === 'header' && input.name !== ':path' ? [input.name] : []
     }
     case 'address':
       return []
@@ -177,18 +177,20 @@ export function principalOf(predicate: Predicate): Principal {
   }
 }
 
-export type Judged =
-  | { readonly kind: 'rules'; readonly rules: readonly Named[] }
-  | { readonly kind: 'refused'; readonly reasons: readonly string[] }
+export interface Judged {
+  /** as far as they may hold */
+  readonly rules: readonly Named[]
+  /** why gRPC cannot be trusted with one of them */
+  readonly reasons: readonly string[]
+}
 
-/** Rules as far as they may hold, or why gRPC cannot be trusted with one of them. */
-export function judgedBy(rules: readonly Named[]): Judged {
-  const known = rules
+export function judgedBy(lowered: readonly Named[]): Judged {
+  const rules = lowered
     .map(({ name, when }) => ({ name, when: settled(when) }))
     .filter(({ when }) => !isNever(when))
-  const reasons = known.flatMap(({ name, when }) => {
+  const reasons = rules.flatMap(({ name, when }) => {
     const problem = problemOf(when)
     return problem === undefined ? [] : [`${name}: ${problem}`]
   })
-  return reasons.length === 0 ? { kind: 'rules', rules: known } : { kind: 'refused', reasons }
+  return { rules, reasons }
 }
