@@ -232,6 +232,15 @@ async function rotates({ it, client }: Cast): Promise<string> {
   return `${shown.size} certificates of the server, ${files.size} of the client, ${calls} calls`
 }
 
+/** What the spec no longer says is not served any more. */
+async function withdraws({ it, client }: Cast): Promise<string> {
+  const elsewhere = `127.0.0.1:${it.ports.wrong}`
+  it.edit('server', {
+    inbound: [{ name: 'echo', listen: elsewhere, protocol: 'grpc', forwardTo: elsewhere }],
+  })
+  return await becomes(client, `fresh echo ${unary}`, 'error UNAVAILABLE')
+}
+
 /** Throws what does not hold. */
 export async function walkGrpc(program: GrpcProgram, log: (line: string) => void): Promise<void> {
   await using it = await startDrivenGrpc(program, { svidLifetime: '60s' })
@@ -253,4 +262,5 @@ export async function walkGrpc(program: GrpcProgram, log: (line: string) => void
   log(`ok a refusal is shown: ${await showsRefusals(cast)}`)
   log(`ok the agent is away twice: ${await outlivesAgent(cast)}`)
   log(`ok rotation: ${await rotates(cast)}`)
+  log(`ok what is withdrawn is not served any more, after ${await withdraws(cast)}`)
 }

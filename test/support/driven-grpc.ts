@@ -51,6 +51,8 @@ export interface DrivenGrpc extends AsyncDisposable {
   file(party: Party, name: 'svid.pem' | 'key.pem' | 'bundle.pem'): Buffer
   /** Resolves when the program says that it is there. */
   start(party: Party, change?: (bootstrap: object) => object): Promise<Talker>
+  /** Writes a spec anew. */
+  edit(party: Party, spec: object): void
   apply(text: string): Promise<void>
   status(): Promise<AgentStatus>
 }
@@ -174,6 +176,8 @@ export async function startDrivenGrpc(
       })
       return await talkerOf(child)
     },
+    edit: (party, spec) =>
+      writeFileSync(own(party, 'spec.yaml'), stringify({ identity: idOf(party), ...spec })),
     async apply(text) {
       await createClient(Policies, node.local).applyPolicies({
         files: [{ name: 'test.yaml', text }],

@@ -83,10 +83,10 @@ function guardOf(identity: SpiffeId, known: readonly Named[]): Named[] {
   ]
 }
 
-const revokedRules = (ids: readonly SpiffeId[]): Named[] =>
-  ids.length === 0
-    ? []
-    : [{ name: 'deny-list', when: any(...ids.map((id) => text(peer, 'exact', id))) }]
+function revokedRules(ids: readonly SpiffeId[]): Named[] {
+  const when = any(...ids.map((id) => text(peer, 'exact', id)))
+  return ids.length === 0 ? [] : [{ name: 'deny-list', when }]
+}
 
 const closed = (reasons: readonly string[]): Judgement => ({
   ...{ by: 'closed', reasons },
