@@ -26,7 +26,6 @@ export const pythonXds: Interop = {
       environment: {
         // under another name it does not find its library
         PYTHONHOME: '/usr',
-        GRPC_XDS_EXPERIMENTAL_SECURITY_SUPPORT: 'true',
         GRPC_XDS_EXPERIMENTAL_RBAC: 'true',
       },
     }
