@@ -9,6 +9,7 @@ const groups: Groups = {
   agent: async () => (await import('./commands/agent.ts')).agentCommands,
   proxy: async () => (await import('./commands/proxy.ts')).proxyCommands,
   envoy: async () => (await import('./commands/envoy.ts')).envoyCommands,
+  grpc: async () => (await import('./commands/grpc.ts')).grpcCommands,
   token: async () => (await import('./commands/token.ts')).tokenCommands,
   entry: async () => (await import('./commands/entry.ts')).entryCommands,
   authority: async () => (await import('./commands/authority.ts')).authorityCommands,

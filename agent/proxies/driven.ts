@@ -17,7 +17,9 @@ import { labelsOf } from '../sidecar/state.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
 import { crlsOf } from '../xds/crls.ts'
 import { earliest } from '../xds/resource.ts'
-import { type Snapshot, snapshotOf } from './envoy/snapshot.ts'
+import { type Situation, type Snapshot, snapshotOf } from './envoy/snapshot.ts'
+import { grpcSnapshot } from './grpc/snapshot.ts'
+import type { Form } from './ledger.ts'
 import type { DrivenSpec, Specs } from './specs.ts'
 
 export interface DrivenOptions {
@@ -41,8 +43,8 @@ export interface Driving {
 }
 
 export interface Driven {
-  /** What the proxy of these entries is to be; undefined where no spec is of their identities. */
-  of(entries: readonly AgentEntry[]): Driving | undefined
+  /** What the proxy of these entries is to be, in that form; undefined where no spec is of their identities. */
+  of(entries: readonly AgentEntry[], form: Form): Driving | undefined
   /** Called when specs have changed; what the agent is told is told by its knowledge. */
   onChange(listener: () => void): Disposable
 }
@@ -75,6 +77,11 @@ function createCompiled({ knowledge, config, clock, log }: DrivenOptions) {
     }
     return current
   }
+}
+
+const dialects: Readonly<Record<Form, (situation: Situation) => Snapshot>> = {
+  envoy: snapshotOf,
+  grpc: grpcSnapshot,
 }
 
 const lifeOf = ({ certificates: [leaf] }: WorkloadSvid): number => {
@@ -139,10 +146,10 @@ export function createDriven(options: DrivenOptions): Driven {
   const topic = createTopic<void>()
   specs.onChange(() => topic.publish())
   services.onChange(() => topic.publish())
-  /** the newest of each spec, and what it was made of */
+  /** the newest of each form and spec, and what it was made of */
   const made = new Map<string, { readonly of: readonly unknown[]; readonly snapshot: Snapshot }>()
 
-  function make(it: DrivenSpec, mine: readonly AgentEntry[], life: number): Snapshot {
+  function make(it: DrivenSpec, mine: readonly AgentEntry[], form: Form, life: number): Snapshot {
     const { set } = compiled()
     const { ids: revoked, unseen, until } = revokedBy(options)
     const isFederated = mine.some(({ federatesWith }) => federatesWith.length > 0)
@@ -150,22 +157,23 @@ export function createDriven(options: DrivenOptions): Driven {
     const endpoints = services.of(it.spec.outbound.flatMap(({ service }) => service ?? []))
     const rest = JSON.stringify([labels, revoked, unseen, until, [...endpoints]])
     const of = [it.spec, set, life, isFederated, rest]
-    const known = made.get(it.file)
+    const key = `${form} ${it.file}`
+    const known = made.get(key)
     if (known?.of.every((part, i) => part === of[i]) === true) return known.snapshot
     const own = `spiffe://${knowledge.own().x509.trustDomain}`
     const all = config.sds.defaultAllBundlesName
-    const snapshot = snapshotOf({
+    const snapshot = dialects[form]({
       ...{ spec: it.spec, identity: it.identity, labels, policies: set, trust: { own, all } },
       ...{ isFederated, revoked, unseen, endpoints, decisions, life },
       asksAlways: it.asksAlways,
     })
     const whole = { ...snapshot, changesAt: earliest(snapshot.changesAt, until) }
-    made.set(it.file, { of, snapshot: whole })
+    made.set(key, { of, snapshot: whole })
     return whole
   }
 
   return {
-    of(entries) {
+    of(entries, form) {
       const ids = new Set(entries.map(({ spiffeId }) => spiffeId))
       const it = specs.current().find(({ identity }) => ids.has(identity))
       if (it === undefined) return undefined
@@ -173,7 +181,7 @@ export function createDriven(options: DrivenOptions): Driven {
       const [entry] = mine
       const svid = entry && cache.svids.get(entry.id)
       if (entry !== undefined && svid === undefined) cache.want(entry)
-      const snapshot = svid === undefined ? undefined : make(it, mine, lifeOf(svid))
+      const snapshot = svid === undefined ? undefined : make(it, mine, form, lifeOf(svid))
       return { id: it.identity, snapshot, policies: compiled().version }
     },
     onChange: (listener) => topic.subscribe(listener),

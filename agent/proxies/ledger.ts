@@ -6,6 +6,15 @@ import type { DrivenSpec } from './specs.ts'
 export const kinds = ['clusters', 'endpoints', 'listeners', 'routes', 'secrets'] as const
 export type Kind = (typeof kinds)[number]
 
+/** What a client says it is: the form of what it gets, and nothing else. */
+export type Form = 'envoy' | 'grpc'
+
+/** where each finds who may pass */
+const deciding: Readonly<Record<Form, readonly Kind[]>> = {
+  envoy: ['listeners', 'routes'],
+  grpc: ['listeners'],
+}
+
 export interface KindState {
   /** of the newest answer */
   told: string
@@ -22,10 +31,11 @@ export interface ProxyRecord {
   readonly uid: number
   /** what it says of itself */
   node: string
+  form: Form
   readonly kinds: Map<Kind, KindState>
   /** of the policies that it enforces */
   policies: bigint
-  /** why the agent is asked, or nobody gets in: by listener */
+  /** why the agent is asked, or nobody gets in: by listener; and what is done otherwise than the spec says */
   remarks: readonly string[]
 }
 
@@ -49,7 +59,7 @@ export function createProxyLedger(): ProxyLedger {
     proxies,
     open({ pid, uid }) {
       const record: ProxyRecord = {
-        ...{ id: undefined, pid, uid, node: '', kinds: new Map() },
+        ...{ id: undefined, pid, uid, node: '', form: 'envoy', kinds: new Map() },
         ...{ policies: 0n, remarks: [] },
       }
       proxies.add(record)
@@ -80,7 +90,7 @@ export function stateIn({ kinds: all }: ProxyRecord, kind: Kind) {
 
 /** Whether what was told of policies is in force, as far as the proxy says. */
 export function isInForce(record: ProxyRecord): boolean {
-  return (['listeners', 'routes'] as const).every((kind) => {
+  return deciding[record.form].every((kind) => {
     const state = record.kinds.get(kind)
     return state !== undefined && state.refusal === '' && state.told === state.taken
   })

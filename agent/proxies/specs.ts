@@ -7,11 +7,12 @@ import { createLatest, createTopic, type Running, run } from '../../runtime/life
 import type { Log } from '../../runtime/log.ts'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import type { SpiffeId } from '../../spiffe/id.ts'
-import type { DrivenProxies } from './config.ts'
+import type { DrivenProxies, DriverName } from './config.ts'
 
 /** A spec that a driver can do whole. */
 export interface DrivenSpec {
   readonly file: string
+  readonly driver: DriverName
   readonly spec: ProxySpec
   readonly identity: SpiffeId
   /** whether the agent is asked even where the proxy could decide alone */
@@ -28,7 +29,7 @@ export interface Specs extends AsyncDisposable {
 export interface SpecsOptions {
   readonly proxies: DrivenProxies
   /** Throws ERR_CONFIG with what its driver cannot do. */
-  readonly demand: (spec: ProxySpec) => void
+  readonly demand: (spec: ProxySpec, driver: DriverName) => void
   readonly clock: Clock
   readonly log: Log
 }
@@ -38,9 +39,10 @@ const look = 2000
 /** most editors empty a file before they write it */
 const settle = 50
 
-type Source = Pick<DrivenSpec, 'file' | 'asksAlways'>
+type Named = Pick<DrivenSpec, 'file' | 'driver' | 'asksAlways'>
 
-function read({ file, asksAlways }: Source, demand: SpecsOptions['demand']): DrivenSpec {
+function read(named: Named, demand: SpecsOptions['demand']): DrivenSpec {
+  const { file, driver } = named
   const spec = loadProxySpec(file)
   const { identity } = spec
   if (identity === undefined) {
@@ -49,8 +51,8 @@ function read({ file, asksAlways }: Source, demand: SpecsOptions['demand']): Dri
       fields: [{ field: 'identity', problem: `is missing: ${problem}` }],
     })
   }
-  demand(spec)
-  return { file, spec, identity, asksAlways, trouble: '' }
+  demand(spec, driver)
+  return { ...named, spec, identity, trouble: '' }
 }
 
 function demandDistinct(all: readonly DrivenSpec[]): void {
@@ -72,8 +74,8 @@ const textOf = (file: string): string => {
 /** Throws ERR_CONFIG for what cannot be read at the start. */
 export function followSpecs({ proxies, demand, clock, log }: SpecsOptions): Specs {
   const topic = createTopic<void>()
-  let current = proxies.map(({ spec: file, decisions }) =>
-    read({ file, asksAlways: decisions === 'agent' }, demand),
+  let current = proxies.map(({ spec: file, driver, decisions }) =>
+    read({ file, driver, asksAlways: decisions === 'agent' }, demand),
   )
   demandDistinct(current)
   const texts = new Map(current.map(({ file }) => [file, textOf(file)]))

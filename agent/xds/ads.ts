@@ -1,4 +1,5 @@
-// Envoy's AggregatedDiscoveryService: one stream for everything that a proxy of this node is.
+// Envoy's AggregatedDiscoveryService: one stream for everything that a proxy of this node, or a program that needs
+// none, is.
 import type { Node } from '../../proto/gen/envoy/config/core/v3/base_pb.js'
 import { AggregatedDiscoveryService } from '../../proto/gen/envoy/service/discovery/v3/ads_pb.js'
 import type { Status } from '../../proto/gen/google/rpc/status_pb.js'
@@ -9,6 +10,7 @@ import type { AgentEntry } from '../entries.ts'
 import type { Driven, Driving } from '../proxies/driven.ts'
 import type { Resources, Snapshot } from '../proxies/envoy/snapshot.ts'
 import {
+  type Form,
   isInForce,
   type Kind,
   kinds,
@@ -53,11 +55,16 @@ interface Request {
 
 const none: Resources = new Map()
 
-const remarksOf = ({ enforcement }: Snapshot): string[] =>
-  [...enforcement].flatMap(([name, { by, reasons }]) => {
+function remarksOf({ enforcement, remarks = [] }: Snapshot): string[] {
+  const deciding = [...enforcement].flatMap(([name, { by, reasons }]) => {
     const who = by === 'asked' ? 'the agent decides' : 'nobody gets in'
     return by === 'native' ? [] : [`${name}: ${who}: ${reasons.join('; ')}`]
   })
+  return [...deciding, ...remarks]
+}
+
+const formOf = (node: Node | undefined): Form =>
+  node?.userAgentName.startsWith('gRPC') === true ? 'grpc' : 'envoy'
 
 interface Variant<Req, Res> {
   readonly protocol: (typeUrl: string) => Protocol<Req, Res>
@@ -87,6 +94,7 @@ function createStream<Req extends Request, Res>(
     // the first request alone is sure to have it
     node ??= request.node
     record.node = (node?.id ?? '').slice(0, longest)
+    record.form = formOf(node)
     const protocol = protocols.get(kind) ?? make(typeUrls[kind])
     protocols.set(kind, protocol)
     const wasSettled = protocol.isSettled()
@@ -116,7 +124,7 @@ function createStream<Req extends Request, Res>(
   }
 
   function configuration(entries: readonly AgentEntry[]): Answers<Res> {
-    driving = driven.of(entries)
+    driving = driven.of(entries, record.form)
     record.id = driving?.id
     const { snapshot } = driving ?? { snapshot: nothing }
     if (snapshot === undefined) return { responses: [] }

@@ -44,8 +44,9 @@ export function stateOfTheWorld(typeUrl: string): StateOfTheWorld {
   function isNews({ resources, isWhole }: Offer): boolean {
     if (nonce === '' && wanted?.everything === true && isWhole === true) return true
     const isGone = (name: string) => !resources.has(name)
-    // what has gone from a list of names is no news: absence does not delete here
-    if (wanted?.everything === true && [...sent.keys()].some(isGone)) return true
+    // of names that were given absence says something only where an answer is all there is
+    const isComplete = wanted?.everything === true || isWhole === true
+    if (isComplete && [...sent.keys()].some(isGone)) return true
     return [...resources.values()].some(({ name, version }) => sent.get(name) !== version)
   }
 

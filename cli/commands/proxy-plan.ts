@@ -3,7 +3,9 @@ import { stringify } from 'yaml'
 import { z } from 'zod'
 import { planOf } from '../../agent/proxies/envoy/plan.ts'
 import { demandEnvoyCan } from '../../agent/proxies/envoy/problems.ts'
-import { snapshotOf } from '../../agent/proxies/envoy/snapshot.ts'
+import { type Situation, snapshotOf } from '../../agent/proxies/envoy/snapshot.ts'
+import { demandGrpcCan } from '../../agent/proxies/grpc/problems.ts'
+import { grpcSnapshot } from '../../agent/proxies/grpc/snapshot.ts'
 import { compile } from '../../policies/compile.ts'
 import { readPolicies } from '../../policies/language/read.ts'
 import type { ServiceEndpoint } from '../../proxy-spec/endpoint.ts'
@@ -18,7 +20,7 @@ import { flag, optionalText, optionsOf, type Register, text } from '../register.
 
 const options = z.object({
   spec: text,
-  driver: z.enum(['envoy', 'embedded'], 'is envoy or embedded'),
+  driver: z.enum(['envoy', 'grpc', 'embedded'], 'is envoy, grpc or embedded'),
   policies: z.array(z.string()),
   mesh: optionalText,
   endpoint: z.array(z.string()),
@@ -49,33 +51,41 @@ function endpointsOf(given: readonly string[]) {
   return endpoints
 }
 
-function envoyPlan(spec: ProxySpec, it: Options) {
+/** Of a driver that the agent tells what to be. */
+function planBy(driver: 'envoy' | 'grpc', spec: ProxySpec, it: Options) {
+  const situation = situationOf(spec, it)
+  if (driver === 'grpc') {
+    demandGrpcCan(spec)
+    return planOf(grpcSnapshot(situation))
+  }
+  demandEnvoyCan(spec, { canAsk: it.decisions !== undefined })
+  return planOf(snapshotOf(situation))
+}
+
+function situationOf(spec: ProxySpec, it: Options): Situation {
   const { decisions, federated = false, askAlways: asksAlways = false } = it
   if (asksAlways && decisions === undefined)
     throw new IdentityError('ERR_BAD_REQUEST', '--ask-always: say --decisions as well')
-  demandEnvoyCan(spec, { canAsk: decisions !== undefined })
   const identity = identityOf(spec, it.spec)
   const documents = readPolicies(readPolicyTexts(it.policies))
   const mesh = readMesh(it.mesh, 'strict')
   const own = `spiffe://${trustDomainOf(identity)}`
-  return planOf(
-    snapshotOf({
-      ...{ spec, identity, labels: {}, revoked: [], unseen: [], life, decisions, asksAlways },
-      isFederated: federated,
-      policies: compile(documents, { mesh, now: systemClock.now() }),
-      trust: { own, all: 'ALL' },
-      endpoints: endpointsOf(it.endpoint),
-    }),
-  )
+  return {
+    ...{ spec, identity, labels: {}, revoked: [], unseen: [], life, decisions, asksAlways },
+    isFederated: federated,
+    policies: compile(documents, { mesh, now: systemClock.now() }),
+    trust: { own, all: 'ALL' },
+    endpoints: endpointsOf(it.endpoint),
+  }
 }
 
 const whom: Readonly<Record<string, string>> = {
-  native: 'Envoy decides alone',
+  native: 'it decides alone',
   asked: 'the agent decides, over ext_authz',
   closed: 'nobody gets in',
 }
 
-function summary(spec: ProxySpec, decisions: ReturnType<typeof planOf>['decisions']): string {
+function summary(spec: ProxySpec, { decisions, remarks }: ReturnType<typeof planOf>): string {
   const inbound = spec.inbound.map((it, i) => {
     const name = it.name ?? `inbound-${i}`
     const { by = '', reasons = [] } = decisions[name] ?? {}
@@ -88,7 +98,7 @@ function summary(spec: ProxySpec, decisions: ReturnType<typeof planOf>['decision
     const expect = it.expect.join(' or ')
     return `outbound ${it.name ?? `outbound-${i}`}: ${it.protocol}, ${addressText(it.listen)} -> ${to} as ${expect}`
   })
-  return [...inbound, ...outbound].join('\n')
+  return [...inbound, ...outbound, ...remarks].join('\n')
 }
 
 export function proxyPlanCommand(register: Register): void {
@@ -99,7 +109,7 @@ export function proxyPlanCommand(register: Register): void {
     example: 'castellan proxy plan --spec proxy.yaml --policies policies/ --resources',
     options: [
       ['-s, --spec <file>', 'proxy spec', 'proxy.yaml'],
-      ['--driver <name>', 'envoy or embedded', 'envoy'],
+      ['--driver <name>', 'envoy, grpc or embedded', 'envoy'],
       ['--policies <path...>', 'files, or folders with *.yaml and *.yml', []],
       ['--mesh <file>', 'trust domain, aliases and the like'],
       ['--endpoint <service=host:port>', 'of a service; may be given several times', []],
@@ -118,9 +128,9 @@ export function proxyPlanCommand(register: Register): void {
         answer(context, spec, () => stringify(spec).trimEnd())
         return Promise.resolve(0)
       }
-      const plan = envoyPlan(spec, it)
+      const plan = planBy(it.driver, spec, it)
       answer(context, plan, () =>
-        it.resources === true ? stringify(plan).trimEnd() : summary(spec, plan.decisions),
+        it.resources === true ? stringify(plan).trimEnd() : summary(spec, plan),
       )
       return Promise.resolve(0)
     },

@@ -32,6 +32,8 @@ export interface Lowered {
   readonly guard: Tree
   readonly deny: Tree
   readonly allow: Tree
+  /** what the trees were made of, for what takes lists only: any of each is enough */
+  readonly rules: Readonly<Record<'deny' | 'allow', readonly Named[]>>
   readonly refused: readonly Refused[]
   /** where a DENY is wider than written, or an ALLOW narrower */
   readonly differences: readonly Remark[]
@@ -176,6 +178,7 @@ function unlowered(mesh: Mesh, protocol: Protocol): Lowered {
     guard: passes,
     deny: passes,
     allow: denies,
+    rules: { deny: [], allow: [] },
     refused: [{ policy: '*', rule: undefined, place: 'profile', why, isHarmless: false }],
     differences: [],
     demands: [],
@@ -209,6 +212,7 @@ export function lower(
     guard: guardOf(where, policies),
     deny: treeFor(into.deny, where, { action: 'DENY', otherwise: passes }),
     allow: treeFor(into.allow, where, { action: 'ALLOW', otherwise: denies }),
+    rules: { deny: into.deny, allow: into.allow },
     refused: into.refused,
     differences: into.differences,
     demands: [...into.demands].sort(),

@@ -20,6 +20,8 @@ const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   },
   { name: 'envoy-corpus', load: async () => (await import('./envoy-corpus.ts')).envoyCorpus },
   { name: 'envoy', load: async () => (await import('./envoy.ts')).envoy },
+  { name: 'grpc-js-xds', load: async () => (await import('./grpc-js-xds.ts')).grpcJsXds },
+  { name: 'python-xds', load: async () => (await import('./python-xds.ts')).pythonXds },
   { name: 'spire-agent', load: async () => (await import('./spire-agent.ts')).spireAgent },
   { name: 'spire-server', load: async () => (await import('./spire-server.ts')).spireServer },
 ]

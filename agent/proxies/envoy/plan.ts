@@ -1,4 +1,4 @@
-// A snapshot for people: Envoy's configuration as JSON, and who decides where.
+// A snapshot for people: Envoy's or gRPC's configuration as JSON, and who decides where.
 import { createRegistry, type JsonValue, toJson } from '@bufbuild/protobuf'
 import { AnySchema } from '@bufbuild/protobuf/wkt'
 import { ClusterSchema } from '../../../proto/gen/envoy/config/cluster/v3/cluster_pb.js'
@@ -41,6 +41,8 @@ export interface EnvoyPlan {
   readonly decisions: Readonly<
     Record<string, { readonly by: string; readonly reasons: readonly string[] }>
   >
+  /** what is done otherwise than the spec says */
+  readonly remarks: readonly string[]
   readonly clusters: readonly JsonValue[]
   readonly endpoints: readonly JsonValue[]
   readonly listeners: readonly JsonValue[]
@@ -53,11 +55,12 @@ const jsonOf = (resources: Resources): JsonValue[] =>
   )
 
 export function planOf(snapshot: Snapshot): EnvoyPlan {
-  const { enforcement, clusters, endpoints, listeners, routes } = snapshot
+  const { enforcement, remarks = [], clusters, endpoints, listeners, routes } = snapshot
   return {
     decisions: Object.fromEntries(
       [...enforcement].map(([name, { by, reasons }]) => [name, { by, reasons }]),
     ),
+    remarks,
     clusters: jsonOf(clusters),
     endpoints: jsonOf(endpoints),
     listeners: jsonOf(listeners),

@@ -65,6 +65,8 @@ export interface Snapshot {
   readonly routes: Resources
   /** by the names of inbound listeners */
   readonly enforcement: ReadonlyMap<string, Pick<Enforcement, 'by' | 'reasons'>>
+  /** what is done otherwise than the spec says */
+  readonly remarks?: readonly string[]
   /** milliseconds since the epoch: a policy expires then */
   readonly changesAt: number | undefined
 }
@@ -88,7 +90,7 @@ function resourceOf<T extends DescMessage>(
 }
 
 /** Gathers resources under their names. */
-function gathering() {
+export function gathering() {
   const all: Record<Kind, Map<string, Resource>> = {
     clusters: new Map(),
     endpoints: new Map(),
@@ -102,7 +104,7 @@ function gathering() {
     },
   }
 }
-type Gathering = ReturnType<typeof gathering>
+export type Gathering = ReturnType<typeof gathering>
 
 /**
  * Envoy never looks at a peer's certificate again, so connections end before it does. They may have begun when three

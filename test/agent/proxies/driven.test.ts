@@ -67,7 +67,10 @@ const deny = (rules: readonly Rule[], crls: readonly Uint8Array[] = []) =>
 
 function snapshot(decisions?: string, spec = strict) {
   const never = { [Symbol.dispose]: () => {} }
-  const one = { file: 'web.yaml', spec, identity, asksAlways: false, trouble: '' }
+  const one = {
+    ...{ file: 'web.yaml', driver: 'envoy' as const, spec, identity },
+    ...{ asksAlways: false, trouble: '' },
+  }
   const driven = createDriven({
     ...{
       knowledge,
@@ -80,7 +83,7 @@ function snapshot(decisions?: string, spec = strict) {
     services: { of: () => new Map(), onChange: () => never },
     specs: { current: () => [one], onChange: () => never },
   })
-  const found = driven.of(knowledge.entriesFor(new Set(['test:caller'])))?.snapshot
+  const found = driven.of(knowledge.entriesFor(new Set(['test:caller'])), 'envoy')?.snapshot
   if (found === undefined) throw new Error('no snapshot')
   return found
 }

@@ -136,6 +136,20 @@ describe('state of the world', () => {
     expect(stream.tell()).toEqual(['a=1'])
   })
 
+  it('where an answer is all there is, what has gone is told, once', () => {
+    const protocol = stateOfTheWorld(typeUrl)
+    const tell = (versions: Readonly<Record<string, string>>) => {
+      const wanted = protocol.wanted() ?? { names: new Set(), everything: false }
+      return protocol.tell({ ...offerOf(worldOf(versions), wanted), isWhole: true })
+    }
+    protocol.hear(request({ resourceNames: ['a', 'b'] }))
+    expect(tell({ a: '1', b: '1' })?.resources?.length).toBe(2)
+    expect(tell({ a: '1' })?.resources?.length).toBe(1)
+    expect(tell({ a: '1' })).toBeUndefined()
+    expect(tell({})?.resources).toEqual([])
+    expect(tell({})).toBeUndefined()
+  })
+
   it('no names at first are everything, also later; a name ends that, and then no names are nothing', () => {
     const stream = start({ a: '1', 'alias:a': '1' })
     stream.hear({ resourceNames: [] })
