@@ -17,14 +17,14 @@ export type Visit =
 
 const patience = 20_000
 
-/** Knocks at payments' door and asks for the balance. Rejects when it answers nothing at all. */
+/** Knocks at payments' door and asks for the balance. Rejects when nobody opens, or nothing is answered. */
 export function visit(
   mesh: DevMesh,
   credential: Credential | undefined,
   now: number,
 ): Promise<Visit> {
   const { promise, resolve, reject } = Promise.withResolvers<Visit>()
-  const { socket } = knock(mesh, 'payments', { credential, now })
+  const { socket, serial } = knock(mesh, 'payments', { credential, now })
   let received = ''
   socket.setTimeout(patience, () =>
     socket.destroy(new IdentityError('ERR_DEADLINE', `no answer within ${patience} ms`)),
@@ -41,6 +41,8 @@ export function visit(
     reason = error.message
   })
   socket.once('close', () => {
+    // a door that nobody stands behind refuses nobody
+    if (serial() === undefined) reject(new IdentityError('ERR_UNAVAILABLE', reason))
     const status = /^HTTP\/1\.1 (\d{3}) /.exec(received)?.[1]
     resolve(
       status === undefined

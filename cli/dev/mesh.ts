@@ -121,6 +121,11 @@ async function findPlaces(): Promise<Places> {
   return { ca, doors: { frontend, payments }, toPayments, toWrongServer }
 }
 
+function portsOf(service: ServiceName, places: Places): number[] {
+  const { doors, toPayments, toWrongServer } = places
+  return service === 'frontend' ? [doors.frontend, toPayments, toWrongServer] : [doors.payments]
+}
+
 /** One spec, whatever proxy reads it. */
 function writeSpec(stage: Stage, service: ServiceName, backend: number, places: Places): string {
   const { doors, toPayments, toWrongServer } = places
@@ -174,9 +179,10 @@ function startPrograms(
   const agentFile = agentConfig(stage, places.ca, proxies.agentKeys(Object.values(specs)))
   const authority = start('authority', ['ca', 'run', '--config', caFile])
   const agent = start('agent', ['agent', 'run', '--config', agentFile])
-  const fronts = services.map((service) =>
-    proxies.start({ ...about(service), stage, service, spec: specs[service], agent }),
-  )
+  const fronts = services.map((service) => {
+    const [spec, ports] = [specs[service], portsOf(service, places)]
+    return proxies.start({ ...about(service), stage, service, spec, ports, agent })
+  })
   return [authority, agent, ...fronts]
 }
 

@@ -1,7 +1,8 @@
 // Ports for programs that have to be told one before they start.
 import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
+import { systemClock } from '../../runtime/clock.ts'
 
 async function isFree(port: number): Promise<boolean> {
   const server = createServer().listen(port, '127.0.0.1')
@@ -26,4 +27,21 @@ export async function freePorts(count: number): Promise<number[]> {
     if (await isFree(port)) ports.add(port)
   }
   return [...ports]
+}
+
+async function isOpen(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1')
+  try {
+    await once(socket, 'connect')
+    return true
+  } catch {
+    return false
+  } finally {
+    socket.destroy()
+  }
+}
+
+/** Resolves once somebody listens on all of them, on loopback. */
+export async function untilOpen(ports: readonly number[], signal: AbortSignal): Promise<void> {
+  for (const port of ports) while (!(await isOpen(port))) await systemClock.sleep(20, { signal })
 }

@@ -13,6 +13,8 @@ export interface ProxyStart extends Omit<StartOptions, 'program' | 'args'> {
   readonly service: ServiceName
   /** the file */
   readonly spec: string
+  /** where it listens, as the spec says */
+  readonly ports: readonly number[]
   /** resolves once the agent is ready */
   readonly agent: Promise<unknown>
 }
