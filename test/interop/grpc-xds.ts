@@ -105,7 +105,9 @@ async function refusesTheNameless({ it }: Cast): Promise<void> {
   const credentials = grpc.credentials.createSsl(it.file('client', 'bundle.pem'), null, null, {
     checkServerIdentity: () => undefined,
   })
-  const client = new grpc.Client(`127.0.0.1:${it.ports.server}`, credentials)
+  const client = new grpc.Client(`127.0.0.1:${it.ports.server}`, credentials, {
+    'grpc.ssl_target_name_override': 'localhost',
+  })
   const same = (bytes: Buffer) => bytes
   const options = { deadline: Date.now() + 5_000 }
   const answer = await new Promise<string>((resolve) => {
@@ -161,9 +163,9 @@ async function failsClosed({ it, client }: Cast): Promise<string> {
   return remark
 }
 
-async function honoursDenial({ it, client }: Cast): Promise<string> {
+async function honoursDenial({ it, client }: Cast, denied: 'client' | 'server'): Promise<string> {
   const rules = createClient(DenyRules, it.node.local)
-  const target = { case: 'spiffeId', value: idOf('client') } as const
+  const target = { case: 'spiffeId', value: idOf(denied) } as const
   const { id } = await rules.addRule({ rule: { target, reason: 'a drill' } })
   const took = await becomes(client, `call echo ${unary}`, 'error')
   await rules.removeRule({ id })
@@ -258,7 +260,8 @@ export async function walkGrpc(program: GrpcProgram, log: (line: string) => void
   await comparesFields(cast)
   log('ok header fields, beginnings and ends of methods are compared')
   log(`ok what gRPC cannot judge lets nobody in: ${await failsClosed(cast)}`)
-  log(`ok a denied identity is refused after ${await honoursDenial(cast)}`)
+  log(`ok a denied caller is refused after ${await honoursDenial(cast, 'client')}`)
+  log(`ok a denied server is not called any more after ${await honoursDenial(cast, 'server')}`)
   log(`ok a refusal is shown: ${await showsRefusals(cast)}`)
   log(`ok the agent is away twice: ${await outlivesAgent(cast)}`)
   log(`ok rotation: ${await rotates(cast)}`)

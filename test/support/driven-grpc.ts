@@ -123,6 +123,62 @@ function specsOf(server: number, wrong: number): Readonly<Record<Party, object>>
   }
 }
 
+type Own = (party: Party, name: string) => string
+
+/** Specs and programs of all parties; gives what agent.yaml says of them. */
+function writeParties(own: Own, { interpreter }: GrpcProgram, specs: ReturnType<typeof specsOf>) {
+  for (const party of parties) {
+    mkdirSync(own(party, ''))
+    writeFileSync(own(party, 'spec.yaml'), stringify({ identity: idOf(party), ...specs[party] }))
+    linked(interpreter, own(party, 'program'))
+  }
+  // anew for each: YAML would write the same one as an alias
+  const files = () =>
+    ['chain', 'key', 'bundle'].map((holds) => ({
+      ...{ name: `${holds === 'chain' ? 'svid' : holds}.pem`, holds },
+    }))
+  return {
+    proxies: parties.map((party) => ({ spec: own(party, 'spec.yaml'), driver: 'grpc' })),
+    files: parties.map((party) => ({ id: idOf(party), folder: own(party, 'tls'), files: files() })),
+  }
+}
+
+async function registerParties(node: TestNode, own: Own): Promise<void> {
+  const uid = `unix:uid:${process.getuid?.()}`
+  for (const party of parties)
+    await node.register(`/ns/shop/sa/${party}`, [uid, `unix:path:${own(party, 'program')}`])
+  await node.register('/ns/shop/sa/test', [uid, `unix:path:${process.execPath}`])
+  for (const party of parties) await isThere(own(party, 'tls/current/svid.pem'))
+}
+
+interface Starting {
+  readonly own: Own
+  readonly socket: string
+  readonly listen: string
+  readonly change: (bootstrap: object) => object
+}
+
+async function startParty(
+  party: Party,
+  { script, environment }: GrpcProgram,
+  { own, socket, listen, change }: Starting,
+): Promise<Talker> {
+  const bootstrap = grpcBootstrap({
+    ...{ socket, refresh: 1, nodeId: party },
+    chain: own(party, 'tls/current/svid.pem'),
+    key: own(party, 'tls/current/key.pem'),
+    roots: own(party, 'tls/current/bundle.pem'),
+  })
+  const file = own(party, 'bootstrap.json')
+  writeFileSync(file, JSON.stringify(change(bootstrap)))
+  const mode = party === 'server' ? ['server', listen, party] : ['client']
+  const child = spawn(own(party, 'program'), [script, ...mode], {
+    stdio: ['pipe', 'pipe', process.env.TEST_GRPC_DEBUG === undefined ? 'ignore' : 'inherit'],
+    env: { ...process.env, ...environment, GRPC_XDS_BOOTSTRAP: file },
+  })
+  return await talkerOf(child)
+}
+
 export async function startDrivenGrpc(
   program: GrpcProgram,
   { svidLifetime = '1h' }: { readonly svidLifetime?: string } = {},
@@ -131,51 +187,21 @@ export async function startDrivenGrpc(
   const folder = mkdtempSync(join(tmpdir(), 'castellan-grpc-'))
   starting.defer(() => rmSync(folder, { recursive: true, force: true }))
   const [server = 0, wrong = 0] = await freePorts(2)
-  const specs = specsOf(server, wrong)
-  const own = (party: Party, name: string) => join(folder, party, name)
-  for (const party of parties) {
-    mkdirSync(join(folder, party))
-    writeFileSync(own(party, 'spec.yaml'), stringify({ identity: idOf(party), ...specs[party] }))
-    linked(program.interpreter, own(party, 'program'))
-  }
-  // anew for each: YAML would write the same one as an alias
-  const files = () =>
-    ['chain', 'key', 'bundle'].map((holds) => ({
-      ...{ name: `${holds === 'chain' ? 'svid' : holds}.pem`, holds },
-    }))
+  const listen = `127.0.0.1:${server}`
+  const own: Own = (party, name) => join(folder, party, name)
   const agent = {
-    proxies: parties.map((party) => ({ spec: own(party, 'spec.yaml'), driver: 'grpc' })),
-    files: parties.map((party) => ({ id: idOf(party), folder: own(party, 'tls'), files: files() })),
-    services: { echo: [`127.0.0.1:${server}`] },
+    ...writeParties(own, program, specsOf(server, wrong)),
+    services: { echo: [listen] },
   }
   const node = starting.use(await startNode({ svidLifetime, agent }))
-  const uid = `unix:uid:${process.getuid?.()}`
-  for (const party of parties)
-    await node.register(`/ns/shop/sa/${party}`, [uid, `unix:path:${own(party, 'program')}`])
-  await node.register('/ns/shop/sa/test', [uid, `unix:path:${process.execPath}`])
-  const current = (party: Party, name: string) => own(party, `tls/current/${name}`)
-  for (const party of parties) await isThere(current(party, 'svid.pem'))
+  await registerParties(node, own)
   const started = starting.move()
   return {
     node,
     ports: { server, wrong },
-    file: (party, name) => readFileSync(current(party, name)),
-    async start(party, change = (it) => it) {
-      const bootstrap = grpcBootstrap({
-        ...{ socket: node.agent.socket, refresh: 1, nodeId: party },
-        chain: current(party, 'svid.pem'),
-        key: current(party, 'key.pem'),
-        roots: current(party, 'bundle.pem'),
-      })
-      const file = own(party, 'bootstrap.json')
-      writeFileSync(file, JSON.stringify(change(bootstrap)))
-      const mode = party === 'server' ? ['server', `127.0.0.1:${server}`, party] : ['client']
-      const child = spawn(own(party, 'program'), [program.script, ...mode], {
-        stdio: ['pipe', 'pipe', process.env.TEST_GRPC_DEBUG === undefined ? 'ignore' : 'inherit'],
-        env: { ...process.env, ...program.environment, GRPC_XDS_BOOTSTRAP: file },
-      })
-      return await talkerOf(child)
-    },
+    file: (party, name) => readFileSync(own(party, `tls/current/${name}`)),
+    start: (party, change = (it) => it) =>
+      startParty(party, program, { own, listen, change, socket: node.agent.socket }),
     edit: (party, spec) =>
       writeFileSync(own(party, 'spec.yaml'), stringify({ identity: idOf(party), ...spec })),
     async apply(text) {

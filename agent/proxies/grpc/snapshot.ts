@@ -8,22 +8,30 @@ import { clusterName, dialled, routesName, serverName } from './names.ts'
 import { outboundProblem, outboundRemarks } from './problems.ts'
 import { serverListener } from './servers.ts'
 
-/** Gives what a person should know of it. */
+/**
+ * Gives what a person should know of it. Where everybody who is expected is on the deny-list there are no endpoints:
+ * an empty list of names would be read as everybody's, and a listener that comes back is not seen by every program.
+ */
 function addOutbound(
   into: Gathering,
   spec: OutboundSpec,
   name: string,
-  { endpoints: known, identity }: Situation,
+  { endpoints: known, identity, revoked }: Situation,
 ): string[] {
-  const addresses = (spec.destination ?? known.get(spec.service ?? '') ?? []).map(listening)
-  const problem = outboundProblem(spec, { addresses, identity })
+  const all = (spec.destination ?? known.get(spec.service ?? '') ?? []).map(listening)
+  const problem = outboundProblem(spec, { addresses: all, identity })
   if (problem !== undefined) return [`${name} cannot be dialled: ${problem}`]
+  const trusted = spec.expect.filter((id) => !revoked.includes(id))
+  const isBarred = trusted.length === 0
+  const expect = isBarred ? spec.expect : trusted
+  const addresses = isBarred ? [] : all
   const cluster = clusterName(name)
   into.put('listeners', name, clientListener(name))
   into.put('routes', routesName(name), clientRoutes(spec, name))
-  into.put('clusters', cluster, clientCluster(spec, name, addresses))
+  into.put('clusters', cluster, clientCluster({ ...spec, expect }, name, addresses))
   if (!isLookedUp(addresses)) into.put('endpoints', cluster, endpoints(cluster, addresses))
-  return outboundRemarks(spec).map((it) => `${name}: ${it}`)
+  const barred = isBarred ? ['nobody is called: whom it expects is on the deny-list'] : []
+  return [...barred, ...outboundRemarks(spec)].map((it) => `${name}: ${it}`)
 }
 
 export function grpcSnapshot(situation: Situation): Snapshot {

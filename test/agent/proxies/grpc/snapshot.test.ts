@@ -107,6 +107,20 @@ describe('what a gRPC program dials', () => {
     expect(plan.remarks[0]).toContain(why)
   })
 
+  it('is without those on the deny-list, and without endpoints where nobody else is expected', () => {
+    const other = 'spiffe://example.org/ns/shop/sa/db2'
+    const revoked = [parseSpiffeId(peer)]
+    const some = planFor(
+      { outbound: [outbound({ service: 'db', expect: [peer, other] })] },
+      { endpoints, revoked },
+    )
+    expect(found([...some.clusters], 'match_subject_alt_names')).toEqual([[{ exact: other }]])
+    const none = planFor({ outbound: [outbound({ service: 'db' })] }, { endpoints, revoked })
+    expect(found([...none.clusters], 'match_subject_alt_names')).toEqual([[{ exact: peer }]])
+    expect(found([...none.endpoints], 'lb_endpoints')).toEqual([])
+    expect(none.remarks[0]).toContain('deny-list')
+  })
+
   it('is told what is done otherwise', () => {
     const more = {
       service: 'db',
