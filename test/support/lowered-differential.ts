@@ -49,7 +49,8 @@ function connectedOf({ source, destination, tls }: OracleRequest, its: Mesh): Co
       ip: address(destination?.ip),
       port: destination?.port,
     },
-    sni: tls?.sni,
+    // no name is none, as TLS gives it to us
+    sni: tls?.sni || undefined,
   }
 }
 
@@ -62,7 +63,7 @@ function sentOf(asked: OracleRequest): Sent {
     peerIp: source?.ip,
     destinationIp: destination?.ip,
     destinationPort: destination?.port,
-    serverName: tls?.sni,
+    serverName: tls?.sni || undefined,
     method: http?.method ?? '',
     target: http?.path ?? '',
     hosts: http?.host === undefined ? hosts : [http.host, ...hosts],

@@ -118,13 +118,13 @@ describe('a CheckRequest', () => {
     const check = rpc('/ok?x=1', {
       headers: { cookie: 'a=b' },
       principal: 'spiffe://a/b',
-      port: 80,
+      listener: 80,
     })
     const bytes = toBinary(CheckRequestSchema, create(CheckRequestSchema, check))
     expect(ours(bytes)).toEqual(theirs(bytes))
     expect(ours(bytes)).toMatchObject({
       principal: 'spiffe://a/b',
-      port: 80,
+      listener: 80,
       http: { target: '/ok?x=1' },
     })
   })

@@ -24,7 +24,7 @@ describe('docs/grpc.md', () => {
       files: agentFileSets(path, accounts),
       services: z.record(z.string(), z.array(z.string())),
     })
-    expect(shape.parse(parse(agent)).proxies).toEqual([{ spec: 'web.yaml', driver: 'grpc' }])
+    expect(shape.parse(parse(agent)).proxies).toMatchObject([{ spec: 'web.yaml', driver: 'grpc' }])
   })
 
   it('shows a spec that gRPC can do', () => {
