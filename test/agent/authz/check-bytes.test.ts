@@ -118,7 +118,7 @@ describe('a CheckRequest', () => {
     const check = rpc('/ok?x=1', {
       headers: { cookie: 'a=b' },
       principal: 'spiffe://a/b',
-      listener: 80,
+      port: 80,
     })
     const bytes = toBinary(CheckRequestSchema, create(CheckRequestSchema, check))
     expect(ours(bytes)).toEqual(theirs(bytes))
