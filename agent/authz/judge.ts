@@ -4,6 +4,7 @@ import { exhaustedBy } from '../../decisions/exhausted.ts'
 import { type Determinant, undetermined } from '../../decisions/flows.ts'
 import type { Mesh } from '../../decisions/mesh.ts'
 import type { Tally } from '../../decisions/tally.ts'
+import { fieldOf } from '../../policies/attributes/fields.ts'
 import { type ReadableHttp, readAddress } from '../../policies/attributes/request.ts'
 import type { PolicySet } from '../../policies/compile.ts'
 import { policyNameOf } from '../../policies/decide.ts'
@@ -166,11 +167,24 @@ function decide(judging: Judging, asked: Case): Verdict {
   return { kind: 'stopped', status, outcome: 'rejected', text, source, by: undetermined }
 }
 
+/** The chain of the client, leaf first, where a listener says it with the request: Envoy sends the leaf alone besides. */
+function chainIn(http: ReadableHttp | undefined): string {
+  if (http === undefined) return ''
+  const { headers } = http
+  const fields = typeof headers === 'function' ? headers() : headers
+  const said = fieldOf(fields, 'x-forwarded-client-cert') ?? ''
+  return /(?:^|[;,])Chain="([^"]*)"/i.exec(said)?.[1] ?? ''
+}
+
 /** The verified identity of the client; what refuses it otherwise. */
-function sourceOf({ verifyPeer }: Judging, { certificate }: Question, { federatesWith }: Served) {
+function sourceOf(
+  { verifyPeer }: Judging,
+  { certificate, http }: Question,
+  { federatesWith }: Served,
+) {
   if (certificate === '') return { source: undefined }
   try {
-    return { source: verifyPeer(certificate, federatesWith) }
+    return { source: verifyPeer(certificate, federatesWith, () => chainIn(http)) }
   } catch (error) {
     return { source: undefined, problem: explain(error) }
   }

@@ -20,13 +20,21 @@ export interface PeersOptions {
  * The identity of a certificate (PEM, URL-encoded; its issuers may follow) whose trust domain is the own one or
  * among `federatesWith`. Throws ERR_UNTRUSTED.
  */
-export type VerifyPeer = (certificate: string, federatesWith: readonly TrustDomain[]) => SpiffeId
+export type VerifyPeer = (
+  certificate: string,
+  federatesWith: readonly TrustDomain[],
+  issuers?: Issuers,
+) => SpiffeId
+
+/** More certificates that the proxy knows of (PEM, URL-encoded): asked for where the others lead to no root. */
+export type Issuers = () => string
 
 const longest = 64 * 1024
 /** certificates between leaf and root, as many as a path may have */
 const mostIntermediates = 8
 const mostRemembered = 4096
 const mostViews = 256
+const nobodyElse: Issuers = () => ''
 
 function refuse(why: string): never {
   throw new IdentityError('ERR_UNTRUSTED', why)
@@ -99,22 +107,34 @@ export function createPeers(options: PeersOptions): { readonly verify: VerifyPee
     return made
   }
 
-  function verified(certificate: string, { verify, known }: View): VerifiedPeer {
+  /** What a proxy says to be between leaf and root is only tried: the leaf has to be signed by it. */
+  function verifyWith(
+    chain: readonly Uint8Array[],
+    verify: Verify,
+    issuers: Issuers,
+  ): VerifiedPeer {
+    const room = Math.max(0, mostIntermediates + 1 - chain.length)
+    try {
+      return verify([...chain, ...intermediates.all().slice(0, room)])
+    } catch (error) {
+      const more = issuers()
+      if (more === '') throw error
+      return verify([...chain, ...chainOf(more).slice(1, room + 1)])
+    }
+  }
+
+  function verified(certificate: string, { verify, known }: View, issuers: Issuers): VerifiedPeer {
     const kept = known.get(certificate)
     if (kept !== undefined && clock.now() < kept.until) return kept
-    const chain = chainOf(certificate)
-    const candidates = intermediates
-      .all()
-      .slice(0, Math.max(0, mostIntermediates + 1 - chain.length))
-    const peer = verify([...chain, ...candidates])
+    const peer = verifyWith(chainOf(certificate), verify, issuers)
     if (known.size >= mostRemembered) known.clear()
     known.set(certificate, peer)
     return peer
   }
 
   return {
-    verify(certificate, federatesWith) {
-      const peer = verified(certificate, viewOf(federatesWith))
+    verify(certificate, federatesWith, issuers = nobodyElse) {
+      const peer = verified(certificate, viewOf(federatesWith), issuers)
       const rule = knowledge.revocation().denyList.against(peer, clock.now())
       if (rule !== undefined) refuse(describeRule(rule))
       return peer.id

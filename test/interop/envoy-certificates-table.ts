@@ -19,14 +19,12 @@ const goodPartner: Row = { native: 'tls', asked: 'partner' }
 /** Nothing of Envoy looks at purposes: those that decide alone believe an authority that issues no such thing. */
 const purposes: Row = { native: 'client', asked: 403 }
 const judged: Row = { native: 'tls', asked: 403 }
-/** Envoy sends the leaf alone: what is under an intermediate that this node has not seen is nobody. */
-const leafAlone: Row = { native: 'client', asked: 403 }
 
 export const table: Readonly<Record<CertificateName, Row>> = {
   good,
-  'under an intermediate': leafAlone,
+  'under an intermediate': good,
   'federated, good': goodPartner,
-  'federated, under an intermediate': judged,
+  'federated, under an intermediate': goodPartner,
   none: refused,
   'forged by a federated authority': refused,
   'forged by its intermediate': refused,

@@ -57,6 +57,8 @@ export interface Inbound {
   /** milliseconds */
   readonly maxConnectionAge: number
   readonly canAsk: boolean
+  /** whether certificates of other trust domains are believed */
+  readonly isFederated: boolean
   /** how many entries from the right of X-Forwarded-For the client is, where rules look there */
   readonly trustedHops: number
 }
@@ -69,7 +71,7 @@ const strict: Manager = {
 }
 
 function inboundManager(spec: InboundSpec, inbound: Inbound, routeConfigName: string): Filter {
-  const { resource, maxConnectionAge, canAsk, trustedHops } = inbound
+  const { resource, maxConnectionAge, canAsk, isFederated, trustedHops } = inbound
   const limits = limitsOf(spec)
   return typed(managerName, HttpConnectionManagerSchema, {
     ...strict,
@@ -80,7 +82,8 @@ function inboundManager(spec: InboundSpec, inbound: Inbound, routeConfigName: st
     useRemoteAddress: true,
     xffNumTrustedHops: trustedHops,
     forwardClientCertDetails: ClientCert.SANITIZE_SET,
-    setCurrentClientCertDetails: { uri: true },
+    // with the chain where certificates of others come: the agent is told of the leaf alone otherwise
+    setCurrentClientCertDetails: { uri: true, chain: isFederated },
     maxRequestHeadersKb: limits.headerKilobytes,
     requestHeadersTimeout: durationOf(limits.requestHeaders),
     streamIdleTimeout: durationOf(spec.limits.idle ?? streamIdle),

@@ -37,15 +37,18 @@ interface Telling {
   readonly requestHeadersToAdd?: ReturnType<typeof named>[]
 }
 
+/** What the workload is told by the identity header alone. */
+const unsaid = (header: string) => [...noLonger(header), 'x-forwarded-client-cert']
+
 /** Who calls, where that was decided about. */
 const telling = (header: string, hasPeer: boolean): Telling => ({
-  requestHeadersToRemove: noLonger(header),
+  requestHeadersToRemove: unsaid(header),
   requestHeadersToAdd: hasPeer ? [named(header, '%DOWNSTREAM_PEER_URI_SAN%')] : [],
 })
 
 /** Of a certificate that nobody has looked at closely the workload hears nothing. */
 const silent = (header: string): Telling => ({
-  requestHeadersToRemove: [...noLonger(header), 'x-forwarded-client-cert'],
+  requestHeadersToRemove: unsaid(header),
 })
 
 const method = (regex: string, invertMatch = false): HeaderMatcher => ({

@@ -134,7 +134,7 @@ function addInbound(
   const listener = inboundListener(
     { ...spec, listen: listening(spec.listen) },
     {
-      ...{ resource, name, canAsk, trustedHops: policies.mesh.trustedHops },
+      ...{ resource, name, canAsk, isFederated, trustedHops: policies.mesh.trustedHops },
       secrets: { svid: identity, trust: isFederated ? trust.all : trust.own },
       maxConnectionAge: ageOf(spec, situation),
     },
