@@ -37,8 +37,9 @@ export async function goEnvironment(): Promise<Environment> {
 }
 
 export function lastLine(error: unknown): string {
-  const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error)
-  return text.trim().split('\n').at(-1) ?? ''
+  const said = error instanceof Error && 'stderr' in error ? String(error.stderr) : ''
+  // a program that is not there has said nothing
+  return (said || String(error)).trim().split('\n').at(-1) ?? ''
 }
 
 export interface Source {
