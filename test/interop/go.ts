@@ -37,13 +37,16 @@ export async function goEnvironment(): Promise<Environment> {
 }
 
 export function lastLine(error: unknown): string {
-  const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error)
-  return text.trim().split('\n').at(-1) ?? ''
+  const said = error instanceof Error && 'stderr' in error ? String(error.stderr) : ''
+  // a program that is not there has said nothing
+  return (said || String(error)).trim().split('\n').at(-1) ?? ''
 }
 
 export interface Source {
-  /** the folder of its module, below this one */
+  /** the folder of its module, seen from this one */
   readonly module?: string
+  /** its package in that module; `./name` unless said */
+  readonly program?: string
   /** the package of a program that others wrote, which the module names as its tool */
   readonly tool?: string
   readonly cgo?: boolean
@@ -56,10 +59,10 @@ export interface Source {
 export async function buildGo(
   name: string,
   { log }: Surroundings,
-  { module = '.', tool, cgo = false }: Source = {},
+  { module = '.', program = `./${name}`, tool, cgo = false }: Source = {},
 ): Promise<Built> {
   const cwd = join(own, module)
-  const target = tool ?? `./${name}`
+  const target = tool ?? program
   let env: Environment
   try {
     env = { ...(await goEnvironment()), ...(cgo ? { CGO_ENABLED: '1' } : {}) }
