@@ -244,8 +244,8 @@ describe('Workload API', () => {
     expect(answer.value.service.map(({ name }) => name)).toEqual([
       'SpiffeWorkloadAPI',
       'castellan.workload.v1.Sidecar',
-      'envoy.service.discovery.v3.AggregatedDiscoveryService',
       'envoy.service.secret.v3.SecretDiscoveryService',
+      'envoy.service.discovery.v3.AggregatedDiscoveryService',
       'grpc.health.v1.Health',
       ...['v1', 'v1alpha'].map((version) => `grpc.reflection.${version}.ServerReflection`),
     ])
