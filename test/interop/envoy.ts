@@ -288,6 +288,8 @@ async function asksAgent(it: DrivenEnvoy, log: (line: string) => void): Promise<
   log('ok what Envoy cannot enforce the agent decides')
   log(`ok a denied identity is refused after ${await honoursDenial(it)}`)
   log(`ok the agent is away: ${await handsOver(it)}`)
+  await outlivesEnvoy(it)
+  log('ok an Envoy that was killed is what it was when it is back')
 }
 
 /** Decisions of one agent after the other: what is asked while one hands over waits for the next. */
@@ -303,6 +305,16 @@ async function handsOver(it: DrivenEnvoy): Promise<string> {
   const wrong = failures.filter((it) => !it.startsWith('503'))
   demand(wrong.length === 0, `failed: ${wrong.slice(0, 3).join(', ')}`)
   return `${count()} requests, ${failures.length} refused`
+}
+
+/** Envoy is gone without a word: its successor is told everything anew. */
+async function outlivesEnvoy(it: DrivenEnvoy): Promise<void> {
+  process.kill(it.envoy.pid, 'SIGKILL')
+  await it.startEnvoy()
+  await eventually('the next Envoy serves', async () => {
+    is(await getRaw(direct(it), '/ok'), 200, 'GET /ok, after a kill')
+  })
+  is(await getRaw(direct(it), '/admin'), 403, 'GET /admin, after a kill')
 }
 
 const tcpText = (port: number) => `apiVersion: security.istio.io/v1
