@@ -1,11 +1,10 @@
 // Hosts: what a name leaves out (a port, a final dot) and what it takes in.
 import { namesPort } from '../attributes/host.ts'
-import { fieldsOf, type RuleField } from '../language/rule-fields.ts'
 import { patternOf } from '../rules/pattern.ts'
-import type { CompiledRule } from '../rules/rule.ts'
 import type { Change } from './draft.ts'
 import { hostExamples } from './examples.ts'
-import { type Ground, rulesBy, strangerAt, whomOf } from './ground.ts'
+import { fieldTexts } from './field-texts.ts'
+import { type Ground, strangerAt, whomOf } from './ground.ts'
 import {
   escapesFrom,
   isAllowed,
@@ -24,27 +23,8 @@ const onHost =
   (host: string): Change =>
   (draft) => ({ ...draft, host })
 
-interface HostText {
-  readonly rule: CompiledRule
-  readonly field: RuleField
-  readonly text: string
-  readonly index: number
-}
-
-function* hostTexts(
-  ground: Ground,
-  isAsked: (rule: CompiledRule, field: RuleField) => boolean,
-): Generator<HostText> {
-  for (const rule of rulesBy(ground, 'ALLOW', 'DENY')) {
-    for (const field of fieldsOf(rule.document)) {
-      if (field.attribute !== 'hosts' || !isAsked(rule, field)) continue
-      for (const [index, text] of field.texts.entries()) yield { rule, field, text, index }
-    }
-  }
-}
-
 function* portTwins(ground: Ground): Generator<Suspicion> {
-  for (const { rule, field, text, index } of hostTexts(ground, keepsOut)) {
+  for (const { rule, field, text, index } of fieldTexts(ground, 'hosts', keepsOut)) {
     const { kind } = patternOf(text)
     const [meant] = hostExamples(text)
     if (meant === undefined || namesPort(text) || kind === 'prefix' || kind === 'present') continue
@@ -66,7 +46,7 @@ function* portTwins(ground: Ground): Generator<Suspicion> {
 }
 
 function* openSuffixes(ground: Ground): Generator<Suspicion> {
-  for (const { rule, field, text, index } of hostTexts(ground, letsThrough)) {
+  for (const { rule, field, text, index } of fieldTexts(ground, 'hosts', letsThrough)) {
     const suffix = openSuffix(text)
     if (suffix === undefined || rule.policy.action !== 'ALLOW') continue
     const other = `other-${suffix}`

@@ -1,11 +1,10 @@
-// Paths: what a pattern leaves out that a program behind the proxy takes for the same, and what it takes in.
-import { fieldsOf, type RuleField } from '../language/rule-fields.ts'
 import { patternOf } from '../rules/pattern.ts'
 import type { CompiledRule } from '../rules/rule.ts'
 import { isTemplate } from '../rules/template.ts'
 import type { Change, Draft } from './draft.ts'
 import { pathExamples } from './examples.ts'
-import { type Ground, rulesBy, strangerAt, whomOf } from './ground.ts'
+import { type FieldText, fieldTexts } from './field-texts.ts'
+import { type Ground, strangerAt, whomOf } from './ground.ts'
 import {
   escapesFrom,
   isAllowed,
@@ -23,25 +22,6 @@ import { samplesOf } from './samples.ts'
 const onPath =
   (path: string): Change =>
   (draft) => ({ ...draft, path })
-
-interface PathText {
-  readonly rule: CompiledRule
-  readonly field: RuleField
-  readonly text: string
-  readonly index: number
-}
-
-function* pathTexts(
-  ground: Ground,
-  isAsked: (rule: CompiledRule, field: RuleField) => boolean,
-): Generator<PathText> {
-  for (const rule of rulesBy(ground, 'ALLOW', 'DENY')) {
-    for (const field of fieldsOf(rule.document)) {
-      if (field.attribute !== 'paths' || !isAsked(rule, field)) continue
-      for (const [index, text] of field.texts.entries()) yield { rule, field, text, index }
-    }
-  }
-}
 
 // a file, or a method of gRPC, has no twin that a server would answer
 const hasNoTwin = /\.[A-Za-z]\w*$|^\/[\w.]*\w\.\w+\/\w+$/
@@ -66,7 +46,7 @@ const verb = ({ policy }: CompiledRule) =>
   policy.action === 'DENY' ? 'is not denied' : 'is not excepted'
 
 function* slashTwins(ground: Ground): Generator<Suspicion> {
-  for (const { rule, field, text, index } of pathTexts(ground, keepsOut)) {
+  for (const { rule, field, text, index } of fieldTexts(ground, 'paths', keepsOut)) {
     const found = twinOf(text)
     if (found === undefined) continue
     const { meant, twin } = found
@@ -81,7 +61,7 @@ function* slashTwins(ground: Ground): Generator<Suspicion> {
 }
 
 function* openPrefixes(ground: Ground): Generator<Suspicion> {
-  for (const { rule, field, text, index } of pathTexts(ground, letsThrough)) {
+  for (const { rule, field, text, index } of fieldTexts(ground, 'paths', letsThrough)) {
     const prefix = openPrefix(text)
     if (prefix === undefined) continue
     const other = `${prefix}-other`
@@ -142,7 +122,7 @@ interface Passing {
   readonly draft: Draft
 }
 
-function passing(ground: Ground, it: PathText, meant: string): readonly Passing[] {
+function passing(ground: Ground, it: FieldText, meant: string): readonly Passing[] {
   const firstOf = (form: Form): Passing | undefined => {
     for (const path of form.write(meant)) {
       for (const draft of escapesFrom(ground, it.rule, { at: onPath(meant), away: onPath(path) })) {
@@ -158,7 +138,7 @@ function passing(ground: Ground, it: PathText, meant: string): readonly Passing[
 function* otherForms(ground: Ground): Generator<Suspicion> {
   const { profile, pathNormalization } = ground.mesh
   if (profile !== 'istio' || pathNormalization === 'decode-and-merge-slashes') return
-  for (const it of pathTexts(ground, keepsOut)) {
+  for (const it of fieldTexts(ground, 'paths', keepsOut)) {
     const [meant = it.text] = pathExamples(it.text)
     const found = passing(ground, it, meant)
     if (!found.some(({ form }) => form === secondSlash || form === escapedSlash)) continue
