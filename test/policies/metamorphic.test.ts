@@ -97,13 +97,17 @@ type Removal = (asked: OracleRequest) => OracleRequest
 const withHttp = (asked: OracleRequest, change: object): OracleRequest =>
   asked.http === undefined ? asked : { ...asked, http: { ...asked.http, ...change } }
 
+const forwardedIn = ({ http }: OracleRequest) =>
+  (http?.headers ?? []).filter(([name]) => name.toLowerCase() === 'x-forwarded-for')
+
 const removals: Readonly<Record<string, Removal>> = {
   identity: (asked) => ({ ...asked, source: { ip: asked.source?.ip } }),
   token: ({ jwt: _, ...asked }) => asked,
   SNI: ({ tls: _, ...asked }) => asked,
   address: (asked) => ({ ...asked, source: { principal: asked.source?.principal } }),
   host: (asked) => withHttp(asked, { host: undefined }),
-  headers: (asked) => withHttp(asked, { headers: [] }),
+  // but for the one that says of whom the address is: without it that is the socket's peer (corpus/README.md)
+  headers: (asked) => withHttp(asked, { headers: forwardedIn(asked) }),
 }
 
 describe.each(['strict', 'istio'] as const)('in %s', (profile) => {
