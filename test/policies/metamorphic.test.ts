@@ -98,7 +98,7 @@ const withHttp = (asked: OracleRequest, change: object): OracleRequest =>
   asked.http === undefined ? asked : { ...asked, http: { ...asked.http, ...change } }
 
 const forwardedIn = ({ http }: OracleRequest) =>
-  (http?.headers ?? []).filter(([name]) => name.toLowerCase() === 'x-forwarded-for')
+  (http?.headers ?? []).filter(([name]) => name?.toLowerCase() === 'x-forwarded-for')
 
 const removals: Readonly<Record<string, Removal>> = {
   identity: (asked) => ({ ...asked, source: { ip: asked.source?.ip } }),
