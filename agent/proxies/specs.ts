@@ -39,6 +39,17 @@ const look = 2000
 /** most editors empty a file before they write it */
 const settle = 50
 
+/** What is wrong with a spec is said with its file. Throws what `check` throws. */
+export function inFile(file: string, check: () => void): void {
+  try {
+    check()
+  } catch (error) {
+    if (!hasCode(error, 'ERR_CONFIG')) throw error
+    const fields = error.fields.map((it) => ({ ...it, field: `${file} ${it.field}` }))
+    throw new IdentityError('ERR_CONFIG', `${file} ${error.message}`, { fields })
+  }
+}
+
 type Named = Pick<DrivenSpec, 'file' | 'driver' | 'asksAlways'>
 
 function read(named: Named, demand: SpecsOptions['demand']): DrivenSpec {
@@ -51,7 +62,7 @@ function read(named: Named, demand: SpecsOptions['demand']): DrivenSpec {
       fields: [{ field: 'identity', problem: `is missing: ${problem}` }],
     })
   }
-  demand(spec, driver)
+  inFile(file, () => demand(spec, driver))
   return { ...named, spec, identity, trouble: '' }
 }
 

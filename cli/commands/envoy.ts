@@ -6,12 +6,11 @@ import { IdentityError } from '../../spiffe/errors.ts'
 import { answer } from '../context.ts'
 import { flag, optionsOf, type Register, text } from '../register.ts'
 
-const path = (option: string) =>
-  text.refine((it) => it.startsWith('/'), `${option} is an absolute path`)
+const path = text.refine((it) => it.startsWith('/'), 'is no absolute path')
 
 const options = z.object({
-  socket: path('--socket'),
-  admin: path('--admin'),
+  socket: path,
+  admin: path,
   nodeId: text,
   stateOfTheWorld: flag,
 })

@@ -6,6 +6,7 @@ import { demandEnvoyCan } from '../../agent/proxies/envoy/problems.ts'
 import { type Situation, snapshotOf } from '../../agent/proxies/envoy/snapshot.ts'
 import { demandGrpcCan } from '../../agent/proxies/grpc/problems.ts'
 import { grpcSnapshot } from '../../agent/proxies/grpc/snapshot.ts'
+import { inFile } from '../../agent/proxies/specs.ts'
 import { compile } from '../../policies/compile.ts'
 import { readPolicies } from '../../policies/language/read.ts'
 import type { ServiceEndpoint } from '../../proxy-spec/endpoint.ts'
@@ -55,10 +56,10 @@ function endpointsOf(given: readonly string[]) {
 function planBy(driver: 'envoy' | 'grpc', spec: ProxySpec, it: Options) {
   const situation = situationOf(spec, it)
   if (driver === 'grpc') {
-    demandGrpcCan(spec)
+    inFile(it.spec, () => demandGrpcCan(spec))
     return planOf(grpcSnapshot(situation))
   }
-  demandEnvoyCan(spec, { canAsk: it.decisions !== undefined })
+  inFile(it.spec, () => demandEnvoyCan(spec, { canAsk: it.decisions !== undefined }))
   return planOf(snapshotOf(situation))
 }
 
