@@ -18,6 +18,7 @@ import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
 import { crlsOf } from '../xds/crls.ts'
 import { earliest } from '../xds/resource.ts'
 import { type Situation, type Snapshot, snapshotOf } from './envoy/snapshot.ts'
+import { type DeniedToPrograms, deniedToPrograms } from './grpc/denied.ts'
 import { grpcSnapshot } from './grpc/snapshot.ts'
 import type { Form } from './ledger.ts'
 import type { DrivenSpec, Specs } from './specs.ts'
@@ -90,7 +91,7 @@ const lifeOf = ({ certificates: [leaf] }: WorkloadSvid): number => {
   return notAfter - notBefore
 }
 
-interface Revoked {
+interface Revoked extends Partial<Pick<DeniedToPrograms, 'remarks' | 'trust'>> {
   readonly ids: readonly SpiffeId[]
   /** what else is denied, and Envoy cannot see, in words */
   readonly unseen: readonly string[]
@@ -100,11 +101,17 @@ interface Revoked {
 
 type Rules = NonNullable<ReturnType<Knowledge['revocation']>['message']>['rules']
 
-/** Roots that are denied are left out of what Envoy believes; of what is below them it is told nothing. */
-function isDeniedBelow(rules: Rules, { knowledge }: DrivenOptions): boolean {
+function rootsOf({ knowledge }: DrivenOptions): ReadonlySet<string> {
   const { authorities } = knowledge.own().x509
-  const roots = new Set(authorities.map(({ publicKey }) => keyIdOf(publicKey).toString('hex')))
-  return rules.some(({ target }) => target.case === 'authorityId' && !roots.has(target.value))
+  return new Set(authorities.map(({ publicKey }) => keyIdOf(publicKey).toString('hex')))
+}
+
+/** Roots that are denied are left out of what Envoy believes; of what is below them it is told nothing. */
+function isDeniedBelow(rules: Rules, options: DrivenOptions): boolean {
+  const roots = rootsOf(options)
+  return rules.some(
+    ({ target, root }) => target.case === 'authorityId' && !root && !roots.has(target.value),
+  )
 }
 
 /** Envoy knows certificates that are denied by the CRLs, and gets all of them or none. */
@@ -115,12 +122,16 @@ function listedBy(rules: Rules, { knowledge, clock }: DrivenOptions) {
   return { isWhole: crls.length > 0, until }
 }
 
-function revokedBy(options: DrivenOptions): Revoked {
+function revokedBy(options: DrivenOptions, form: Form): Revoked {
   const { knowledge, clock } = options
   const rules = knowledge.revocation().message?.rules ?? []
   const now = clock.now() / 1000
   const held = rules.filter(({ expiresAt }) => expiresAt === 0n || Number(expiresAt) > now)
   const ends = held.flatMap(({ expiresAt }) => (expiresAt === 0n ? [] : [Number(expiresAt) * 1000]))
+  if (form === 'grpc') {
+    const denied = deniedToPrograms(held, { roots: rootsOf(options), now: clock.now() })
+    return { ...denied, until: earliest(...ends, denied.until) }
+  }
   const { isWhole, until } = listedBy(held, options)
   if (until !== undefined) ends.push(until)
   const unseen = [
@@ -151,11 +162,11 @@ export function createDriven(options: DrivenOptions): Driven {
 
   function make(it: DrivenSpec, mine: readonly AgentEntry[], form: Form, life: number): Snapshot {
     const { set } = compiled()
-    const { ids: revoked, unseen, until } = revokedBy(options)
+    const { ids: revoked, unseen, remarks, trust: believed, until } = revokedBy(options, form)
     const isFederated = mine.some(({ federatesWith }) => federatesWith.length > 0)
     const labels: Labels = labelsOf(mine)[0]?.labels ?? {}
     const endpoints = services.of(it.spec.outbound.flatMap(({ service }) => service ?? []))
-    const rest = JSON.stringify([labels, revoked, unseen, until, [...endpoints]])
+    const rest = JSON.stringify([labels, revoked, unseen, remarks, believed, until, [...endpoints]])
     const of = [it.spec, set, life, isFederated, rest]
     const key = `${form} ${it.file}`
     const known = made.get(key)
@@ -164,7 +175,7 @@ export function createDriven(options: DrivenOptions): Driven {
     const all = config.sds.defaultAllBundlesName
     const snapshot = dialects[form]({
       ...{ spec: it.spec, identity: it.identity, labels, policies: set, trust: { own, all } },
-      ...{ isFederated, revoked, unseen, endpoints, decisions, life },
+      ...{ isFederated, revoked, unseen, remarks, believed, endpoints, decisions, life },
       asksAlways: it.asksAlways,
     })
     const whole = { ...snapshot, changesAt: earliest(snapshot.changesAt, until) }

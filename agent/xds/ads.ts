@@ -129,6 +129,7 @@ function createStream<Req extends Request, Res>(
     const { snapshot } = driving ?? { snapshot: nothing }
     if (snapshot === undefined) return { responses: [] }
     record.remarks = remarksOf(snapshot)
+    record.closed = [...snapshot.enforcement.values()].filter(({ by }) => by === 'closed').length
     const responses = answersOf(told, snapshot).map(({ kind, response }) => note(kind, response))
     if (driving !== undefined && isInForce(record)) record.policies = driving.policies
     return { responses, until: snapshot.changesAt }

@@ -46,6 +46,10 @@ export interface Situation {
   readonly revoked: readonly SpiffeId[]
   /** what of the deny-list Envoy cannot hold by itself, in words */
   readonly unseen: readonly string[]
+  /** what of it a program without a proxy holds otherwise than it says, in words */
+  readonly remarks?: readonly string[] | undefined
+  /** see DeniedToPrograms.trust */
+  readonly believed?: string | undefined
   /** of services, by name */
   readonly endpoints: ReadonlyMap<string, readonly ServiceEndpoint[]>
   /** path of the socket that answers decisions */
