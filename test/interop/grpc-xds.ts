@@ -19,6 +19,7 @@ import {
   type Talker,
 } from '../support/driven-grpc.ts'
 import { eventually } from './eventually.ts'
+import { deniesRoot } from './grpc-xds-root.ts'
 
 const unary = '/castellan.test.v1.Echo/Unary'
 const other = '/castellan.test.v1.Echo/Other'
@@ -290,5 +291,6 @@ export async function walkGrpc(program: GrpcProgram, log: (line: string) => void
   log(`ok a refusal is shown: ${await showsRefusals(cast)}`)
   log(`ok the agent is away twice: ${await outlivesAgent(cast)}`)
   log(`ok rotation: ${await rotates(cast)}`)
+  log(`ok certificates of a denied root are refused, after ${await deniesRoot(it)}`)
   log(`ok what is withdrawn is not served any more, after ${await withdraws(cast)}`)
 }

@@ -25,8 +25,11 @@ export interface Believing {
   readonly now: number
 }
 
-/** milliseconds after a denial at which a program has read its files anew, however rarely it looks at them */
-const reading = 120_000
+/**
+ * Milliseconds after a denial at which programs have read their files anew: those that look as often as their
+ * bootstrap says when nothing else is asked for, and the others. Before that a connection made anew is believed again.
+ */
+const readings = [15_000, 120_000] as const
 /** of what is alike; the others are counted */
 const mostNamed = 5
 
@@ -71,20 +74,21 @@ function ofAuthorities(rules: readonly DenyRule[], { roots, now }: Believing) {
   const denied = rules.filter(({ target }) => target.case === 'authorityId')
   const isRoot = ({ target }: DenyRule) => roots.has(target.value ?? '')
   const marks = denied.filter(isRoot).map(({ target, createdAt }) => {
-    const at = Number(createdAt) * 1000 + reading
-    return { id: target.value ?? '', at, isRead: at <= now }
+    const ends = readings.map((after) => Number(createdAt) * 1000 + after)
+    return { id: target.value, ahead: ends.filter((at) => at > now) }
   })
   const remarks = marks.map(
     ({ id }) =>
-      `root ${id} is on the deny-list: the agent leaves it out of bundle files, and connections to this program are made anew; those that it has made itself go on`,
+      `root ${id} is on the deny-list: the agent leaves it out of bundle files, and has connections to this program made anew once they were read; those that it has made itself go on`,
   )
+  const due = marks.filter(({ ahead }) => ahead.length < readings.length)
   return {
     unseen: denied
       .filter((rule) => !isRoot(rule) && !rule.root)
       .map(({ target }) => `authority ${target.value} is on the deny-list: ${anAuthority}`),
     remarks,
-    trust: marks.map(({ id, isRead }) => `${id} ${isRead ? 'read' : 'denied'}`).join(),
-    until: earliest(...marks.filter(({ isRead }) => !isRead).map(({ at }) => at)),
+    trust: due.map(({ id, ahead }) => `${id} ${readings.length - ahead.length}`).join(),
+    until: earliest(...marks.flatMap(({ ahead }) => ahead)),
   }
 }
 

@@ -163,15 +163,16 @@ describe('a denied authority', () => {
     expect([who()?.by, remarks()]).toEqual(['native', ''])
   })
 
-  it('that is a root has connections made anew, also once its roots were read', () => {
+  it('that is a root has connections made anew, once its files were read', () => {
     const before = told()
     deny(authority(keyId, { root: true, createdAt: BigInt(begun / 1000) }))
-    const first = told()
     expect(who()?.by).toBe('native')
     expect(remarks()).toContain(`root ${keyId} is on the deny-list`)
-    const { changesAt = 0 } = snapshot()
-    expect(changesAt).toBe(begun + 120_000)
-    now = changesAt
+    expect(snapshot().changesAt).toBe(begun + 15_000)
+    now = begun + 15_000
+    const first = told()
+    expect(snapshot().changesAt).toBe(begun + 120_000)
+    now = begun + 120_000
     expect(new Set([before, first, told()]).size).toBe(3)
     expect(snapshot().changesAt).toBeUndefined()
   })
