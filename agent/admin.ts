@@ -6,6 +6,7 @@ import { type Service, service } from '../runtime/grpc/service.ts'
 import { createLatest } from '../runtime/lifecycle.ts'
 import type { Caller } from './attest/caller.ts'
 import type { ExplainProcess } from './attest/explain.ts'
+import type { DecisionServer } from './authz/start.ts'
 import type { Core } from './core.ts'
 import type { AgentEntry } from './entries.ts'
 import type { FileWriter, SetStatus } from './files/writer.ts'
@@ -14,11 +15,13 @@ import type { ProxyRecord } from './proxies/ledger.ts'
 import type { DrivenSpec } from './proxies/specs.ts'
 
 export interface AdminOptions
-  extends Pick<Core, 'knowledge' | 'cache' | 'ledger' | 'proxies' | 'session' | 'disk'> {
+  extends Pick<Core, 'config' | 'knowledge' | 'cache' | 'ledger' | 'proxies' | 'session' | 'disk'> {
   readonly explain: ExplainProcess
   readonly files: Pick<FileWriter, 'status' | 'onChange'>
   /** streams of the public socket that are late */
   readonly unread: () => readonly UnreadStream<Caller>[]
+  /** undefined where nobody may ask it, and before it listens */
+  readonly deciding: () => Pick<DecisionServer, 'connections' | 'processes' | 'phase'> | undefined
 }
 
 const fileSetMessage = (it: SetStatus) => ({
@@ -48,6 +51,20 @@ const proxyMessage = (it: ProxyRecord) => ({
 const specMessage = ({ file, identity, trouble }: DrivenSpec) => ({
   ...{ file, spiffeId: identity, trouble },
 })
+
+function decisionsMessage({ config, ledger, deciding }: AdminOptions) {
+  const { decisions } = config
+  if (decisions === undefined) return {}
+  const { policies = 0n, refusal = '', allowed = 0n, denied = 0n } = ledger.own ?? {}
+  const server = deciding()
+  const { connections = 0, processes = 0 } = server ?? {}
+  return {
+    decisions: {
+      ...{ socket: decisions.socket, policyVersion: policies, refusal, allowed, denied },
+      ...{ connections, processes, phase: server?.phase() ?? 'starting' },
+    },
+  }
+}
 
 const mostNear = 10
 
@@ -101,17 +118,9 @@ function whatWasDecided(ledger: Core['ledger']) {
   }
 }
 
-export function adminService({
-  knowledge,
-  cache,
-  ledger,
-  proxies,
-  session,
-  disk,
-  explain,
-  files,
-  unread,
-}: AdminOptions): Service<Caller> {
+export function adminService(options: AdminOptions): Service<Caller> {
+  const { knowledge, cache, ledger, proxies, session, disk, explain, files, unread } = options
+
   function status(): MessageInitShape<typeof AgentStatusSchema> {
     const { svid, trouble, unsaved } = session.status()
     const identities = [...cache.svids.values()].map((it) => ({
@@ -145,6 +154,7 @@ export function adminService({
       unread: unread().map(unreadMessage),
       proxies: [...proxies.proxies].map(proxyMessage),
       proxySpecs: proxies.specs().map(specMessage),
+      ...decisionsMessage(options),
     }
   }
 

@@ -41,7 +41,7 @@ export function moreServices(
 function startAdmin(
   core: Core,
   { entitled, jwt, references, explain, callers }: Serving,
-  { files, unread }: Pick<AdminOptions, 'files' | 'unread'>,
+  parts: Pick<AdminOptions, 'files' | 'unread' | 'deciding'>,
 ): Promise<GrpcServer<Caller>> {
   const { config, knowledge, cache, clock, log } = core
   const delegates = new Set(config.delegates)
@@ -49,7 +49,7 @@ function startAdmin(
   return startGrpcServer<Caller>({
     listen: { path: config.adminSocket, mode: 0o600 },
     services: [
-      adminService({ ...core, explain, files, unread }),
+      adminService({ ...core, explain, ...parts }),
       delegatedIdentityService({ knowledge, cache, entitled, jwt, references, delegates }),
     ],
     peer: callers,
@@ -90,7 +90,9 @@ export async function startBeside(
   const files = starting.use(
     startFileWriter({ sets: config.files, source: materialOfAgent(core), clock, log }),
   )
-  const admin = starting.use(await startAdmin(core, serving, { files, unread: server.unread }))
+  let deciding: DecisionServer | undefined
+  const shown = { files, unread: server.unread, deciding: () => deciding }
+  const admin = starting.use(await startAdmin(core, serving, shown))
   starting.use(core.audience.carry(admin))
   if (config.operations !== undefined) {
     const { startAgentOperations } = await import('./operations.ts')
@@ -102,7 +104,7 @@ export async function startBeside(
       }),
     )
   }
-  const deciding = await startDeciding(core, serving)
+  deciding = await startDeciding(core, serving)
   if (deciding !== undefined) starting.use(deciding)
   const running = starting.move()
   const drain = async () => void (await Promise.all([admin.drain(), deciding?.drain()]))

@@ -134,6 +134,16 @@ function showEnforcement(gauge: AddGauge, { knowledge, ledger, proxies }: Core):
     'those of them that refused the newest configuration of some kind',
     () => [...proxies.proxies].filter((it) => refusalsOf(it).length > 0).length,
   )
+  gauge(
+    'proxies_remarked',
+    'those of them of which agent status has something to say',
+    () => [...proxies.proxies].filter(({ remarks }) => remarks.length > 0).length,
+  )
+  gauge(
+    'listeners_closed',
+    'listeners of proxies where nobody gets in: agent status says why',
+    () => [...proxies.proxies].reduce((sum, { closed }) => sum + closed, 0),
+  )
   gauge('sidecars', 'sidecars that follow its policies', () => ledger.sidecars.size)
   gauge(
     'sidecars_behind',

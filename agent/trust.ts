@@ -2,7 +2,9 @@
 import type { Bundle } from '../proto/gen/spire/api/types/bundle_pb.js'
 import { bundleOf, type X509Bundle } from '../spiffe/bundle.ts'
 import type { TokenKey } from '../spiffe/bundle-document.ts'
+import type { DenyList } from '../spiffe/deny-list.ts'
 import { parseTrustDomain, type TrustDomain } from '../spiffe/id.ts'
+import { keyIdOf } from '../spiffe/key-id.ts'
 
 export interface Trust {
   readonly x509: X509Bundle
@@ -27,6 +29,27 @@ export function trustOf(trustDomain: TrustDomain, message: Bundle): Trust {
 export function federatedOf(bundles: readonly Bundle[]): ReadonlyMap<TrustDomain, Trust> {
   const trusts = bundles.map((it) => trustOf(parseTrustDomain(it.trustDomain), it))
   return new Map(trusts.map((trust) => [trust.x509.trustDomain, trust]))
+}
+
+export interface Undenied {
+  readonly bundle: X509Bundle
+  /** milliseconds since the epoch: a rule against one of its roots ends then */
+  readonly until?: number | undefined
+}
+
+/** A bundle without its roots that are denied: for programs that look at no deny-list. */
+export function withoutDenied(bundle: X509Bundle, denyList: DenyList, now: number): Undenied {
+  const { authorities } = bundle
+  const rules = authorities.map(({ publicKey }) =>
+    denyList.againstAuthority(keyIdOf(publicKey).toString('hex'), now),
+  )
+  const held = rules.filter((it) => it !== undefined)
+  if (held.length === 0) return { bundle }
+  const ends = held.flatMap(({ expiresAt }) => (expiresAt === 0 ? [] : [expiresAt]))
+  return {
+    bundle: { ...bundle, authorities: authorities.filter((_, i) => rules[i] === undefined) },
+    until: ends.length === 0 ? undefined : Math.min(...ends),
+  }
 }
 
 const nameKey = (subject: Uint8Array) => Buffer.from(subject).toString('base64')

@@ -17,6 +17,7 @@ import { hasCode } from '../../spiffe/errors.ts'
 import type { Caller } from '../attest/caller.ts'
 import type { Core } from '../core.ts'
 import type { DecisionsConfig } from './config.ts'
+import { createHold, type Hold } from './hold.ts'
 import { createHttp1 } from './http1.ts'
 import { createHttp2 } from './http2.ts'
 import { followPolicies } from './in-force.ts'
@@ -41,6 +42,10 @@ export interface DecisionOptions extends Pick<Core, 'knowledge' | 'ledger' | 'cl
 export interface DecisionServer extends AsyncDisposable {
   readonly socket: string
   readonly connections: number
+  /** those that have the connections */
+  readonly processes: number
+  /** whether whoever connects now finds this server */
+  phase(): Hold | 'draining'
   /** Accepts nothing more, answers what was asked, ends the connections. */
   drain(): Promise<void>
 }
@@ -107,6 +112,7 @@ interface Servers {
   /** Takes a connection that was accepted just now. */
   accept(socket: Socket): void
   readonly connections: number
+  readonly processes: number
   drain(): Promise<void>
 }
 
@@ -117,6 +123,7 @@ function openServers(
   visit: (caller: Caller) => Visitor,
 ): Servers {
   const tongues = { http1: createHttp1(judging), http2: createHttp2(judging) }
+  const visitors = new Set<Visitor>()
 
   /** Whoever made the error has said why; a peer is told that it is one too many, and nothing else. */
   function refuse(socket: Socket, error: unknown): void {
@@ -128,7 +135,11 @@ function openServers(
     accept(socket) {
       try {
         const visitor = visit(crowd(socket))
-        socket.once('close', () => visitor[Symbol.dispose]())
+        visitors.add(visitor)
+        socket.once('close', () => {
+          visitors.delete(visitor)
+          visitor[Symbol.dispose]()
+        })
         listenTo(socket, visitor, tongues)
       } catch (error) {
         refuse(socket, error)
@@ -136,6 +147,9 @@ function openServers(
     },
     get connections() {
       return tongues.http1.connections + tongues.http2.connections
+    },
+    get processes() {
+      return new Set([...visitors].map(({ process }) => process.pid)).size
     },
     async drain() {
       await Promise.all([tongues.http1.drain(), tongues.http2.drain()])
@@ -157,6 +171,7 @@ export async function startDecisions(options: DecisionOptions): Promise<Decision
     connections: undefined,
     accept: servers.accept,
   })
+  const hold = createHold(config.socket)
   log.info({ socket: config.socket }, 'deciding')
   const running = starting.move()
   let draining: Promise<void> | undefined
@@ -177,6 +192,10 @@ export async function startDecisions(options: DecisionOptions): Promise<Decision
     get connections() {
       return servers.connections
     },
+    get processes() {
+      return servers.processes
+    },
+    phase: () => (draining === undefined ? hold() : 'draining'),
     drain: drainOnce,
     async [Symbol.asyncDispose]() {
       await drainOnce()

@@ -1,15 +1,23 @@
 // Material for sets that the agent itself writes: by SPIFFE ID, from what it holds. Nobody is attested here: who
 // may edit agent.yaml says who can read the files.
+import type { X509Bundle } from '../../spiffe/bundle.ts'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
 import type { TrustDomain } from '../../spiffe/id.ts'
 import type { Core } from '../core.ts'
 import type { AgentEntry } from '../entries.ts'
 import { tokenKey } from '../token-svids.ts'
+import { withoutDenied } from '../trust.ts'
 import { federatedWith } from '../workload-api/entitled.ts'
+import { earliest } from '../xds/resource.ts'
 import { plainJwks } from './jwks.ts'
-import { audienceKey, type MaterialSource, type Want } from './material.ts'
+import { audienceKey, type Material, type MaterialSource, type Want } from './material.ts'
 
-export type AgentHoldings = Pick<Core, 'knowledge' | 'cache' | 'tokens' | 'session' | 'clock'>
+export interface AgentHoldings extends Pick<Core, 'knowledge'> {
+  readonly cache: Pick<Core['cache'], 'svids' | 'want' | 'onChange'>
+  readonly tokens: Pick<Core['tokens'], 'get' | 'dueAt'>
+  readonly session: Pick<Core['session'], 'requestJwt'>
+  readonly clock: Pick<Core['clock'], 'now'>
+}
 
 /** milliseconds until what could not be had is asked for again */
 const retryTokens = 10_000
@@ -56,6 +64,19 @@ async function tokensOf(entry: AgentEntry, { audiences }: Want, holdings: AgentH
   return { tokens, lacking, until }
 }
 
+/** Programs that read files look at no deny-list: a root on it is in none. Throws ERR_UNAVAILABLE. */
+function bundlesOf(entry: AgentEntry, { knowledge, clock }: AgentHoldings) {
+  const { denyList } = knowledge.revocation()
+  const rooted = (bundle: X509Bundle) => withoutDenied(bundle, denyList, clock.now())
+  const own = rooted(knowledge.bundle())
+  const others = federatedWith([entry], knowledge).map(([, { x509 }]) => rooted(x509))
+  if (own.bundle.authorities.length === 0)
+    unavailable(`every root of ${own.bundle.trustDomain} is on the deny-list`)
+  const federated = others.filter(({ bundle }) => bundle.authorities.length > 0)
+  const bundles: Material['bundles'] = [own.bundle, ...federated.map(({ bundle }) => bundle)]
+  return { bundles, until: earliest(own.until, ...others.map(({ until }) => until)) }
+}
+
 export function materialOfAgent(holdings: AgentHoldings): MaterialSource {
   const { knowledge, cache } = holdings
 
@@ -75,10 +96,10 @@ export function materialOfAgent(holdings: AgentHoldings): MaterialSource {
       }
       const { id, certificates: chain, key, notAfter } = svid
       const tokens = await tokensOf(entry, want, holdings)
-      const federated = federatedWith([entry], knowledge).map(([, { x509 }]) => x509)
+      const { bundles, until = Number.POSITIVE_INFINITY } = bundlesOf(entry, holdings)
       return {
-        ...{ id, chain, key, notAfter, ...tokens },
-        bundles: [knowledge.bundle(), ...federated],
+        ...{ id, chain, key, notAfter, ...tokens, bundles },
+        until: Math.min(tokens.until, until),
         jwks: want.wantsJwks ? jwksFor(entry) : new Map(),
       }
     },

@@ -19,6 +19,7 @@ import { crlsOf } from '../xds/crls.ts'
 import { earliest } from '../xds/resource.ts'
 import { createCuts, type Denial } from './cuts.ts'
 import { type Situation, type Snapshot, snapshotOf } from './envoy/snapshot.ts'
+import { type DeniedToPrograms, deniedToPrograms } from './grpc/denied.ts'
 import { grpcSnapshot } from './grpc/snapshot.ts'
 import type { Form } from './ledger.ts'
 import type { DrivenSpec, Specs } from './specs.ts'
@@ -96,7 +97,7 @@ const lifeOf = ({ certificates: [leaf] }: WorkloadSvid): number => {
   return notAfter - notBefore
 }
 
-interface Revoked {
+interface Revoked extends Partial<Pick<DeniedToPrograms, 'remarks' | 'trust'>> {
   readonly ids: readonly SpiffeId[]
   readonly denials: readonly Denial[]
   /** what else is denied, and Envoy cannot see, in words */
@@ -107,11 +108,17 @@ interface Revoked {
 
 type Rules = NonNullable<ReturnType<Knowledge['revocation']>['message']>['rules']
 
-/** Roots that are denied are left out of what Envoy believes; of what is below them it is told nothing. */
-function isDeniedBelow(rules: Rules, { knowledge }: DrivenOptions): boolean {
+function rootsOf({ knowledge }: DrivenOptions): ReadonlySet<string> {
   const { authorities } = knowledge.own().x509
-  const roots = new Set(authorities.map(({ publicKey }) => keyIdOf(publicKey).toString('hex')))
-  return rules.some(({ target }) => target.case === 'authorityId' && !roots.has(target.value))
+  return new Set(authorities.map(({ publicKey }) => keyIdOf(publicKey).toString('hex')))
+}
+
+/** Roots that are denied are left out of what Envoy believes; of what is below them it is told nothing. */
+function isDeniedBelow(rules: Rules, options: DrivenOptions): boolean {
+  const roots = rootsOf(options)
+  return rules.some(
+    ({ target, root }) => target.case === 'authorityId' && !root && !roots.has(target.value),
+  )
 }
 
 /** Envoy knows certificates that are denied by the CRLs, and gets all of them or none. */
@@ -122,12 +129,16 @@ function listedBy(rules: Rules, { knowledge, clock }: DrivenOptions) {
   return { isWhole: crls.length > 0, until }
 }
 
-function revokedBy(options: DrivenOptions): Revoked {
+function revokedBy(options: DrivenOptions, form: Form): Revoked {
   const { knowledge, clock } = options
   const rules = knowledge.revocation().message?.rules ?? []
   const now = clock.now() / 1000
   const held = rules.filter(({ expiresAt }) => expiresAt === 0n || Number(expiresAt) > now)
   const ends = held.flatMap(({ expiresAt }) => (expiresAt === 0n ? [] : [Number(expiresAt) * 1000]))
+  if (form === 'grpc') {
+    const denied = deniedToPrograms(held, { roots: rootsOf(options), now: clock.now() })
+    return { ...denied, denials: held, until: earliest(...ends, denied.until) }
+  }
   const { isWhole, until } = listedBy(held, options)
   if (until !== undefined) ends.push(until)
   const unseen = [
@@ -169,20 +180,21 @@ export function createDriven(options: DrivenOptions): Driven {
 
   function make(it: DrivenSpec, { mine, form, life, cut, revocation }: Making): Snapshot {
     const { set } = compiled()
-    const { ids: revoked, unseen, until } = revocation
+    const { ids: revoked, unseen, remarks, trust: believed, until } = revocation
     const isFederated = mine.some(({ federatesWith }) => federatesWith.length > 0)
     const labels: Labels = labelsOf(mine)[0]?.labels ?? {}
     const endpoints = services.of(it.spec.outbound.flatMap(({ service }) => service ?? []))
-    const rest = JSON.stringify([labels, revoked, unseen, until, cut, [...endpoints]])
+    const known = [labels, revoked, unseen, remarks, believed, until, cut, [...endpoints]]
+    const rest = JSON.stringify(known)
     const of = [it.spec, set, life, isFederated, rest]
     const key = `${form} ${it.file}`
-    const known = made.get(key)
-    if (known?.of.every((part, i) => part === of[i]) === true) return known.snapshot
+    const former = made.get(key)
+    if (former?.of.every((part, i) => part === of[i]) === true) return former.snapshot
     const own = `spiffe://${knowledge.own().x509.trustDomain}`
     const all = config.sds.defaultAllBundlesName
     const snapshot = dialects[form]({
       ...{ spec: it.spec, identity: it.identity, labels, policies: set, trust: { own, all } },
-      ...{ isFederated, revoked, unseen, endpoints, decisions, life, cut },
+      ...{ isFederated, revoked, unseen, remarks, believed, endpoints, decisions, life, cut },
       asksAlways: it.asksAlways,
     })
     const whole = { ...snapshot, changesAt: earliest(snapshot.changesAt, until) }
@@ -199,7 +211,7 @@ export function createDriven(options: DrivenOptions): Driven {
       const [entry] = mine
       const svid = entry && cache.svids.get(entry.id)
       if (entry !== undefined && svid === undefined) cache.want(entry)
-      const revocation = revokedBy(options)
+      const revocation = revokedBy(options, form)
       const newest = cutBy(revocation.denials)
       const cut = wanted ?? newest
       const snapshot = svid && make(it, { mine, form, life: lifeOf(svid), cut, revocation })

@@ -37,6 +37,8 @@ export interface ProxyRecord {
   policies: bigint
   /** why the agent is asked, or nobody gets in: by listener; and what is done otherwise than the spec says */
   remarks: readonly string[]
+  /** listeners where nobody gets in */
+  closed: number
 }
 
 export interface ProxyLedger {
@@ -60,7 +62,7 @@ export function createProxyLedger(): ProxyLedger {
     open({ pid, uid }) {
       const record: ProxyRecord = {
         ...{ id: undefined, pid, uid, node: '', form: 'envoy', kinds: new Map() },
-        ...{ policies: 0n, remarks: [] },
+        ...{ policies: 0n, remarks: [], closed: 0 },
       }
       proxies.add(record)
       topic.publish()

@@ -49,6 +49,7 @@ export function createTelling<Req, Res>({ driven, record, told, note }: TellingO
     const { snapshot } = driving ?? { snapshot: nothing }
     if (snapshot === undefined) return { responses: [] }
     cut ??= driving?.cut
+    record.closed = [...snapshot.enforcement.values()].filter(({ by }) => by === 'closed').length
     record.remarks = [...remarksOf(snapshot), ...(driving === undefined ? [] : started(record))]
     const responses = answersOf(told, snapshot).map(({ kind, response }) => note(kind, response))
     return { responses, until: snapshot.changesAt }

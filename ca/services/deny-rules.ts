@@ -42,13 +42,14 @@ function targetToWire(target: DenyTarget): DenyRule['target'] {
 }
 
 function ruleToWire(rule: DenyRuleRow): MessageInitShape<typeof DenyRuleSchema> {
-  const { id, target, reason, createdAt, expiresAt } = rule
+  const { id, target, reason, createdAt, expiresAt, issuedTo = '', isRoot: root = false } = rule
   return {
     id,
     target: targetToWire(target),
     reason,
     createdAt: secondsOf(createdAt),
     expiresAt: secondsOf(expiresAt),
+    ...{ issuedTo, root },
   }
 }
 
@@ -103,14 +104,16 @@ async function belowUntil(
   return until
 }
 
+interface Known extends Pick<DenyRuleRow, 'issuedTo' | 'isRoot'> {
+  /** the time after which a rule has nothing left to deny, 0 for never */
+  readonly useUntil: number
+}
+
 /**
- * Refuses what would leave the trust domain without its authority, or agents without a way back. Gives
- * the time after which a rule has nothing left to deny, 0 for never.
+ * Refuses what would leave the trust domain without its authority, or agents without a way back. Gives what is
+ * known here of the target.
  */
-async function checkTarget(
-  target: DenyTarget,
-  authority: Authority,
-): Promise<{ readonly useUntil: number }> {
+async function checkTarget(target: DenyTarget, authority: Authority): Promise<Known> {
   const { trustDomain, authorities, store } = authority
   const server = spiffeIdOf(trustDomain, '/spire/server')
   const refuseServer = (): never => {
@@ -128,7 +131,8 @@ async function checkTarget(
         throw new IdentityError('ERR_NOT_FOUND', `no certificate ${target.serial} was issued here`)
       // Istio's certificates renew themselves: what was renewed from it is denied for good
       const isLast = row.requester.startsWith('istio:')
-      return row.spiffeId === server ? refuseServer() : { useUntil: isLast ? 0 : row.notAfter }
+      if (row.spiffeId === server) return refuseServer()
+      return { useUntil: isLast ? 0 : row.notAfter, issuedTo: row.spiffeId }
     }
     case 'authority': {
       const known = authorities.all().find(({ id }) => id === target.authorityId)
@@ -140,7 +144,7 @@ async function checkTarget(
       }
       demandTainted(known)
       await demandNoAgents('deny', known, authority)
-      return { useUntil: known.notAfter }
+      return { useUntil: known.notAfter, isRoot: true }
     }
   }
 }
@@ -168,15 +172,16 @@ export function denyRulesService(authority: Authority, log: Log): Service<Peer> 
     async addRule({ rule }, { peer }) {
       const createdAt = clock.now()
       const { target, reason, expiresAt } = readRule(rule, createdAt)
-      const { useUntil } = await checkTarget(target, authority)
+      const { useUntil, ...known } = await checkTarget(target, authority)
       await sweep()
       const rules = registry.denyRules()
-      const same = rules.find((known) => sameTarget(known.target, target))
+      const same = rules.find((it) => sameTarget(it.target, target))
       if (same !== undefined)
         throw new IdentityError('ERR_ALREADY_EXISTS', `rule ${same.id} denies the same`)
       if (rules.length >= mostRules)
         throw new IdentityError('ERR_PRECONDITION', `the deny-list has ${mostRules} rules already`)
-      const row = { id: randomUUID(), target, reason, createdAt, expiresAt: expiresAt || useUntil }
+      const ends = expiresAt || useUntil
+      const row = { id: randomUUID(), target, reason, createdAt, expiresAt: ends, ...known }
       await store.denyRules.add(row)
       say('denied', row, peer)
       return ruleToWire(row)

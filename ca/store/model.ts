@@ -110,6 +110,10 @@ export interface EntryRow {
 export interface DenyRuleRow extends DenyRule {
   /** milliseconds since the epoch */
   readonly createdAt: number
+  /** of a serial: whom the certificate was issued to */
+  readonly issuedTo?: SpiffeId | undefined
+  /** of an authority: whether it is a root, not one below it */
+  readonly isRoot?: boolean | undefined
 }
 
 /** The newest list of an X.509 authority. */

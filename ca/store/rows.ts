@@ -204,6 +204,8 @@ const denyRule: z.ZodType<DenyRuleRow> = z.strictObject({
   reason: z.string(),
   createdAt: z.number(),
   expiresAt: z.number(),
+  issuedTo: spiffeId.optional(),
+  isRoot: z.boolean().optional(),
 })
 
 export const denyRuleRow = z.object({ body: json(denyRule) }).transform((row) => row.body)

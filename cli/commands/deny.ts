@@ -34,11 +34,13 @@ function targetOf({ spiffeId, serial, authority }: z.infer<typeof options>): Den
   throw new IdentityError('ERR_BAD_REQUEST', 'give one of --spiffe-id, --serial and --authority')
 }
 
-function plain({ id, target, reason, createdAt, expiresAt }: DenyRule) {
+function plain({ id, target, reason, createdAt, expiresAt, issuedTo }: DenyRule) {
   return {
     id,
     kind: target.case,
     denied: target.value,
+    // of a serial
+    issuedTo,
     reason,
     createdAt: timeText(createdAt),
     expiresAt: timeText(expiresAt),

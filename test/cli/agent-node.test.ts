@@ -26,8 +26,8 @@ describe('castellan agent', () => {
     await vi.waitFor(async () => {
       const { code, stdout } = await asked('agent', 'status')
       expect(code).toBe(0)
-      const { connected, identities } = JSON.parse(stdout)
-      expect(connected).toBe(true)
+      const { connected, identities, decisions } = JSON.parse(stdout)
+      expect([connected, decisions]).toEqual([true, null])
       const ids = identities.map(({ spiffeId }: { spiffeId: string }) => spiffeId)
       expect(ids).toEqual(expect.arrayContaining([idOf('/web'), idOf('/near')]))
     }, patience)

@@ -6,16 +6,20 @@ import { connectTls } from '../../client/tls-connect.ts'
 import { startX509Source } from '../../client/x509-source.ts'
 import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
 import { systemClock } from '../../runtime/clock.ts'
+import { parseCertificate } from '../../spiffe/certificate.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { matchId } from '../../spiffe/match.ts'
+import { parsePem } from '../../spiffe/pem.ts'
 import {
   type DrivenGrpc,
   type GrpcProgram,
   idOf,
+  type Party,
   startDrivenGrpc,
   type Talker,
 } from '../support/driven-grpc.ts'
 import { eventually } from './eventually.ts'
+import { deniesRoot } from './grpc-xds-root.ts'
 
 const unary = '/castellan.test.v1.Echo/Unary'
 const other = '/castellan.test.v1.Echo/Other'
@@ -163,11 +167,31 @@ async function failsClosed({ it, client }: Cast): Promise<string> {
   return remark
 }
 
-async function honoursDenial({ it, client }: Cast, denied: 'client' | 'server'): Promise<string> {
+const serialOf = (pem: Buffer) =>
+  parseCertificate(parsePem(String(pem), 'CERTIFICATE', 'svid.pem')[0] ?? new Uint8Array()).serial
+
+const denials = {
+  identity: (_: DrivenGrpc, denied: Party) => ({ case: 'spiffeId', value: idOf(denied) }) as const,
+  certificate: (it: DrivenGrpc, denied: Party) =>
+    ({ case: 'serial', value: serialOf(it.file(denied, 'svid.pem')) }) as const,
+}
+
+async function honoursDenial(
+  { it, client }: Cast,
+  denied: 'client' | 'server',
+  what: keyof typeof denials = 'identity',
+): Promise<string> {
   const rules = createClient(DenyRules, it.node.local)
-  const target = { case: 'spiffeId', value: idOf(denied) } as const
+  const target = denials[what](it, denied)
   const { id } = await rules.addRule({ rule: { target, reason: 'a drill' } })
   const took = await becomes(client, `call echo ${unary}`, 'error')
+  if (what === 'certificate') {
+    const said = (await it.status()).proxies.flatMap(({ remarks }) => remarks)
+    demand(
+      said.some((one) => one.startsWith(`all of ${idOf(denied)} is refused`)),
+      'it is not said that a whole identity is refused',
+    )
+  }
   await rules.removeRule({ id })
   await becomes(client, `call echo ${unary}`, 'ok')
   return took
@@ -262,8 +286,11 @@ export async function walkGrpc(program: GrpcProgram, log: (line: string) => void
   log(`ok what gRPC cannot judge lets nobody in: ${await failsClosed(cast)}`)
   log(`ok a denied caller is refused after ${await honoursDenial(cast, 'client')}`)
   log(`ok a denied server is not called any more after ${await honoursDenial(cast, 'server')}`)
+  const wide = await honoursDenial(cast, 'client', 'certificate')
+  log(`ok whose certificate is denied is refused as a whole, which is said, after ${wide}`)
   log(`ok a refusal is shown: ${await showsRefusals(cast)}`)
   log(`ok the agent is away twice: ${await outlivesAgent(cast)}`)
   log(`ok rotation: ${await rotates(cast)}`)
+  log(`ok certificates of a denied root are refused, after ${await deniesRoot(it)}`)
   log(`ok what is withdrawn is not served any more, after ${await withdraws(cast)}`)
 }

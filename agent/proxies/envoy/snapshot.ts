@@ -46,6 +46,10 @@ export interface Situation {
   readonly revoked: readonly SpiffeId[]
   /** what of the deny-list Envoy cannot hold by itself, in words */
   readonly unseen: readonly string[]
+  /** what of it a program without a proxy holds otherwise than it says, in words */
+  readonly remarks?: readonly string[] | undefined
+  /** see DeniedToPrograms.trust */
+  readonly believed?: string | undefined
   /** of services, by name */
   readonly endpoints: ReadonlyMap<string, readonly ServiceEndpoint[]>
   /** path of the socket that answers decisions */
@@ -170,15 +174,18 @@ function addOutbound(
   name: string,
   situation: Situation,
 ): readonly string[] {
-  const { identity, trust, endpoints: known, revoked } = situation
+  const { identity, trust, endpoints: known, revoked, unseen } = situation
   const resource = `outbound/${name}`
   const trusted = spec.expect.filter((id) => !revoked.includes(id))
-  const isBarred = trusted.length === 0
-  const endpoints = endpointsFor(known.get(spec.service ?? '') ?? [], trusted)
+  // there is nobody to ask about servers
+  const reasons = trusted.length === 0 ? ['whom it expects is on the deny-list'] : unseen
+  const isBarred = reasons.length > 0
+  const found = endpointsFor(known.get(spec.service ?? '') ?? [], trusted)
+  const endpoints = isBarred ? [] : found
   const isOwn = isOf(spec, trustDomainOf(identity))
   const servers = {
     ...spec,
-    expect: isBarred ? spec.expect : trusted,
+    expect: trusted.length === 0 ? spec.expect : trusted,
     ...(isBarred && spec.destination !== undefined ? { destination: [] } : {}),
   }
   const cluster = peersCluster(servers, {
@@ -192,13 +199,14 @@ function addOutbound(
   }
   const listen = listening(spec.listen)
   // what is open to a server that is denied ends with what the workload has open here
-  const cut = trusted.length === spec.expect.length ? '' : situation.cut
+  const isLess = isBarred || trusted.length < spec.expect.length
+  const cut = isLess ? situation.cut : ''
   into.put('listeners', resource, outboundListener({ ...spec, listen }, { resource, name, cut }))
   if (spec.protocol !== 'tcp') {
     const { identityHeader } = situation.spec
     into.put('routes', resource, outboundRoutes(spec, { resource, name, identityHeader }))
   }
-  return isBarred ? [`${name}: nobody is called: whom it expects is on the deny-list`] : []
+  return isBarred ? [`${name}: nobody is called: ${reasons.join('; ')}`] : []
 }
 
 export function snapshotOf(situation: Situation): Snapshot {

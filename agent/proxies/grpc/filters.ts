@@ -8,6 +8,7 @@ import {
   any,
   header,
   isPresent,
+  never,
   not,
   type Predicate,
   peer,
@@ -83,9 +84,13 @@ function guardOf(identity: SpiffeId, known: readonly Named[]): Named[] {
   ]
 }
 
-function revokedRules(ids: readonly SpiffeId[]): Named[] {
-  const when = any(...ids.map((id) => text(peer, 'exact', id)))
-  return ids.length === 0 ? [] : [{ name: 'deny-list', when }]
+/** A rule about nobody changes with those who are believed: whatever changes ends connections, gently. */
+function revokedRules({ revoked, believed = '' }: Situation): Named[] {
+  const when = any(...revoked.map((id) => text(peer, 'exact', id)))
+  return [
+    ...(revoked.length === 0 ? [] : [{ name: 'deny-list', when }]),
+    ...(believed === '' ? [] : [{ name: `roots[${believed}]`, when: never }]),
+  ]
 }
 
 const closed = (reasons: readonly string[]): Judgement => ({
@@ -107,20 +112,20 @@ function unlowered({ refused, demands }: Lowered): string[] {
 
 /** What is asked of every call, and who is allowed. */
 export function judgementOf(spec: InboundSpec, situation: Situation): Judgement {
-  const { policies, identity, labels, revoked } = situation
+  const { policies, identity, labels, unseen } = situation
   const problem = inboundProblem(spec)
   if (problem !== undefined) return closed([problem])
   const destination = destinationOf(identity, { port: spec.forwardTo.port, labels })
   const lowered = lower(policies.behind(spec.backend), destination)
   const deny = judgedBy(lowered.rules.deny)
   const allow = judgedBy(lowered.rules.allow)
-  const reasons = [...unlowered(lowered), ...deny.reasons, ...allow.reasons]
+  const reasons = [...unseen, ...unlowered(lowered), ...deny.reasons, ...allow.reasons]
   if (reasons.length > 0) return closed(reasons)
   const guard = guardOf(identity, [...deny.rules, ...allow.rules])
   return {
     ...{ by: 'native', reasons },
     filters: [
-      ...denying('castellan_revoked', revokedRules(revoked)),
+      ...denying('castellan_revoked', revokedRules(situation)),
       ...denying('castellan_guard', guard),
       ...denying('castellan_deny', deny.rules),
       allow.rules.length === 0 ? nobody : rbac('castellan_allow', Action.ALLOW, allow.rules),

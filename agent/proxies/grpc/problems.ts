@@ -17,6 +17,14 @@ export function inboundProblem({ protocol, mtls }: InboundSpec): string | undefi
   return undefined
 }
 
+/** What is not done, and has to be done in the program. */
+export function inboundRemarks({ maxConnectionAge }: InboundSpec): string[] {
+  if (maxConnectionAge === undefined) return []
+  return [
+    `connections are not ended by maxConnectionAge: set grpc.max_connection_age_ms to ${maxConnectionAge} in the server`,
+  ]
+}
+
 export interface Peers {
   readonly addresses: readonly Address[]
   readonly identity: SpiffeId

@@ -1,7 +1,8 @@
 // The decision socket of a real agent: who asks is attested, and what was decided is known at the node and at
 // the authority.
+import { renameSync } from 'node:fs'
 import { createClient } from '@connectrpc/connect'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openTransport } from '../../../client/transport.ts'
 import { Policies } from '../../../proto/gen/castellan/policy/v1/policies_pb.js'
 import { Authorization } from '../../../proto/gen/envoy/service/auth/v3/external_auth_pb.js'
@@ -61,6 +62,39 @@ it('what was decided is in metrics and tables of the node', async () => {
   const flows = async () =>
     (await castellan(['agent', 'flows', '--admin-socket', node.agent.adminSocket])).stdout
   await expect.poll(flows, patience).toMatch(new RegExp(`${payments} +denied`))
+})
+
+const status = (...args: string[]) =>
+  castellan(['agent', 'status', '--admin-socket', node.agent.adminSocket, ...args])
+const decisions = async () => JSON.parse((await status('-o', 'json')).stdout).decisions
+
+describe('castellan agent status', () => {
+  const socket = () => `${node.folder}/run/authz.sock`
+
+  it('shows by which policies it decides, who is connected, and what was decided', async () => {
+    const { version } = await createClient(Policies, node.local).getPolicies({})
+    expect(await decisions()).toMatchObject({
+      ...{ socket: socket(), phase: 'listening', policyVersion: Number(version), refusal: '' },
+      ...{ connections: 1, processes: 1 },
+    })
+    const before = await decisions()
+    expect([await codeOf('/ok'), await codeOf('/secret')]).toEqual([0, 7])
+    await expect.poll(decisions, patience).toMatchObject({
+      ...{ allowed: before.allowed + 1, denied: before.denied + 1 },
+    })
+    const { stdout } = await status()
+    expect(stdout).toMatch(
+      new RegExp(`${socket()} +${version} +1 of 1 process +\\d+ +\\d+ +as it should be`),
+    )
+  })
+
+  it('shows that its file was taken away, and what to do', async () => {
+    renameSync(socket(), `${socket()}.aside`)
+    expect((await decisions()).phase).toBe('lost')
+    expect((await status()).stdout).toContain('nobody can connect: restart the agent')
+    renameSync(`${socket()}.aside`, socket())
+    expect((await decisions()).phase).toBe('listening')
+  })
 })
 
 it('answers again after the agent was restarted, over the same path', async () => {

@@ -88,20 +88,29 @@ it('the next agent takes the path; the one before answers what it was asked, and
   const goOn = first.holdAttestation()
   const answers = [ask(old), ask(old)]
   while (first.attested() === 0) await new Promise((resolve) => setImmediate(resolve))
+  expect(first.server.phase()).toBe('listening')
   await using second = await start()
+  expect([first, second].map(({ server }) => server.phase())).toEqual(['taken over', 'listening'])
   const fresh = await session()
   expect(await ask(fresh)).toBe('0')
   const gone = once(old, 'goaway')
   const ended = first[Symbol.asyncDispose]()
   await gone
+  expect(first.server.phase()).toBe('draining')
   goOn()
   expect(await Promise.all(answers)).toEqual(['0', '0'])
   await ended
   expect(await ask(fresh)).toBe('0')
   const later = await session()
   expect(await ask(later)).toBe('0')
-  expect(second.server.connections).toBe(2)
+  expect([second.server.connections, second.server.processes]).toEqual([2, 1])
   for (const it of [later, fresh]) it.destroy()
+})
+
+it('a file that was taken away is noticed: nobody who connects finds the server', async () => {
+  await using deciding = await start()
+  rmSync(socket)
+  expect(deciding.server.phase()).toBe('lost')
 })
 
 it('clients that come back at once lose nothing over twenty hand-overs', async () => {

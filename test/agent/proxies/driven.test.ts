@@ -61,7 +61,8 @@ beforeEach(() => {
 const apply = (message: MessageInitShape<typeof AuthorityMessageSchema>) =>
   knowledge.apply(create(AuthorityMessageSchema, message))
 
-type Rule = { id: string; target: { case: 'serial' | 'authorityId' | 'spiffeId'; value: string } }
+type Target = { case: 'serial' | 'authorityId' | 'spiffeId'; value: string }
+type Rule = { id: string; target: Target; root?: boolean }
 const deny = (rules: readonly Rule[], crls: readonly Uint8Array[] = []) =>
   apply({ revocation: { denyList: { rules: [...rules] }, crls: [...crls] } })
 
@@ -107,6 +108,11 @@ describe('Envoy decides alone', () => {
     deny([{ id: '1', target }], crls)
     expect(decides()?.by).toBe('native')
   })
+})
+
+it('Envoy decides alone where a root is denied that nobody has any more', () => {
+  deny([{ id: '1', target: { case: 'authorityId', value: 'ab'.repeat(20) }, root: true }])
+  expect(decides()?.by).toBe('native')
 })
 
 describe('the agent is asked, or nobody gets in', () => {

@@ -83,6 +83,7 @@ describe('a rule', () => {
     const leaf = parseCertificate(await mint('one'))
     const rule = await denySerial(leaf.serial)
     expect(Number(rule.expiresAt) * 1000).toBe(leaf.notAfter)
+    expect([rule.issuedTo, rule.root]).toEqual([idOf('one'), false])
     const listed = (await rules().listRules({})).rules.find(({ id }) => id === rule.id)
     expect(listed).toEqual(rule)
   })

@@ -161,7 +161,7 @@ describe('an authority below this one', () => {
     ).toString('hex')
     const rule = { target: { case: 'authorityId', value: authorityId }, reason: 'stolen' } as const
     const added = await ca.local.client(DenyRules).addRule({ rule })
-    expect(added.target.value).toBe(authorityId)
+    expect([added.target.value, added.root]).toEqual([authorityId, false])
   })
 })
 

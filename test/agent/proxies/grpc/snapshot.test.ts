@@ -146,6 +146,13 @@ describe('what a gRPC program serves', () => {
     expect(found(filters, 'rules').length).toBe(2)
   })
 
+  it('whose connections are to have an age is told where to set that', () => {
+    const { remarks } = planFor({ inbound: [inbound({ maxConnectionAge: '10m' })] })
+    expect(remarks).toEqual([
+      'web: connections are not ended by maxConnectionAge: set grpc.max_connection_age_ms to 600000 in the server',
+    ])
+  })
+
   it('names who is revoked first', () => {
     const plan = planFor({ inbound: [inbound()] }, { revoked: [parseSpiffeId(peer)] })
     const filters = found([...plan.listeners], 'http_filters').flat()

@@ -1,6 +1,7 @@
 // What gRPC programs are told of policies against the engine, by random policies and calls.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import type { Situation } from '../../../../agent/proxies/envoy/snapshot.ts'
 import { judgementOf } from '../../../../agent/proxies/grpc/filters.ts'
 import { destinationOf } from '../../../../policies/attributes/request.ts'
 import type { PolicySet } from '../../../../policies/compile.ts'
@@ -12,6 +13,7 @@ import { isSpiffeId, parseSpiffeId } from '../../../../spiffe/id.ts'
 import { type GrpcCall, programOf } from '../../../support/grpc-rbac.ts'
 import { scenario, setOf } from '../../../support/lowered-differential.ts'
 import type { OracleRequest } from '../../../support/oracle/decide.ts'
+import { policySet, policyText } from '../../../support/policy-text.ts'
 
 const options = { timeout: 600_000 }
 const port = 8080
@@ -92,6 +94,28 @@ function compare(set: PolicySet, asked: readonly OracleRequest[], tally: Tally):
     }
   }
 }
+
+describe('what gRPC programs are told of the deny-list', () => {
+  const open = policySet(policyText('[{}]', { namespace: 'app' }))
+  const [denied = '', next = ''] = callers.slice(0, 2)
+  const asks = (more: Partial<Situation>) => {
+    const lets = programOf(judgementOf(spec, { ...situationOf(open, {}), ...more }))
+    return [denied, next].map((caller) => lets({ caller, path: '/a', host: 'echo', fields: [] }))
+  }
+
+  it('refuses who is denied, and nobody else, whatever policies allow', () => {
+    expect(asks({})).toEqual([true, true])
+    expect(asks({ revoked: [parseSpiffeId(denied)] })).toEqual([false, true])
+  })
+
+  it('lets nobody in where it cannot be seen who is denied', () => {
+    expect(asks({ unseen: ['an authority below our own'] })).toEqual([false, false])
+  })
+
+  it('takes a rule about nobody for what it is', () => {
+    expect(asks({ believed: 'ab denied' })).toEqual([true, true])
+  })
+})
 
 describe('what gRPC programs are told of policies', () => {
   it('lets nobody in whom the engine denies', options, () => {
