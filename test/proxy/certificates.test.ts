@@ -15,6 +15,7 @@ import {
   type TestSource,
 } from '../support/mesh.ts'
 import { clientCertificates, type Presented } from '../support/odd-certificates.ts'
+import { inboundTo } from '../support/shop.ts'
 import {
   type App,
   peerOptions,
@@ -56,7 +57,7 @@ beforeAll(async () => {
   })
   source = createTestSource(believing(...both))
   sidecar = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }] },
+    { inbound: [inboundTo(app.port)] },
     { source, state: stateOf('[{}]') },
   )
 })

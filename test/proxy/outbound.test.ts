@@ -4,7 +4,8 @@ import { connect as connectHttp2, createServer as createHttp2Server } from 'node
 import { connect, type Socket } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { contextFor, createTestSource, stateOf } from '../support/mesh.ts'
+import { authority, inboundTo, outboundTo, payments, sourceOf, web } from '../support/shop.ts'
 import {
   type App,
   listening,
@@ -15,10 +16,7 @@ import {
   untilClosed,
 } from '../support/sidecar.ts'
 
-const payments = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const webSource = createTestSource(contextFor(authority.issue(web), authority.bundle))
+const webSource = sourceOf(web)
 const paymentsSvid = authority.issue(payments)
 const paymentsSource = createTestSource(contextFor(paymentsSvid, authority.bundle))
 
@@ -31,17 +29,7 @@ async function startPeer(onConnection: (socket: TLSSocket) => void): Promise<App
 
 async function sidecarTo(port: number, more: object = {}, limits: object = {}): Promise<Sidecar> {
   return await startSidecar(
-    {
-      outbound: [
-        {
-          listen: '127.0.0.1:0',
-          protocol: 'http',
-          destination: `127.0.0.1:${port}`,
-          expect: [payments],
-          ...more,
-        },
-      ],
-    },
+    { outbound: [outboundTo(`127.0.0.1:${port}`, more)] },
     { source: webSource, state: stateOf('[]'), limits },
   )
 }
@@ -91,7 +79,7 @@ beforeAll(async () => {
     socket.pipe(socket)
   })
   inbound = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }] },
+    { inbound: [inboundTo(app.port)] },
     {
       source: paymentsSource,
       state: stateOf('[{ to: [{ operation: { paths: ["/ok*", "/shop.Echo/*"] } }] }]'),
@@ -265,11 +253,7 @@ describe('outbound gRPC', () => {
     })
     await using grpcApp = await listening(grpc)
     await using callee = await startSidecar(
-      {
-        inbound: [
-          { listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${grpcApp.port}` },
-        ],
-      },
+      { inbound: [inboundTo(grpcApp.port)] },
       { source: paymentsSource, state: stateOf('[{}]') },
     )
     await using caller = await sidecarTo(callee.port)

@@ -1,6 +1,7 @@
 import { Agent, type IncomingMessage, request } from 'node:http'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { inboundTo, outboundTo, payments, web } from '../support/shop.ts'
 import {
   type App,
   dial,
@@ -10,8 +11,6 @@ import {
   startSidecar,
 } from '../support/sidecar.ts'
 
-const payments = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
 // two generations of one trust domain: bundles overlap while roots change
 const generations = [makeTestAuthority('td.example'), makeTestAuthority('td.example')] as const
 const [former, latter] = generations
@@ -33,20 +32,11 @@ const webSource = createTestSource(contextOf(web, 0))
 beforeAll(async () => {
   app = await startApp((message, response) => message.pipe(response))
   inbound = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }] },
+    { inbound: [inboundTo(app.port)] },
     { source: paymentsSource, state: stateOf('[{}]') },
   )
   outbound = await startSidecar(
-    {
-      outbound: [
-        {
-          listen: '127.0.0.1:0',
-          protocol: 'http',
-          destination: `127.0.0.1:${inbound.port}`,
-          expect: [payments],
-        },
-      ],
-    },
+    { outbound: [outboundTo(`127.0.0.1:${inbound.port}`)] },
     { source: webSource, state: stateOf('[]') },
   )
 })
