@@ -13,7 +13,7 @@ import { noPolicies } from '../policies/compile.ts'
 import { proxySpec } from '../proxy-spec/spec.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { parseSpiffeId } from '../spiffe/id.ts'
-import { toPem } from '../spiffe/pem.ts'
+import { keyPairToPem } from '../spiffe/pem.ts'
 import {
   clientId,
   type DrivenEnvoy,
@@ -180,8 +180,7 @@ async function measureOnce(subject: Subject, it: DrivenEnvoy, by: Load): Promise
   const before = usage.cpu()
   const result = await by.run({
     ...{ ...load, port: subject.port, ca: it.roots() },
-    cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-    key: String(svid.key.export({ format: 'pem', type: 'pkcs8' })),
+    ...keyPairToPem(svid),
   })
   if (result.failed > 0)
     throw new IdentityError('ERR_DENIED', `${subject.name}: ${result.failed} requests were denied`)

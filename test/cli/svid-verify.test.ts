@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { formatBundleDocument } from '../../spiffe/bundle-document.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { chainToPem, toPem } from '../../spiffe/pem.ts'
 import { testFolder } from '../support/ca.ts'
 import { castellan, startCastellan } from '../support/command.ts'
 import { signToken, tokenSigner } from '../support/svid-tokens.ts'
@@ -59,8 +59,7 @@ const id = 'spiffe://example.org/workload'
 const at = ['--at', new Date(now).toISOString()]
 const root = ca('root')
 const foreign = ca('foreign')
-const pem = (...ders: readonly Uint8Array[]) =>
-  ders.map((der) => toPem(der, 'CERTIFICATE')).join('')
+const pem = (...ders: readonly Uint8Array[]) => chainToPem(ders)
 const rootFile = file('root.pem', pem(root.certificate))
 const ours = ['--bundle', `example.org=${rootFile}`]
 const chain = pem(...leaf(root))
