@@ -7,8 +7,7 @@ import {
   type RequestOptions,
 } from 'node:http'
 import { request as https } from 'node:https'
-import { isIP } from 'node:net'
-import { addressProblem, guardedLookup } from '../../runtime/fetch.ts'
+import { guardedLookup, readBody, urlProblem } from '../../runtime/fetch.ts'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
 
 export interface TlsOptions {
@@ -46,8 +45,7 @@ function send(question: Question, signal: AbortSignal, respond: Respond): Client
   const shared: RequestOptions = { headers: { ...headers }, signal, agent: false, lookup }
   if ('socketPath' in to) return http({ ...shared, ...to, host: 'localhost' }, respond)
   const url = new URL(to.url)
-  const host = url.hostname.replace(/^\[|\]$/g, '')
-  const problem = isIP(host) === 0 ? undefined : addressProblem(host, rule)
+  const problem = urlProblem(url, rule)
   if (problem !== undefined) throw new Error(problem)
   if (url.protocol === 'http:') return http(url, shared, respond)
   if (tls === undefined) throw new Error('there are no authorities to check its certificate with')
@@ -64,16 +62,7 @@ function bodyOf(question: Question, signal: AbortSignal): Promise<string | undef
       if (statusCode === 404) return done(undefined)
       return reject(new Error(`the answer is ${statusCode}, not 200`))
     }
-    const parts: Buffer[] = []
-    let size = 0
-    response.on('error', reject)
-    response.on('data', (part: Buffer) => {
-      size += part.length
-      parts.push(part)
-      if (size > question.most)
-        response.destroy(new Error(`the answer is over ${question.most} bytes`))
-    })
-    response.on('end', () => done(Buffer.concat(parts).toString()))
+    readBody(response, question.most).then((body) => done(body.toString()), reject)
   })
   asked.on('error', reject)
   asked.end()
