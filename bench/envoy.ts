@@ -2,8 +2,6 @@
 // beside the same listener without any, for 10, 1000 and 10 000 policies.
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { JsonValue } from '@bufbuild/protobuf'
 import { envoyBootstrap } from '../agent/proxies/envoy/bootstrap.ts'
@@ -21,6 +19,7 @@ import {
   startDrivenEnvoy,
 } from '../test/support/driven-envoy.ts'
 import { findEnvoy, startEnvoy } from '../test/support/envoy.ts'
+import { testFolder } from '../test/support/folder.ts'
 import { freePort } from '../test/support/ports.ts'
 import { getRaw } from '../test/support/raw-http1.ts'
 import type { Closed, ClosedResult } from './load/closed.ts'
@@ -227,8 +226,7 @@ async function measure({ native, asked, plain, load: by }: Stage): Promise<Measu
 async function startStage(stack: AsyncDisposableStack): Promise<Stage> {
   const envoy = await findEnvoy((line) => console.error(`envoy: ${line}`))
   if (envoy.kind === 'missing') throw new IdentityError('ERR_UNAVAILABLE', envoy.reason)
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const folder = stack.use(testFolder()).path
   const by = stack.use(await startLoad())
   const options = { envoy: envoy.path, delta: true, backend: by.backend }
   const native = stack.use(await startDrivenEnvoy(options))

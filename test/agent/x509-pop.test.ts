@@ -12,8 +12,9 @@ import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { explain } from '../../spiffe/errors.ts'
-import { type MemoryLog, memoryLog, startTestCa, type TestCa, testFolder } from '../support/ca.ts'
+import { type MemoryLog, memoryLog, startTestCa, type TestCa } from '../support/ca.ts'
 import { type Connection, connectLocally, rootsOf } from '../support/ca-client.ts'
+import { testFolder } from '../support/folder.ts'
 import { ec, type NodeCertificate, nodeIssuer, rsa } from '../support/node-certificates.ts'
 
 const folder = testFolder()

@@ -6,7 +6,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { parseBundleDocument } from '../../spiffe/bundle-document.ts'
 import { toPem } from '../../spiffe/pem.ts'
 import { foreignDomain, startEndpoint } from '../support/bundle-endpoint.ts'
-import { testFolder } from '../support/ca.ts'
+import { testFolder } from '../support/folder.ts'
 import { sharedCa } from '../support/shared-ca.ts'
 
 const launcher = join(import.meta.dirname, '../../bin/castellan')

@@ -2,8 +2,8 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { testFolder } from '../support/ca.ts'
 import { castellan, startCastellan } from '../support/command.ts'
+import { testFolder } from '../support/folder.ts'
 
 const examples = join(import.meta.dirname, '../../policies/examples')
 

@@ -9,7 +9,7 @@ import { systemClock } from '../../../runtime/clock.ts'
 import { bundleToPem } from '../../../spiffe/bundle.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
 import { chainToPem } from '../../../spiffe/pem.ts'
-import { memoryLog, testFolder } from '../../support/ca.ts'
+import { memoryLog } from '../../support/ca.ts'
 import {
   createTestSource,
   federated,
@@ -19,6 +19,7 @@ import {
   setsOf,
   untilStatus,
 } from '../../support/file-material.ts'
+import { testFolder } from '../../support/folder.ts'
 
 function newFolder(): string {
   const folder = testFolder()
