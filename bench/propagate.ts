@@ -16,12 +16,11 @@ import {
 import {
   followIds,
   type PreparedAgent,
-  prepareOurAgent,
+  prepareNode,
   prepareStockAgent,
   startAgent,
 } from './servers/agents.ts'
-import { type AuthorityProcess, prepareStock, start, startOurs } from './servers/authorities.ts'
-import { buildShipped } from './servers/shipped.ts'
+import { type AuthorityProcess, prepareStock, start } from './servers/authorities.ts'
 import { stockPrograms } from './servers/stock.ts'
 
 /** entries of ours; a stock agent is asked fewer, for it takes seconds for each */
@@ -68,10 +67,10 @@ async function run(): Promise<BenchResult> {
   const stock = await stockPrograms()
   await using stack = new AsyncDisposableStack()
   const folder = stack.use(testFolder()).path
-  const authority = stack.use(await startOurs(join(folder, 'ca')))
+  const { authority, prepared } = await prepareNode(folder, stack)
   const server = stack.use(await start(await prepareStock(stock.server, join(folder, 'server'))))
   const below = {
-    ours: await prepareOurAgent(await buildShipped(), authority, join(folder, 'agent')),
+    ours: prepared,
     mixed: await prepareStockAgent(stock.agent, authority, join(folder, 'mixed')),
     stock: await prepareStockAgent(stock.agent, server, join(folder, 'stock')),
   }

@@ -31,25 +31,18 @@ const trustDomain = 'example.org'
 /** milliseconds */
 const askAgain = 20
 
-/** `program` is a `bin/castellan`; `more` are further keys of agent.yaml. */
-export async function prepareOurAgent(
-  program: string,
-  authority: AuthorityProcess,
-  folder: string,
-  more: object = {},
-): Promise<PreparedAgent> {
+/** Our authority, and below it an agent of the program as it is shipped; `more` are further keys of agent.yaml. */
+export async function prepareNode(place: string, stack: AsyncDisposableStack, more: object = {}) {
+  const program = await buildShipped()
+  const authority = stack.use(await startOurs(join(place, 'ca')))
+  const folder = join(place, 'agent')
   mkdirSync(folder, { recursive: true })
   await invite(authority.socket, folder, '/ours')
   const config = writeAgentConfig(folder, authority.port, { logLevel: 'error', ...more })
-  const args = ['agent', 'run', '--config', config]
-  return { program, args, socket: join(folder, 'run/agent.sock'), parent: '/ours' }
-}
-
-/** Our authority, and an agent of the program as it is shipped below it, which is not started. */
-export async function prepareNode(folder: string, stack: AsyncDisposableStack, more: object = {}) {
-  const program = await buildShipped()
-  const authority = stack.use(await startOurs(join(folder, 'ca')))
-  const prepared = await prepareOurAgent(program, authority, join(folder, 'agent'), more)
+  const prepared: PreparedAgent = {
+    ...{ program, args: ['agent', 'run', '--config', config] },
+    ...{ socket: join(folder, 'run/agent.sock'), parent: '/ours' },
+  }
   return { authority, prepared }
 }
 

@@ -3,11 +3,10 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { createClient } from '@connectrpc/connect'
-import { openTransport } from '../../client/transport.ts'
-import { AgentAdmin, type AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
+import type { AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { createTopic } from '../../runtime/lifecycle.ts'
+import { agentStatus } from './agent-status.ts'
 import { startTestCa, type TestCa } from './ca.ts'
 import { connectLocally } from './ca-client.ts'
 import { invite, writeAgentConfig } from './invited-agent.ts'
@@ -86,13 +85,7 @@ export async function startAgentProcess({
     ...{ pid: child.pid ?? 0, ca, lines, says, ended },
     state: join(ca.folder, 'agent'),
     socket: join(ca.folder, 'run/agent.sock'),
-    async status() {
-      using admin = openTransport({
-        kind: 'unix',
-        path: join(ca.folder, 'admin/agent-admin.sock'),
-      })
-      return await createClient(AgentAdmin, admin.transport).getStatus({})
-    },
+    status: () => agentStatus(join(ca.folder, 'admin/agent-admin.sock')),
     async register(...paths) {
       using local = connectLocally(ca.running.socket)
       const { results } = await local.client(Entry).batchCreateEntry({
