@@ -49,7 +49,9 @@ const shown = (text: string) => text.replaceAll(`${folder.path}/`, '')
 
 describe('cases that hold', () => {
   it('those of policies/examples, each rule of which a case matches', async () => {
-    const { code, stdout, stderr } = await startCastellan(['policy', 'test', '.'], examples)
+    const { code, stdout, stderr } = await startCastellan(['policy', 'test', '.'], {
+      cwd: examples,
+    })
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout.trimEnd().split('\n')).toEqual([
       'ledger.cases.yaml (strict): 13 of 13 cases as expected; 8 of 8 rules matched by a case',

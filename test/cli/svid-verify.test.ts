@@ -43,7 +43,9 @@ describe('the corpus of certificates beside the repository', () => {
     const wrong: string[] = []
     for (const { file: chain, bundles, expect: wanted } of certificates) {
       const given = Object.entries(bundles).flatMap(([name, it]) => ['--bundle', `${name}=${it}`])
-      const { code, stdout } = await startCastellan(['svid', 'verify', ...given, chain], corpus)
+      const { code, stdout } = await startCastellan(['svid', 'verify', ...given, chain], {
+        cwd: corpus,
+      })
       const isRight =
         wanted === 'accept'
           ? code === 0 && stdout.startsWith('accepted: spiffe://')

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openCaller } from '../support/local-call.ts'
 import { stateOf } from '../support/mesh.ts'
 import {
-  dialPayments,
+  askPayments,
   inboundTo,
   openSession,
   outboundTo,
@@ -43,13 +43,8 @@ const start = (mtls: string, state = forAll, port = app.port) => {
   return startSidecar({ inbound }, { source, state })
 }
 
-async function overTls(port: number, protocols?: string[]): Promise<string> {
-  const alpn = protocols && { ALPNProtocols: protocols }
-  const socket = await dialPayments(port, webSvid, alpn)
-  const answer = untilClosed(socket)
-  socket.write(get)
-  return await answer
-}
+const overTls = (port: number, protocols?: string[]) =>
+  askPayments(port, get, webSvid, protocols && { ALPNProtocols: protocols })
 
 describe('an inbound listener of gRPC', () => {
   it('goes on by HTTP/2 with every request, over TLS and in the clear', async () => {

@@ -1,9 +1,10 @@
 import { once } from 'node:events'
 import { Agent, type IncomingMessage, request } from 'node:http'
-import { connect as connectHttp2, createServer as createHttp2Server } from 'node:http2'
+import { createServer as createHttp2Server } from 'node:http2'
 import { connect, type Socket } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { ask, openCaller } from '../support/local-call.ts'
 import { contextFor, createTestSource, stateOf } from '../support/mesh.ts'
 import { authority, inboundTo, outboundTo, payments, sourceOf, web } from '../support/shop.ts'
 import {
@@ -32,31 +33,6 @@ async function sidecarTo(port: number, more: object = {}, limits: object = {}): 
     { outbound: [outboundTo(`127.0.0.1:${port}`, more)] },
     { source: webSource, state: stateOf('[]'), limits },
   )
-}
-
-interface Answer {
-  readonly status: number | undefined
-  readonly headers: IncomingMessage['headers']
-  readonly body: string
-}
-
-async function ask(
-  port: number,
-  {
-    method = 'GET',
-    path = '/ok',
-    body = '',
-    agent,
-  }: { method?: string; path?: string; body?: string; agent?: Agent } = {},
-): Promise<Answer> {
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
-  const asked = request({ host: '127.0.0.1', port, method, path, ...(agent && { agent }) }, resolve)
-  asked.on('error', reject)
-  asked.end(body)
-  const response = await promise
-  let text = ''
-  for await (const part of response) text += part
-  return { status: response.statusCode, headers: response.headers, body: text }
 }
 
 let app: App
@@ -257,41 +233,19 @@ describe('outbound gRPC', () => {
       { source: paymentsSource, state: stateOf('[{}]') },
     )
     await using caller = await sidecarTo(callee.port)
-    const session = connectHttp2(`http://127.0.0.1:${caller.port}`)
+    using local = openCaller(caller.port)
     for (let i = 0; i < 2; i++) {
-      const stream = session.request({
-        ':path': '/shop.Echo/Call',
-        ':method': 'POST',
-        'content-type': 'application/grpc',
-      })
-      let body = ''
-      stream.on('data', (part) => {
-        body += part
-      })
-      stream.end('message')
-      const [[headers], [trailers]] = await Promise.all([
-        once(stream, 'response'),
-        once(stream, 'trailers'),
-        once(stream, 'close'),
-      ])
+      const { headers, trailers, body } = await local.call()
       expect(headers).toMatchObject({ 'x-caller': web, 'x-spiffe-peer-id': payments })
       expect([body, trailers['grpc-status']]).toEqual(['message', '0'])
     }
     expect(caller.connections.size).toBe(1)
-    session.close()
   })
 
   it('answers UNAVAILABLE when the peer is not the expected', async () => {
     await using caller = await sidecarTo(inbound.port, { expect: [web] })
-    const session = connectHttp2(`http://127.0.0.1:${caller.port}`)
-    const stream = session.request({
-      ':path': '/shop.Echo/Call',
-      ':method': 'POST',
-      'content-type': 'application/grpc',
-    })
-    stream.end('message')
-    const [headers] = await once(stream, 'response')
+    using local = openCaller(caller.port)
+    const { headers } = await local.call()
     expect(headers).toMatchObject({ ':status': 200, 'grpc-status': '14' })
-    session.close()
   })
 })

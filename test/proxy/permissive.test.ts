@@ -9,6 +9,7 @@ import { ask, openCaller } from '../support/local-call.ts'
 import { makeTestAuthority, stateOf, stateUnder } from '../support/mesh.ts'
 import { policyText } from '../support/policy-text.ts'
 import {
+  askPayments,
   dialPayments,
   inboundTo,
   payments,
@@ -62,13 +63,8 @@ const start = (
 }
 const bytes = () => ({ port: echo.port, protocol: 'tcp' })
 
-async function overTls(port: number, text: string, protocols?: string[]): Promise<string> {
-  const alpn = protocols && { ALPNProtocols: protocols }
-  const socket = await dialPayments(port, webSvid, alpn)
-  const answer = untilClosed(socket)
-  socket.write(text)
-  return await answer
-}
+const overTls = (port: number, text: string, protocols?: string[]) =>
+  askPayments(port, text, webSvid, protocols && { ALPNProtocols: protocols })
 
 const get = 'GET /ok HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n'
 

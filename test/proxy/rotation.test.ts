@@ -1,5 +1,6 @@
-import { Agent, type IncomingMessage, request } from 'node:http'
+import { Agent } from 'node:http'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { ask } from '../support/local-call.ts'
 import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
 import { inboundTo, outboundTo, payments, web } from '../support/shop.ts'
 import {
@@ -45,17 +46,9 @@ afterAll(async () => {
   for (const it of [outbound, inbound, app]) await it[Symbol.asyncDispose]()
 })
 
-async function ask(agent: Agent, method: string): Promise<number | undefined> {
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
-  const asked = request(
-    { host: '127.0.0.1', port: outbound.port, method, path: '/', agent },
-    resolve,
-  )
-  asked.on('error', reject)
-  asked.end(method === 'POST' ? 'body' : undefined)
-  const response = await promise
-  for await (const _ of response);
-  return response.statusCode
+async function statusOf(agent: Agent, method: string): Promise<number | undefined> {
+  const body = method === 'POST' ? 'body' : ''
+  return (await ask(outbound.port, { agent, method, path: '/', body })).status
 }
 
 describe('rotation', () => {
@@ -69,7 +62,7 @@ describe('rotation', () => {
     async function load(method: string, keepAlive: boolean): Promise<void> {
       const agent = new Agent({ keepAlive, maxSockets: 1 })
       while (!isOver) {
-        statuses.push(await ask(agent, method))
+        statuses.push(await statusOf(agent, method))
         if (statuses.length >= enough.count) enough.reached()
       }
       agent.destroy()
@@ -102,10 +95,10 @@ describe('rotation', () => {
 
   it('uses no former connection for a new request', async () => {
     const agent = new Agent({ keepAlive: true })
-    await ask(agent, 'GET')
+    await statusOf(agent, 'GET')
     webSource.put(contextOf(web, 0))
     await expect.poll(() => outbound.connections.size, patient).toBe(0)
-    expect(await ask(agent, 'GET')).toBe(200)
+    expect(await statusOf(agent, 'GET')).toBe(200)
     expect(outbound.connections.size).toBe(1)
     agent.destroy()
   })

@@ -44,8 +44,13 @@ export async function openSession(port: number, svid = webSvid): Promise<ClientH
 }
 
 /** All that comes back for these bytes until the connection is closed. */
-export async function askPayments(port: number, text: string, svid = webSvid): Promise<string> {
-  const socket = await dialPayments(port, svid)
+export async function askPayments(
+  port: number,
+  text: string,
+  svid = webSvid,
+  more: Partial<Dialled> = {},
+): Promise<string> {
+  const socket = await dialPayments(port, svid, more)
   const answer = untilClosed(socket)
   socket.write(text, 'latin1')
   return await answer
