@@ -104,6 +104,13 @@ function specOf(
   }
 }
 
+const rootsIn = (source: X509Source) =>
+  source
+    .bundles()
+    .filter((it) => it.trustDomain === parseTrustDomain(trustDomain))
+    .map(bundleToPem)
+    .join('')
+
 export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<DrivenEnvoy> {
   const { envoy: program, delta, svidLifetime = '1h', agent = {}, decides } = options
   const { federated = [] } = options
@@ -146,12 +153,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
       if (svid === undefined) throw new Error('the client has no SVID')
       return svid
     },
-    roots: () =>
-      source
-        .bundles()
-        .filter((it) => it.trustDomain === parseTrustDomain(trustDomain))
-        .map(bundleToPem)
-        .join(''),
+    roots: () => rootsIn(source),
     spec: () => spec,
     edit(change) {
       spec = change(spec)
