@@ -95,6 +95,10 @@ function number(value: number): Buffer {
 interface Asker {
   /** Asks `count` times; resolves when all are answered. `waited` is told the milliseconds of each. */
   ask(count: number, waited: (ms: number) => void): Promise<void>
+  /** Asks once more, however many have no answer yet. */
+  askNow(waited: (ms: number) => void): void
+  /** Resolves when all are answered. */
+  answered(): Promise<void>
   close(): void
 }
 
@@ -140,7 +144,6 @@ async function openAsker(path: string, body: Uint8Array, streams: number): Promi
     const copy = Buffer.from(bytes)
     for (const place of places) copy.writeUInt32BE(stream, place)
     asked.set(stream, performance.now())
-    toAsk--
     return copy
   }
 
@@ -149,7 +152,7 @@ async function openAsker(path: string, body: Uint8Array, streams: number): Promi
     waited(performance.now() - (asked.get(id) ?? 0))
     asked.delete(id)
     toCome--
-    if (toAsk > 0) out.push(one())
+    if (toAsk-- > 0) out.push(one())
   })
   socket.on('data', (chunk: Buffer) => {
     try {
@@ -179,10 +182,17 @@ async function openAsker(path: string, body: Uint8Array, streams: number): Promi
       toAsk = count
       toCome = count
       const begin: Buffer[] = []
-      while (toAsk > 0 && begin.length < streams) begin.push(one())
+      while (begin.length < streams && toAsk-- > 0) begin.push(one())
       socket.write(Buffer.concat(begin))
       return done.promise
     },
+    askNow(told) {
+      if (toCome === 0) done = Promise.withResolvers()
+      waited = told
+      toCome++
+      socket.write(one())
+    },
+    answered: () => (toCome === 0 ? Promise.resolve() : done.promise),
     close: () => socket.destroy(),
   }
 }
@@ -190,6 +200,8 @@ async function openAsker(path: string, body: Uint8Array, streams: number): Promi
 export interface Load extends Disposable {
   /** Asks so often, over all connections together. */
   ask(count: number, waited?: (ms: number) => void): Promise<void>
+  /** Asks at a steady rate, whether or not those before are answered. */
+  pace(perSecond: number, count: number, waited: (ms: number) => void): Promise<void>
 }
 
 const patience = 60_000
@@ -215,6 +227,15 @@ export async function openLoad(
     async ask(count, waited = () => {}) {
       const each = Math.ceil(count / connections)
       await inTime('answers', Promise.all(askers.map((asker) => asker.ask(each, waited))))
+    },
+    async pace(perSecond, count, waited) {
+      const began = performance.now()
+      for (let sent = 0; sent < count; ) {
+        const due = Math.floor(((performance.now() - began) * perSecond) / 1000)
+        for (; sent < Math.min(due, count); sent++) askers[sent % askers.length]?.askNow(waited)
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      await inTime('answers', Promise.all(askers.map((asker) => asker.answered())))
     },
     [Symbol.dispose]() {
       for (const asker of askers) asker.close()

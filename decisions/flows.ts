@@ -1,4 +1,6 @@
 // Who called whom and what was decided, counted: what metrics of callers and callees are made of.
+import { policyName } from '../policies/language/policy.ts'
+import type { CompiledRule } from '../policies/rules/rule.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 
 /** `rejected` before any policy was asked; the last three beside the decision itself. */
@@ -42,28 +44,74 @@ const others = '(others)'
 
 export const undetermined: Determinant = { policy: '', rule: 0 }
 
+const determinants = new WeakMap<CompiledRule, Determinant>()
+
+/** The same value again for the same rule. */
+export function determinantOf(rule: CompiledRule | undefined): Determinant {
+  if (rule === undefined) return undetermined
+  const known = determinants.get(rule)
+  if (known !== undefined) return known
+  const made = { policy: policyName(rule.policy), rule: rule.index }
+  determinants.set(rule, made)
+  return made
+}
+
+type Counted = { -readonly [key in keyof Flow]: Flow[key] }
+
+/** Flows by their source and policy: names that come again are the same strings, and need no new key. */
+function createTable() {
+  const bySource = new Map<string, Map<string, Counted[]>>()
+  let size = 0
+
+  function placeOf(source: string, policy: string): Counted[] {
+    const byPolicy = bySource.get(source) ?? new Map<string, Counted[]>()
+    if (byPolicy.size === 0) bySource.set(source, byPolicy)
+    const place = byPolicy.get(policy) ?? []
+    if (place.length === 0) byPolicy.set(policy, place)
+    return place
+  }
+
+  return {
+    get size() {
+      return size
+    },
+    find: ({ source, policy, ...it }: Omit<Flow, 'count'>): Counted | undefined =>
+      bySource
+        .get(source)
+        ?.get(policy)
+        ?.find(
+          ({ outcome, destination, rule }) =>
+            outcome === it.outcome && destination === it.destination && rule === it.rule,
+        ),
+    add(flow: Omit<Flow, 'count'>): void {
+      placeOf(flow.source, flow.policy).push({ ...flow, count: 1 })
+      size++
+    },
+    all: (): readonly Flow[] => [...bySource.values()].flatMap((it) => [...it.values()].flat()),
+  }
+}
+
 export function createFlows(): Flows {
-  let flows = new Map<string, { -readonly [key in keyof Flow]: Flow[key] }>()
+  let table = createTable()
+
+  /** Whether it was counted. */
+  function count(flow: Omit<Flow, 'count'>): boolean {
+    const known = table.find(flow)
+    if (known !== undefined) known.count++
+    return known !== undefined
+  }
+
   return {
     add(outcome, { source = '', destination = '' }, { policy, rule }) {
-      const key = `${source} ${destination} ${outcome} ${policy} ${rule}`
-      const known = flows.get(key)
-      if (known !== undefined) {
-        known.count++
-        return
-      }
-      if (flows.size < mostFlows) {
-        flows.set(key, { source, destination, outcome, policy, rule, count: 1 })
-        return
-      }
-      const unnamed = `${outcome} ${destination}`
-      const rest = flows.get(unnamed)
-      if (rest !== undefined) rest.count++
-      else flows.set(unnamed, { source: others, destination, outcome, ...undetermined, count: 1 })
+      const flow = { source, destination, outcome, policy, rule }
+      if (count(flow)) return
+      if (table.size < mostFlows) return table.add(flow)
+      const unnamed = { ...flow, source: others, ...undetermined }
+      if (!count(unnamed)) table.add(unnamed)
     },
     take() {
-      const taken = [...flows.values()]
-      flows = new Map()
+      const taken = table.all()
+      table = createTable()
       return taken
     },
   }

@@ -3,17 +3,22 @@
 
 import { isRejection, type Rejection, type Request } from '../policies/attributes/request.ts'
 import type { PolicySet } from '../policies/compile.ts'
-import { auditOf, type Decision, policyNameOf } from '../policies/decide.ts'
+import { auditOf, type Decision } from '../policies/decide.ts'
 import type { Connected, Decided } from '../policies/evaluate.ts'
-import { policyName } from '../policies/language/policy.ts'
 import type { Exhausted } from '../policies/limits.ts'
 import { type Former, reconsider } from '../policies/reconsider.ts'
-import type { CompiledRule } from '../policies/rules/rule.ts'
 import { withShadow } from '../policies/shadow.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { createTopic } from '../runtime/lifecycle.ts'
 import type { DecisionLog } from './decision-log.ts'
-import { createFlows, type Determinant, type Flow, type Outcome, undetermined } from './flows.ts'
+import {
+  createFlows,
+  type Determinant,
+  determinantOf,
+  type Flow,
+  type Outcome,
+  undetermined,
+} from './flows.ts'
 
 export interface KeptDenial {
   readonly at: number
@@ -50,14 +55,9 @@ export interface Tally {
 
 const mostDenials = 64
 
-const byRule = ({ policy, index }: CompiledRule): Determinant => ({
-  policy: policyName(policy),
-  rule: index,
-})
-
 function causeOf(decision: Decision, exhausted: Exhausted | undefined): Determinant {
   if (exhausted !== undefined) return { policy: exhausted.limit.name, rule: exhausted.limit.index }
-  return { policy: policyNameOf(decision), rule: decision.rule?.index ?? 0 }
+  return determinantOf(decision.rule)
 }
 
 /** What AUDIT rules and policies in shadow mode say beside a decision. */
@@ -65,7 +65,7 @@ function asidesOf({ guard, request, decision }: Decided) {
   const audit = auditOf(guard, request)
   const shadow = withShadow(guard, request, decision)
   return {
-    audit: audit === undefined ? undefined : byRule(audit),
+    audit: audit === undefined ? undefined : determinantOf(audit),
     shadow:
       shadow === undefined
         ? undefined

@@ -92,7 +92,10 @@ export function createLatest<T>(signal: AbortSignal): Latest<T> {
   signal.addEventListener('abort', wake, { once: true })
   return {
     push(value) {
+      // who was woken for the one before finds this one
+      const isAwake = box !== undefined
       box = { value }
+      if (isAwake) return
       busy ??= Promise.withResolvers()
       wake()
     },

@@ -1,6 +1,6 @@
 // What /proc says of a process. Each read is about whoever has the pid then: callers check afterwards, by
 // its pidfd, that the process they mean is still alive.
-import { closeSync, openSync, readlinkSync, readSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, readlinkSync, readSync } from 'node:fs'
 import { getSystemErrorName } from 'node:util'
 import { errnoOf } from '../../runtime/errno.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
@@ -33,6 +33,15 @@ export interface Proc {
   credentials(pid: number): Credentials
   /** Program, users, groups and cgroup in one text, to be compared with an earlier one. Cheap. */
   look(pid: number): string
+}
+
+/** What a process was started with, as far as it has not said otherwise since; nothing when that cannot be read. */
+export function argumentsOf(pid: number): readonly string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
+  } catch {
+    return []
+  }
 }
 
 export interface ProcOptions {

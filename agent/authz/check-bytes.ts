@@ -63,7 +63,10 @@ const socketAddress: Shape<Peer> = {
 }
 
 function becomeSocket(peer: Peer): Peer {
-  if (!peer.isSocket) Object.assign(peer, { isSocket: true, address: '', port: 0 })
+  if (peer.isSocket) return peer
+  peer.isSocket = true
+  peer.address = ''
+  peer.port = 0
   return peer
 }
 

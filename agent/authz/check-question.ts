@@ -43,7 +43,8 @@ function refuse(field: string, problem: string): never {
 
 /** Throws ERR_BAD_REQUEST: with fields for a question that means nothing, without for bytes that are none. */
 export function questionIn(bytes: Buffer, intern: Intern): Question {
-  const { settings, destinationPort, ...facts } = readCheck(bytes, intern)
+  const facts = readCheck(bytes, intern)
+  const { settings, destinationPort, sni } = facts
   const said = settingsOf({
     port: settings.get(extensions.port),
     backend: settings.get(extensions.backend),
@@ -52,7 +53,15 @@ export function questionIn(bytes: Buffer, intern: Intern): Question {
   const forwardedFor = settings.get(extensions.forwardedFor)
   if (forwardedFor !== undefined && forwardedFor !== 'appended')
     refuse(extensions.forwardedFor, 'is not "appended"')
-  const listener = destinationPort === 0 ? undefined : destinationPort
-  const http = readAs(facts.http, forwardedFor)
-  return { ...said, ...facts, http, listener, sni: facts.sni === '' ? undefined : facts.sni }
+  return {
+    port: said.port,
+    backend: said.backend,
+    identityHeader: said.identityHeader,
+    listener: destinationPort === 0 ? undefined : destinationPort,
+    principal: facts.principal,
+    certificate: facts.certificate,
+    sourceAddress: facts.sourceAddress,
+    sni: sni === '' ? undefined : sni,
+    http: readAs(facts.http, forwardedFor),
+  }
 }

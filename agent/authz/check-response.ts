@@ -1,11 +1,14 @@
 // A verdict as Envoy's CheckResponse, in bytes: most of them are the same as one before.
 import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
+import type { Determinant } from '../../decisions/flows.ts'
 import {
   HeaderValueOption_HeaderAppendAction as Append,
   type HeaderValueOptionSchema,
 } from '../../proto/gen/envoy/config/core/v3/base_pb.js'
 import { CheckResponseSchema } from '../../proto/gen/envoy/service/auth/v3/external_auth_pb.js'
 import { StatusCode } from '../../proto/gen/envoy/type/v3/http_status_pb.js'
+import { peerIdHeader } from '../../proxy-spec/header-names.ts'
+import type { SpiffeId } from '../../spiffe/id.ts'
 import { responseOf } from './grpc.ts'
 import type { Response } from './http2/responses.ts'
 import type { Passed, Stopped, Verdict } from './judge.ts'
@@ -89,13 +92,8 @@ function encoded(verdict: Verdict): Response {
   return responseOf(toBinary(CheckResponseSchema, create(CheckResponseSchema, message)))
 }
 
-function passedKey({ source, by, sets, drops, dropsParameters }: Passed): string {
-  const { policy, rule } = by
-  const isUsual = sets.length === 2 && drops.length + dropsParameters.length === 0
-  // nothing but who asks, in a field of that name
-  if (isUsual && sets[1] === source) return `${sets[0]} ${source} ${policy} ${rule}`
-  return JSON.stringify([source, policy, rule, drops, dropsParameters, sets])
-}
+const passedKey = ({ source, by, sets, drops, dropsParameters }: Passed): string =>
+  JSON.stringify([source, by.policy, by.rule, drops, dropsParameters, sets])
 
 function stoppedKey(verdict: Stopped): string {
   const { source, by, status, outcome, text } = verdict
@@ -109,10 +107,48 @@ const mostKept = 4096
 // what tokens say is as long as they are, and no two are alike
 const longestKept = 1024
 
+/** Nothing but who asks is new, in the usual field. */
+function isUsual(verdict: Verdict): verdict is Passed & { readonly source: SpiffeId } {
+  if (verdict.kind === 'stopped' || verdict.source === undefined) return false
+  const { source, sets, drops, dropsParameters } = verdict
+  const changes = sets.length + drops.length + dropsParameters.length
+  return changes === 2 && sets[0] === peerIdHeader && sets[1] === source
+}
+
+/** The same, by what allowed it and who asked: no key has to be made for it. */
+function createUsual() {
+  let known = new WeakMap<Determinant, Map<SpiffeId, Response>>()
+  let size = 0
+  return {
+    get: ({ by, source }: { readonly by: Determinant; readonly source: SpiffeId }) =>
+      known.get(by)?.get(source),
+    put(by: Determinant, source: SpiffeId, response: Response): void {
+      if (size >= mostKept) {
+        known = new WeakMap()
+        size = 0
+      }
+      const ofRule = known.get(by) ?? new Map<SpiffeId, Response>()
+      known.set(by, ofRule.set(source, response))
+      size++
+    },
+  }
+}
+
 /** Keeps what it has encoded, as far as it is short. */
 export function createResponses(): (verdict: Verdict) => Response {
+  const usual = createUsual()
   const known = new Map<string, Response>()
+
+  function usually(verdict: Passed & { readonly source: SpiffeId }): Response {
+    const kept = usual.get(verdict)
+    if (kept !== undefined) return kept
+    const made = encoded(verdict)
+    usual.put(verdict.by, verdict.source, made)
+    return made
+  }
+
   return (verdict) => {
+    if (isUsual(verdict)) return usually(verdict)
     const key = keyOf(verdict)
     const kept = known.get(key)
     if (kept !== undefined) return kept

@@ -1,7 +1,7 @@
 // A question to its answer: whom it is about, who asks, and what the policies say. One engine, one count, one
 // log, whatever the proxy speaks.
 import { exhaustedBy } from '../../decisions/exhausted.ts'
-import { type Determinant, undetermined } from '../../decisions/flows.ts'
+import { type Determinant, determinantOf, undetermined } from '../../decisions/flows.ts'
 import type { Mesh } from '../../decisions/mesh.ts'
 import type { Tally } from '../../decisions/tally.ts'
 import { fieldOf } from '../../policies/attributes/fields.ts'
@@ -86,11 +86,6 @@ function withoutClaims(http: ReadableHttp, identityHeader: string): ReadableHttp
   return { ...http, headers }
 }
 
-function byOf({ decision }: Decided): Determinant {
-  const policy = policyNameOf(decision)
-  return policy === '' ? undetermined : { policy, rule: decision.rule?.index ?? 0 }
-}
-
 /** What is not set is taken off: a client could have sent it. A name in both would be taken off. */
 function changesOf(
   {
@@ -139,7 +134,7 @@ function conclude(
 ): Verdict {
   const { source } = connected
   const exhausted = exhaustedBy(judging, decided)
-  const by = byOf(decided)
+  const by = determinantOf(decided.decision.rule)
   if (judging.tally.count(policies, decided, exhausted)) {
     const { identityHeader } = question
     return { kind: 'passed', source, by, ...changesOf({ source, identityHeader }, decided) }

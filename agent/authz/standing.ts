@@ -30,20 +30,29 @@ export interface Standing {
 const mostPorts = 256
 
 function servedAs(id: SpiffeId, entries: readonly AgentEntry[], labels: Labels): Served {
-  const places = new Map<string, Inbound & { readonly destination: Destination }>()
+  type Place = Inbound & { readonly destination: Destination }
+  const places = new Map<Backend | undefined, Map<number | undefined, Place>>()
+  const placesBehind = (backend: Backend | undefined) => {
+    const known = places.get(backend) ?? new Map<number | undefined, Place>()
+    if (known.size === 0) places.set(backend, known)
+    return known
+  }
   const federatesWith = [...new Set(entries.flatMap((it) => it.federatesWith))].sort()
   return {
     ...{ id, labels, federatesWith },
     at(port, backend) {
-      const key = `${port} ${backend}`
-      const known = places.get(key)
+      const ports = placesBehind(backend)
+      const known = ports.get(port)
       if (known !== undefined) return known.destination
       const destination = destinationOf(id, { labels, ...(port === undefined ? {} : { port }) })
-      if (places.size >= mostPorts) places.clear()
-      places.set(key, { port: port ?? 0, backend, destination })
+      if (ports.size >= mostPorts) ports.clear()
+      ports.set(port, { port: port ?? 0, backend, destination })
       return destination
     },
-    inbound: () => [...places.values()].map(({ port, backend }) => ({ port, backend })),
+    inbound: () =>
+      [...places.values()].flatMap((ports) =>
+        [...ports.values()].map(({ port, backend }) => ({ port, backend })),
+      ),
   }
 }
 

@@ -17,6 +17,7 @@ import { labelsOf } from '../sidecar/state.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
 import { crlsOf } from '../xds/crls.ts'
 import { earliest } from '../xds/resource.ts'
+import { createCuts, type Denial } from './cuts.ts'
 import { type Situation, type Snapshot, snapshotOf } from './envoy/snapshot.ts'
 import { grpcSnapshot } from './grpc/snapshot.ts'
 import type { Form } from './ledger.ts'
@@ -38,13 +39,18 @@ export interface Driving {
   readonly id: SpiffeId
   /** undefined while its SVID is made */
   readonly snapshot: Snapshot | undefined
+  /** the newest cut; listeners are told of it once those that are denied cannot come back */
+  readonly cut: string
   /** version of the policies that it enforces */
   readonly policies: bigint
 }
 
 export interface Driven {
-  /** What the proxy of these entries is to be, in that form; undefined where no spec is of their identities. */
-  of(entries: readonly AgentEntry[], form: Form): Driving | undefined
+  /**
+   * What the proxy of these entries is to be, in that form, with its connections cut as said, the newest way when
+   * left out; undefined where no spec is of their identities.
+   */
+  of(entries: readonly AgentEntry[], form: Form, cut?: string): Driving | undefined
   /** Called when specs have changed; what the agent is told is told by its knowledge. */
   onChange(listener: () => void): Disposable
 }
@@ -92,6 +98,7 @@ const lifeOf = ({ certificates: [leaf] }: WorkloadSvid): number => {
 
 interface Revoked {
   readonly ids: readonly SpiffeId[]
+  readonly denials: readonly Denial[]
   /** what else is denied, and Envoy cannot see, in words */
   readonly unseen: readonly string[]
   /** milliseconds since the epoch */
@@ -133,6 +140,7 @@ function revokedBy(options: DrivenOptions): Revoked {
   ]
   return {
     unseen,
+    denials: held,
     ids: held.flatMap(({ target }) =>
       target.case === 'spiffeId' ? [parseSpiffeId(target.value)] : [],
     ),
@@ -140,22 +148,32 @@ function revokedBy(options: DrivenOptions): Revoked {
   }
 }
 
+interface Making {
+  readonly mine: readonly AgentEntry[]
+  readonly form: Form
+  /** milliseconds */
+  readonly life: number
+  readonly cut: string
+  readonly revocation: Revoked
+}
+
 export function createDriven(options: DrivenOptions): Driven {
   const { knowledge, cache, config, services, specs, decisions } = options
   const compiled = createCompiled(options)
+  const cutBy = createCuts()
   const topic = createTopic<void>()
   specs.onChange(() => topic.publish())
   services.onChange(() => topic.publish())
   /** the newest of each form and spec, and what it was made of */
   const made = new Map<string, { readonly of: readonly unknown[]; readonly snapshot: Snapshot }>()
 
-  function make(it: DrivenSpec, mine: readonly AgentEntry[], form: Form, life: number): Snapshot {
+  function make(it: DrivenSpec, { mine, form, life, cut, revocation }: Making): Snapshot {
     const { set } = compiled()
-    const { ids: revoked, unseen, until } = revokedBy(options)
+    const { ids: revoked, unseen, until } = revocation
     const isFederated = mine.some(({ federatesWith }) => federatesWith.length > 0)
     const labels: Labels = labelsOf(mine)[0]?.labels ?? {}
     const endpoints = services.of(it.spec.outbound.flatMap(({ service }) => service ?? []))
-    const rest = JSON.stringify([labels, revoked, unseen, until, [...endpoints]])
+    const rest = JSON.stringify([labels, revoked, unseen, until, cut, [...endpoints]])
     const of = [it.spec, set, life, isFederated, rest]
     const key = `${form} ${it.file}`
     const known = made.get(key)
@@ -164,7 +182,7 @@ export function createDriven(options: DrivenOptions): Driven {
     const all = config.sds.defaultAllBundlesName
     const snapshot = dialects[form]({
       ...{ spec: it.spec, identity: it.identity, labels, policies: set, trust: { own, all } },
-      ...{ isFederated, revoked, unseen, endpoints, decisions, life },
+      ...{ isFederated, revoked, unseen, endpoints, decisions, life, cut },
       asksAlways: it.asksAlways,
     })
     const whole = { ...snapshot, changesAt: earliest(snapshot.changesAt, until) }
@@ -173,7 +191,7 @@ export function createDriven(options: DrivenOptions): Driven {
   }
 
   return {
-    of(entries, form) {
+    of(entries, form, wanted) {
       const ids = new Set(entries.map(({ spiffeId }) => spiffeId))
       const it = specs.current().find(({ identity }) => ids.has(identity))
       if (it === undefined) return undefined
@@ -181,8 +199,11 @@ export function createDriven(options: DrivenOptions): Driven {
       const [entry] = mine
       const svid = entry && cache.svids.get(entry.id)
       if (entry !== undefined && svid === undefined) cache.want(entry)
-      const snapshot = svid === undefined ? undefined : make(it, mine, form, lifeOf(svid))
-      return { id: it.identity, snapshot, policies: compiled().version }
+      const revocation = revokedBy(options)
+      const newest = cutBy(revocation.denials)
+      const cut = wanted ?? newest
+      const snapshot = svid && make(it, { mine, form, life: lifeOf(svid), cut, revocation })
+      return { id: it.identity, snapshot, cut: newest, policies: compiled().version }
     },
     onChange: (listener) => topic.subscribe(listener),
   }

@@ -7,11 +7,9 @@ import { type Service, service } from '../../runtime/grpc/service.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { Caller } from '../attest/caller.ts'
 import type { AgentEntry } from '../entries.ts'
-import type { Driven, Driving } from '../proxies/driven.ts'
-import type { Resources, Snapshot } from '../proxies/envoy/snapshot.ts'
+import type { Driven } from '../proxies/driven.ts'
 import {
   type Form,
-  isInForce,
   type Kind,
   kinds,
   type ProxyLedger,
@@ -26,8 +24,9 @@ import { createPushes, type Pushes } from './pushes.ts'
 import { earliest } from './resource.ts'
 import { createSecrets, type OfferSecrets } from './secrets.ts'
 import { type SdsOptions, shapeOf } from './service.ts'
-import { answersOf, type Told } from './snapshot-answers.ts'
+import type { Told } from './snapshot-answers.ts'
 import { stateOfTheWorld } from './state-of-the-world.ts'
+import { createTelling } from './telling.ts'
 
 export interface AdsOptions extends SdsOptions {
   readonly driven: Driven
@@ -53,16 +52,6 @@ interface Request {
   readonly errorDetail?: Status | undefined
 }
 
-const none: Resources = new Map()
-
-function remarksOf({ enforcement, remarks = [] }: Snapshot): string[] {
-  const deciding = [...enforcement].flatMap(([name, { by, reasons }]) => {
-    const who = by === 'asked' ? 'the agent decides' : 'nobody gets in'
-    return by === 'native' ? [] : [`${name}: ${who}: ${reasons.join('; ')}`]
-  })
-  return [...deciding, ...remarks]
-}
-
 const formOf = (node: Node | undefined): Form =>
   node?.userAgentName.startsWith('gRPC') === true ? 'grpc' : 'envoy'
 
@@ -86,7 +75,7 @@ function createStream<Req extends Request, Res>(
   const protocols = new Map<Kind, Protocol<Req, Res>>()
   const told: Told<Req, Res> = { protocols, clusters: new Map() }
   let node: Node | undefined
-  let driving: Driving | undefined
+  const telling = createTelling({ driven, record, told, note })
 
   function hear(request: Req): void {
     const kind = kindOf.get(request.typeUrl)
@@ -112,7 +101,7 @@ function createStream<Req extends Request, Res>(
       state.refusal = ''
       pushes.taken(kind)
     }
-    if (driving !== undefined && isInForce(record)) record.policies = driving.policies
+    telling.settle()
     proxies.tell()
   }
 
@@ -123,19 +112,8 @@ function createStream<Req extends Request, Res>(
     return response
   }
 
-  function configuration(entries: readonly AgentEntry[]): Answers<Res> {
-    driving = driven.of(entries, record.form)
-    record.id = driving?.id
-    const { snapshot } = driving ?? { snapshot: nothing }
-    if (snapshot === undefined) return { responses: [] }
-    record.remarks = remarksOf(snapshot)
-    const responses = answersOf(told, snapshot).map(({ kind, response }) => note(kind, response))
-    if (driving !== undefined && isInForce(record)) record.policies = driving.policies
-    return { responses, until: snapshot.changesAt }
-  }
-
   function answer(entries: readonly AgentEntry[]): Answers<Res> {
-    const { responses, until } = configuration(entries)
+    const { responses, until } = telling.of(entries)
     const protocol = protocols.get('secrets')
     const wanted = protocol?.wanted()
     if (protocol === undefined || wanted === undefined) return { responses, until }
@@ -184,13 +162,6 @@ export function aggregatedService(options: AdsOptions): Service<Caller> {
         versionOf: ({ systemVersionInfo = '' }) => systemVersionInfo,
       }),
   })
-}
-
-/** For a proxy that this agent has no spec of: it gets secrets, and is nothing else. */
-const nothing: Snapshot = {
-  ...{ clusters: none, endpoints: none, listeners: none, routes: none },
-  enforcement: new Map(),
-  changesAt: undefined,
 }
 
 function refuseType(typeUrl: string): never {

@@ -2,6 +2,7 @@
 import { stringify } from 'yaml'
 import { z } from 'zod'
 import { envoyBootstrap } from '../../agent/proxies/envoy/bootstrap.ts'
+import { drainArguments } from '../../agent/proxies/envoy/drain.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { answer } from '../context.ts'
 import { flag, optionsOf, type Register, text } from '../register.ts'
@@ -21,7 +22,7 @@ export function envoyCommands(register: Register): void {
     verb: 'bootstrap',
     about: 'Prints the bootstrap of an Envoy that the agent drives by ADS.',
     example:
-      'castellan envoy bootstrap --socket /run/castellan/agent.sock > envoy.yaml && envoy -c envoy.yaml',
+      'castellan envoy bootstrap --socket /run/castellan/agent.sock > envoy.yaml && envoy -c envoy.yaml --drain-time-s 1',
     options: [
       ['--socket <path>', "the agent's public socket", '/run/castellan/agent.sock'],
       ['--admin <path>', "where Envoy's administration listens", '/run/castellan/envoy-admin.sock'],
@@ -32,7 +33,8 @@ export function envoyCommands(register: Register): void {
       const { socket, admin, nodeId, stateOfTheWorld = false } = optionsOf(given, options)
       if (socket === admin) throw new IdentityError('ERR_BAD_REQUEST', '--admin: is the --socket')
       const bootstrap = envoyBootstrap({ socket, admin, nodeId, delta: !stateOfTheWorld })
-      answer(context, bootstrap, () => stringify(bootstrap).trimEnd())
+      const start = `# envoy -c FILE ${drainArguments.join(' ')}`
+      answer(context, bootstrap, () => `${start}\n${stringify(bootstrap).trimEnd()}`)
       return Promise.resolve(0)
     },
   })

@@ -72,7 +72,17 @@ function situationOf(spec: ProxySpec, it: Options): Situation {
   const mesh = readMesh(it.mesh, 'strict')
   const own = `spiffe://${trustDomainOf(identity)}`
   return {
-    ...{ spec, identity, labels: {}, revoked: [], unseen: [], life, decisions, asksAlways },
+    ...{
+      spec,
+      identity,
+      labels: {},
+      revoked: [],
+      unseen: [],
+      cut: '',
+      life,
+      decisions,
+      asksAlways,
+    },
     isFederated: federated,
     policies: compile(documents, { mesh, now: systemClock.now() }),
     trust: { own, all: 'ALL' },

@@ -1,6 +1,7 @@
 // An Envoy of the demonstration: it is told where the agent is, and everything else by the agent.
 import { writeFileSync } from 'node:fs'
 import { envoyBootstrap } from '../../agent/proxies/envoy/bootstrap.ts'
+import { drainArguments } from '../../agent/proxies/envoy/drain.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { type Child, type StartOptions, startProgram } from './child.ts'
 import { untilOpen } from './ports.ts'
@@ -27,7 +28,7 @@ export async function startEnvoy(options: EnvoyOptions): Promise<Child> {
   writeFileSync(config, JSON.stringify(bootstrap))
   const args = ['-c', config, '--disable-hot-restart', '--concurrency', '1', '-l', 'info']
   // a field that it does not know is an error of ours
-  args.push('--reject-unknown-dynamic-fields')
+  args.push('--reject-unknown-dynamic-fields', ...drainArguments)
   await using starting = new AsyncDisposableStack()
   const child = starting.use(
     await startProgram({

@@ -13,10 +13,19 @@ export interface IpBlock extends IpAddress {
   readonly prefix: number
 }
 
+const dot = 46
+const zero = 48
+
 function valueOfV4(text: string): bigint {
-  let value = 0
-  for (const part of text.split('.')) value = value * 256 + Number(part)
-  return BigInt(value)
+  let [value, part] = [0, 0]
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at)
+    if (code === dot) {
+      value = value * 256 + part
+      part = 0
+    } else part = part * 10 + code - zero
+  }
+  return BigInt(value * 256 + part)
 }
 
 function groupsOf(text: string): bigint[] {

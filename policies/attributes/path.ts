@@ -128,14 +128,17 @@ const backends: Readonly<Record<Backend, (path: string) => readonly string[]>> =
 
 // every program reads it alike: no escape, no empty segment, none that starts with a dot
 const plain = /^\/(?:[A-Za-z0-9_~-][A-Za-z0-9_.~-]*\/)*(?:[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)?$/
+// visible, and no fragment in it
+const plainQuery = /^[\x21\x22\x24-\x7e]*$/
 
 function readStrictly(target: string, path: string, { backend }: Mesh): PathReading {
   if (target.length > longest) {
     return { ok: false, status: 414, reason: 'a path longer than 8192 bytes' }
   }
-  if (backend === 'rfc3986' && path.length === target.length && plain.test(path)) {
+  const query = target.slice(path.length)
+  if (backend === 'rfc3986' && plain.test(path) && plainQuery.test(query)) {
     const only = [path]
-    return { ok: true, forwarded: path, readings: only, certain: only, query: '' }
+    return { ok: true, forwarded: path, readings: only, certain: only, query }
   }
   const problem = problemOf(target, path)
   if (problem !== undefined) return { ok: false, status: 400, reason: problem }
@@ -145,7 +148,6 @@ function readStrictly(target: string, path: string, { backend }: Mesh): PathRead
   if (strictForm(forwarded) !== forwarded || problemOf(forwarded, forwarded) !== undefined) {
     return { ok: false, status: 400, reason: 'a path whose normal form is not stable' }
   }
-  const query = target.slice(path.length)
   const understood = backends[backend](forwarded)
   if (base === forwarded && understood.length === 0) {
     const only = [forwarded]

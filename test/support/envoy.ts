@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { drainArguments } from '../../agent/proxies/envoy/drain.ts'
 import { type Envoy, findEnvoy as find } from '../../cli/dev/find-envoy.ts'
 
 /** milliseconds for a start, on a machine that is busy */
@@ -26,7 +27,7 @@ export async function startEnvoy(
   writeFileSync(config, JSON.stringify(bootstrap))
   const args = ['-c', config, '--disable-hot-restart', '--concurrency', '1', '-l', 'info']
   // a field that it does not know is an error of ours
-  args.push('--reject-unknown-dynamic-fields')
+  args.push('--reject-unknown-dynamic-fields', ...drainArguments)
   // for who looks for a fault: what Envoy says of one of its components
   const debugged = process.env.TEST_ENVOY_DEBUG
   if (debugged !== undefined) args.push('--component-log-level', `${debugged}:debug`)

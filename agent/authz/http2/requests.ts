@@ -136,14 +136,29 @@ function fieldIn(fields: readonly Field[], wanted: string): string {
   return ''
 }
 
-export function askedBy({ id, fields, parts, size }: Coming, most: number): Asked {
-  const [only = none] = parts
-  const body = size > most ? undefined : parts.length <= 1 ? only : Buffer.concat(parts)
-  return {
-    id,
+interface Head {
+  readonly method: string
+  readonly path: string
+  readonly contentType: string
+}
+
+const heads = new WeakMap<readonly Field[], Head>()
+
+function headOf(fields: readonly Field[]): Head {
+  const known = heads.get(fields)
+  if (known !== undefined) return known
+  const made = {
     method: fieldIn(fields, ':method'),
     path: fieldIn(fields, ':path'),
     contentType: fieldIn(fields, 'content-type'),
-    body,
   }
+  heads.set(fields, made)
+  return made
+}
+
+export function askedBy({ id, fields, parts, size }: Coming, most: number): Asked {
+  const [only = none] = parts
+  const body = size > most ? undefined : parts.length <= 1 ? only : Buffer.concat(parts)
+  const { method, path, contentType } = headOf(fields)
+  return { id, method, path, contentType, body }
 }

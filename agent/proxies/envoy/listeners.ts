@@ -61,6 +61,8 @@ export interface Inbound {
   readonly isFederated: boolean
   /** how many entries from the right of X-Forwarded-For the client is, where rules look there */
   readonly trustedHops: number
+  /** see Situation */
+  readonly cut: string
 }
 
 /** What of requests both programs could read differently is refused or made plain before anything looks at it. */
@@ -128,6 +130,10 @@ function connectionLimit({ limits }: InboundSpec, { resource }: Inbound): Filter
 export const routesOf = (resource: string, connection: Connection): string =>
   connection === 'mutual-tls' ? resource : `${resource}/plaintext`
 
+/** Envoy drains the connections of a chain that is not what it was, and takes new ones by the next. */
+const marked = (cut: string): FilterChain =>
+  cut === '' ? {} : { metadata: { filterMetadata: { castellan: { cut } } } }
+
 const alpn = { http: ['h2', 'http/1.1'], grpc: ['h2'], tcp: [] } as const
 
 function inboundChain(spec: InboundSpec, inbound: Inbound, connection: Connection): FilterChain {
@@ -139,6 +145,7 @@ function inboundChain(spec: InboundSpec, inbound: Inbound, connection: Connectio
     return { name: connection, filters, filterChainMatch: { transportProtocol: 'raw_buffer' } }
   }
   return {
+    ...marked(inbound.cut),
     name: connection,
     filters,
     filterChainMatch: { transportProtocol: 'tls' },
@@ -177,10 +184,14 @@ function outboundManager(spec: OutboundSpec, resource: string): Filter {
   })
 }
 
-export function outboundListener(
-  spec: OutboundSpec,
-  { resource, name }: { readonly resource: string; readonly name: string },
-): Listener {
+export interface Outbound {
+  readonly resource: string
+  readonly name: string
+  /** see Situation */
+  readonly cut: string
+}
+
+export function outboundListener(spec: OutboundSpec, { resource, name, cut }: Outbound): Listener {
   const filter =
     spec.protocol === 'tcp'
       ? typed('envoy.filters.network.tcp_proxy', TcpProxySchema, {
@@ -193,6 +204,6 @@ export function outboundListener(
     name: resource,
     address: socketAddress(spec.listen),
     trafficDirection: TrafficDirection.OUTBOUND,
-    filterChains: [{ filters: [filter] }],
+    filterChains: [{ ...marked(cut), filters: [filter] }],
   })
 }

@@ -54,6 +54,8 @@ export interface Situation {
   readonly asksAlways: boolean
   /** milliseconds of the own SVID, from notBefore to notAfter */
   readonly life: number
+  /** names the newest cut: what was open before is closed where it is another than before; empty for none */
+  readonly cut: string
 }
 
 export type Resources = ReadonlyMap<string, Resource>
@@ -137,6 +139,7 @@ function addInbound(
       ...{ resource, name, canAsk, isFederated, trustedHops: policies.mesh.trustedHops },
       secrets: { svid: identity, trust: isFederated ? trust.all : trust.own },
       maxConnectionAge: ageOf(spec, situation),
+      cut: situation.cut,
     },
   )
   into.put('listeners', resource, listener)
@@ -160,17 +163,25 @@ function leastOf(all: readonly Enforcement[]): Pick<Enforcement, 'by' | 'reasons
   return { by, reasons: [...new Set(all.flatMap(({ reasons }) => reasons))] }
 }
 
+/** Gives what a person should know of it. Where all that are expected are on the deny-list there are no endpoints. */
 function addOutbound(
   into: Gathering,
   spec: OutboundSpec,
   name: string,
   situation: Situation,
-): void {
-  const { identity, trust, endpoints: known } = situation
+): readonly string[] {
+  const { identity, trust, endpoints: known, revoked } = situation
   const resource = `outbound/${name}`
-  const endpoints = endpointsFor(known.get(spec.service ?? '') ?? [], spec.expect)
+  const trusted = spec.expect.filter((id) => !revoked.includes(id))
+  const isBarred = trusted.length === 0
+  const endpoints = endpointsFor(known.get(spec.service ?? '') ?? [], trusted)
   const isOwn = isOf(spec, trustDomainOf(identity))
-  const cluster = peersCluster(spec, {
+  const servers = {
+    ...spec,
+    expect: isBarred ? spec.expect : trusted,
+    ...(isBarred && spec.destination !== undefined ? { destination: [] } : {}),
+  }
+  const cluster = peersCluster(servers, {
     ...{ name, endpoints },
     secrets: { svid: identity, trust: isOwn ? trust.own : trust.all },
     maxConnectionAge: ageOf({}, situation),
@@ -180,11 +191,14 @@ function addOutbound(
     into.put('endpoints', peerCluster(name), assignment(peerCluster(name), endpoints))
   }
   const listen = listening(spec.listen)
-  into.put('listeners', resource, outboundListener({ ...spec, listen }, { resource, name }))
+  // what is open to a server that is denied ends with what the workload has open here
+  const cut = trusted.length === spec.expect.length ? '' : situation.cut
+  into.put('listeners', resource, outboundListener({ ...spec, listen }, { resource, name, cut }))
   if (spec.protocol !== 'tcp') {
     const { identityHeader } = situation.spec
     into.put('routes', resource, outboundRoutes(spec, { resource, name, identityHeader }))
   }
+  return isBarred ? [`${name}: nobody is called: whom it expects is on the deny-list`] : []
 }
 
 export function snapshotOf(situation: Situation): Snapshot {
@@ -199,8 +213,8 @@ export function snapshotOf(situation: Situation): Snapshot {
     const name = it.name ?? `inbound-${i}`
     enforcement.set(name, leastOf(addInbound(into, it, name, situation)))
   }
-  for (const [i, it] of spec.outbound.entries()) {
-    addOutbound(into, it, it.name ?? `outbound-${i}`, situation)
-  }
-  return { ...into.all, enforcement, changesAt: policies.changesAt }
+  const remarks = spec.outbound.flatMap((it, i) =>
+    addOutbound(into, it, it.name ?? `outbound-${i}`, situation),
+  )
+  return { ...into.all, enforcement, remarks, changesAt: policies.changesAt }
 }

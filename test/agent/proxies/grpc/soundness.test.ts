@@ -20,7 +20,16 @@ const identity = parseSpiffeId('spiffe://td/ns/app/sa/web')
 const spec = inbound.parse({ listen: here, protocol: 'grpc', forwardTo: here })
 
 const situationOf = (policies: PolicySet, labels: Labels) => ({
-  ...{ policies, identity, labels, revoked: [], unseen: [], asksAlways: false, life: 3_600_000 },
+  ...{
+    policies,
+    identity,
+    labels,
+    revoked: [],
+    unseen: [],
+    cut: '',
+    asksAlways: false,
+    life: 3_600_000,
+  },
   spec: proxySpec.parse({ inbound: [{ listen: here, protocol: 'grpc', forwardTo: here }] }),
   ...{ trust: { own: 'td', all: 'ALL' }, isFederated: false },
   ...{ endpoints: new Map(), decisions: undefined },

@@ -1,0 +1,195 @@
+// In which order a proxy hears of a denial: who is denied cannot come back when its connections are cut.
+import { create, type MessageInitShape } from '@bufbuild/protobuf'
+import { anyUnpack } from '@bufbuild/protobuf/wkt'
+import { beforeEach, expect, it } from 'vitest'
+import { createKnowledge, type Knowledge } from '../../../agent/knowledge.ts'
+import { createDriven } from '../../../agent/proxies/driven.ts'
+import { createProxyLedger, type Kind } from '../../../agent/proxies/ledger.ts'
+import type { WorkloadSvid } from '../../../agent/svid-cache.ts'
+import { sdsConfig } from '../../../agent/xds/config.ts'
+import { type StateOfTheWorld, stateOfTheWorld } from '../../../agent/xds/state-of-the-world.ts'
+import { createTelling } from '../../../agent/xds/telling.ts'
+import { AuthorityMessageSchema } from '../../../proto/gen/castellan/control/v1/control_pb.js'
+import { ClusterLoadAssignmentSchema } from '../../../proto/gen/envoy/config/endpoint/v3/endpoint_pb.js'
+import { ListenerSchema } from '../../../proto/gen/envoy/config/listener/v3/listener_pb.js'
+import type { DiscoveryResponseSchema } from '../../../proto/gen/envoy/service/discovery/v3/discovery_pb.js'
+import { proxySpec } from '../../../proxy-spec/spec.ts'
+import { systemClock } from '../../../runtime/clock.ts'
+import { createLog } from '../../../runtime/log.ts'
+import { parseSpiffeId } from '../../../spiffe/id.ts'
+import { policyText } from '../../support/policy-text.ts'
+import { request } from './fake-resources.ts'
+import { bundleOf, entryOf, makeRoot, svidOf, trustDomain } from './sds-server.ts'
+
+type Response = MessageInitShape<typeof DiscoveryResponseSchema>
+
+const path = '/ns/shop/sa/web'
+const identity = parseSpiffeId(`spiffe://${trustDomain}${path}`)
+const caller = `spiffe://${trustDomain}/ns/shop/sa/caller`
+const server = `spiffe://${trustDomain}/ns/shop/sa/server`
+const root = makeRoot('ours')
+const svid = svidOf(root, path)
+const spec = proxySpec.parse({
+  identity,
+  inbound: [
+    { name: 'web', listen: '127.0.0.1:8443', protocol: 'http', forwardTo: '127.0.0.1:80' },
+    { name: 'raw', listen: '127.0.0.1:8444', protocol: 'tcp', forwardTo: '127.0.0.1:81' },
+  ],
+  outbound: [
+    {
+      ...{ name: 'server', listen: '127.0.0.1:9001', protocol: 'http', service: 'server' },
+      expect: [server],
+    },
+  ],
+})
+
+const subscriptions: Readonly<Record<string, readonly string[]>> = {
+  clusters: [],
+  endpoints: ['peer/server'],
+  listeners: [],
+  routes: ['inbound/web', 'outbound/server'],
+}
+
+let knowledge: Knowledge
+const apply = (message: MessageInitShape<typeof AuthorityMessageSchema>) =>
+  knowledge.apply(create(AuthorityMessageSchema, message))
+const deny = (...ids: readonly string[]) => {
+  const rules = ids.map((value, i) => ({
+    id: value,
+    createdAt: BigInt(i + 1),
+    target: { case: 'spiffeId', value } as const,
+  }))
+  apply({ revocation: { denyList: { rules }, crls: [] } })
+}
+
+beforeEach(() => {
+  knowledge = createKnowledge(trustDomain, systemClock)
+  const text = policyText('[{}]')
+  apply({
+    snapshot: true,
+    bundle: bundleOf(trustDomain, root),
+    entries: [entryOf(path, 1)],
+    policies: { version: 1n, rootNamespace: '', files: [{ name: 'test.yaml', text }] },
+  })
+})
+
+/** A proxy that has subscribed to everything, and takes only what it is told to take. */
+function open() {
+  const never = { [Symbol.dispose]: () => {} }
+  const one = { file: 'web.yaml', driver: 'envoy' as const, spec, identity }
+  const driven = createDriven({
+    ...{ knowledge, decisions: '/run/authz.sock', clock: systemClock },
+    log: createLog({ name: 'test', level: 'silent' }),
+    cache: { svids: new Map<string, WorkloadSvid>([[path, svid]]), want: () => {} },
+    config: { sds: sdsConfig.parse({}) },
+    services: {
+      of: () =>
+        new Map([['server', [{ host: '192.0.2.1', port: 443, id: parseSpiffeId(server) }]]]),
+      onChange: () => never,
+    },
+    specs: {
+      current: () => [{ ...one, asksAlways: false, trouble: '' }],
+      onChange: () => never,
+    },
+  })
+  const kinds: readonly Kind[] = ['clusters', 'endpoints', 'listeners', 'routes']
+  const protocols = new Map(
+    kinds.map((kind): [Kind, StateOfTheWorld] => [kind, stateOfTheWorld(kind)]),
+  )
+  for (const [kind, protocol] of protocols)
+    protocol.hear(request({ resourceNames: [...(subscriptions[kind] ?? [])] }))
+  let newest = new Map<Kind, Response>()
+  const telling = createTelling({
+    driven,
+    record: createProxyLedger().open({ pid: 0, uid: 0 }),
+    told: { protocols, clusters: new Map() },
+    note(kind, response: Response) {
+      newest.set(kind, response)
+      return response
+    },
+  })
+  return {
+    /** What is news. */
+    look() {
+      newest = new Map()
+      telling.of(knowledge.entriesFor(new Set(['test:caller'])))
+      return newest
+    },
+    take(told: ReadonlyMap<Kind, Response>) {
+      for (const [kind, { nonce = '' }] of told) {
+        const resourceNames = [...(subscriptions[kind] ?? [])]
+        protocols.get(kind)?.hear(request({ resourceNames, responseNonce: nonce }))
+      }
+    },
+  }
+}
+
+/** By the names of listeners. */
+const cutsIn = (told: ReadonlyMap<Kind, Response>) =>
+  new Map(
+    (told.get('listeners')?.resources ?? []).flatMap((any) => {
+      const listener = any.$typeName === undefined ? undefined : anyUnpack(any, ListenerSchema)
+      const cut = listener?.filterChains[0]?.metadata?.filterMetadata.castellan?.cut
+      return listener === undefined || cut === undefined ? [] : [[listener.name, cut] as const]
+    }),
+  )
+
+const addressesIn = (told: ReadonlyMap<Kind, Response>) =>
+  (told.get('endpoints')?.resources ?? []).flatMap((any) =>
+    any.$typeName === undefined
+      ? []
+      : (anyUnpack(any, ClusterLoadAssignmentSchema)?.endpoints[0]?.lbEndpoints ?? []),
+  )
+
+it('a denied caller is cut off once the rules that keep it out were taken', () => {
+  const proxy = open()
+  proxy.take(proxy.look())
+  expect(proxy.look().size).toBe(0)
+  deny(caller)
+  const first = proxy.look()
+  expect([...first.keys()]).toEqual(['routes'])
+  // nothing else before that was taken
+  expect(proxy.look().size).toBe(0)
+  proxy.take(first)
+  const second = proxy.look()
+  expect([...second.keys()]).toEqual(['listeners'])
+  expect([...cutsIn(second).keys()]).toEqual(['inbound/web', 'inbound/raw'])
+  proxy.take(second)
+  expect(proxy.look().size).toBe(0)
+})
+
+it('nothing is cut when a denial is over, nor when a policy changes', () => {
+  const proxy = open()
+  deny(caller, server)
+  const before = proxy.look()
+  proxy.take(before)
+  deny(caller)
+  let told = proxy.look()
+  for (; told.size > 0 && !told.has('listeners'); told = proxy.look()) proxy.take(told)
+  for (const name of ['inbound/web', 'inbound/raw'])
+    expect(cutsIn(told).get(name)).toBe(cutsIn(before).get(name))
+  for (; told.size > 0; told = proxy.look()) proxy.take(told)
+  const files = [
+    { name: 'test.yaml', text: policyText('[{ to: [{ operation: { paths: [/a] } }] }]') },
+  ]
+  apply({ policies: { version: 2n, rootNamespace: '', files } })
+  expect([...proxy.look().keys()]).toEqual(['routes'])
+})
+
+it('a proxy that comes back is told of its newest listeners at once', () => {
+  deny(caller)
+  expect([...cutsIn(open().look()).keys()]).toEqual(['inbound/web', 'inbound/raw'])
+})
+
+it('a denied server has no address, and what is open to it ends', () => {
+  const proxy = open()
+  const before = proxy.look()
+  expect(addressesIn(before)).toHaveLength(1)
+  proxy.take(before)
+  deny(server)
+  const first = proxy.look()
+  expect([...first.keys()]).toEqual(['endpoints', 'routes'])
+  expect(addressesIn(first)).toEqual([])
+  proxy.take(first)
+  expect([...cutsIn(proxy.look()).keys()]).toContain('outbound/server')
+})

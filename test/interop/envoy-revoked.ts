@@ -1,0 +1,111 @@
+// A caller that is denied while it has streams open through a real Envoy: they end within two seconds, whoever
+// decides, and whatever they speak; so do those to a server that is denied.
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createClient } from '@connectrpc/connect'
+import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
+import { systemClock } from '../../runtime/clock.ts'
+import { clientId, type DrivenEnvoy, startDrivenEnvoy } from '../support/driven-envoy.ts'
+import { findEnvoy } from '../support/envoy.ts'
+import { getRaw } from '../support/raw-http1.ts'
+import {
+  type OpenStream,
+  openHttp2,
+  openOutbound,
+  openRaw,
+  startEndless,
+  startPeer,
+} from './envoy-revoked-streams.ts'
+import { eventually } from './eventually.ts'
+import type { Interop, Outcome, Surroundings } from './interop.ts'
+
+/** milliseconds from the ban to the end of what is open */
+const most = 2000
+
+function demand(isSo: boolean, what: string): asserts isSo {
+  if (!isSo) throw new Error(what)
+}
+
+const policy = `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: web, namespace: shop }
+spec: { action: ALLOW, rules: [{}] }
+`
+
+/** Milliseconds until all have ended after the client's identity was denied. */
+async function endsOf(
+  it: DrivenEnvoy,
+  open: readonly ((it: DrivenEnvoy) => Promise<OpenStream>)[],
+): Promise<number> {
+  const rules = createClient(DenyRules, it.node.local)
+  using stack = new DisposableStack()
+  const streams: OpenStream[] = []
+  for (const one of open) streams.push(stack.use(await one(it)))
+  const began = systemClock.monotonic()
+  const target = { case: 'spiffeId', value: clientId } as const
+  const { id } = await rules.addRule({ rule: { target, reason: 'a drill' } })
+  await Promise.all(streams.map(({ ended }) => ended))
+  const took = Math.round(systemClock.monotonic() - began)
+  demand(took < most, `${streams.length} streams ended after ${took} ms`)
+  await rules.removeRule({ id })
+  return took
+}
+
+const direct = (it: DrivenEnvoy) => ({ port: it.ports.inbound, svid: it.svid(), roots: it.roots() })
+
+async function untilServed(it: DrivenEnvoy): Promise<void> {
+  await eventually('requests pass', async () => {
+    for (const way of [direct(it), { port: it.ports.outbound }]) {
+      const { status } = await getRaw(way, '/ok')
+      demand(status === 200, `GET /ok at ${way.port}: ${status}`)
+    }
+  })
+}
+
+interface Case {
+  readonly protocol: 'http' | 'tcp'
+  readonly decides: 'native' | 'agent'
+}
+
+async function cuts(envoy: string, { protocol, decides }: Case): Promise<string> {
+  const socket = join(mkdtempSync(join(tmpdir(), 'castellan-authz-')), 's')
+  const asked = decides === 'agent' || protocol === 'tcp'
+  await using backend = await startEndless()
+  await using it = await startDrivenEnvoy({
+    ...{ envoy, decides, backend: backend.port, delta: decides === 'native' },
+    agent: asked ? { decisions: { socket } } : {},
+    ...{ inbound: { protocol }, outbound: { protocol } },
+  })
+  await it.apply(policy)
+  await using peer = await startPeer(it)
+  it.edit((spec) => ({
+    ...spec,
+    outbound: spec.outbound.map((one) => ({
+      ...{ ...one, expect: [clientId], destination: `127.0.0.1:${peer.port}` },
+    })),
+  }))
+  await untilServed(it)
+  const came = await endsOf(it, protocol === 'http' ? [openRaw, openHttp2] : [openRaw])
+  await untilServed(it)
+  const went = await endsOf(it, [openOutbound])
+  await untilServed(it)
+  const { proxies } = await it.status()
+  const said = proxies[0]?.remarks.filter((one) => one.includes('drain-time')) ?? []
+  demand(said.length === 0, `agent status says ${said.join()}`)
+  return `${came} ms, those to a denied server ${went} ms`
+}
+
+async function runAll({ log }: Surroundings): Promise<Outcome> {
+  const envoy = await findEnvoy(log)
+  if (envoy.kind === 'missing') return { kind: 'skipped', reason: envoy.reason }
+  const native = await cuts(envoy.path, { protocol: 'http', decides: 'native' })
+  log(`ok streams of a denied caller that Envoy let in end after ${native}`)
+  const asked = await cuts(envoy.path, { protocol: 'http', decides: 'agent' })
+  log(`ok streams that the agent let in end after ${asked}`)
+  const bytes = await cuts(envoy.path, { protocol: 'tcp', decides: 'agent' })
+  log(`ok connections of any kind end after ${bytes}`)
+  return { kind: 'ok' }
+}
+
+export const envoyRevoked: Interop = { name: 'envoy-revoked', run: runAll }
