@@ -18,7 +18,7 @@ import {
 } from '../spiffe/bundle.ts'
 import { spiffeIdOf } from '../spiffe/id.ts'
 import { matchId } from '../spiffe/match.ts'
-import { toPem } from '../spiffe/pem.ts'
+import { keyPairToPem } from '../spiffe/pem.ts'
 import { verifySvid } from '../spiffe/svid.ts'
 import type { AgentConfig } from './config.ts'
 import type { AgentSvid } from './own-svid.ts'
@@ -51,13 +51,7 @@ export function openLink({ address, bundle, svid, now, tracer }: LinkOptions): A
       return error instanceof Error ? error : new Error(String(error))
     }
   }
-  const own =
-    svid === undefined
-      ? {}
-      : {
-          cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-          key: svid.key.export({ format: 'pem', type: 'pkcs8' }),
-        }
+  const own = svid === undefined ? {} : keyPairToPem(svid)
   const baseUrl = `https://${addressText(address)}`
   const sessionManager = createHttp2Sessions(baseUrl, {
     ca: bundleToPem(bundle),

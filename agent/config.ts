@@ -1,8 +1,7 @@
 // agent.yaml, key by key.
 import { z } from 'zod'
-import { address, loadConfig, pathRelativeTo } from '../runtime/config.ts'
+import { address, loadConfig, parsedBy, pathRelativeTo } from '../runtime/config.ts'
 import { tracingConfig } from '../runtime/tracing/config.ts'
-import { explain } from '../spiffe/errors.ts'
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/id.ts'
 import { attestorsConfig } from './attest/config.ts'
 import { decisionsConfig } from './authz/config.ts'
@@ -10,23 +9,8 @@ import { agentFileSets } from './files/config.ts'
 import { type DrivenProxies, drivenProxies } from './proxies/config.ts'
 import { sdsConfig } from './xds/config.ts'
 
-const trustDomain = z.string().transform((text, context) => {
-  try {
-    return parseTrustDomain(text)
-  } catch (error) {
-    context.addIssue({ code: 'custom', message: explain(error) })
-    return z.NEVER
-  }
-})
-
-const spiffeId = z.string().transform((text, context) => {
-  try {
-    return parseSpiffeId(text)
-  } catch (error) {
-    context.addIssue({ code: 'custom', message: explain(error) })
-    return z.NEVER
-  }
-})
+const trustDomain = parsedBy(parseTrustDomain)
+const spiffeId = parsedBy(parseSpiffeId)
 
 const pin = z
   .string()

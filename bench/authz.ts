@@ -1,8 +1,5 @@
 // bench authz: the server's CPU for one decision over ext_authz, with 10 000 policies, against a server of grpc-js
 // that gives the same bytes to whatever is asked, and against one of grpc-go that decides by OPA's library.
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { fromBinary } from '@bufbuild/protobuf'
 import { createClient } from '@connectrpc/connect'
 import { issueDev, makeDevCa } from '../certs-dev/authority.ts'
@@ -12,6 +9,7 @@ import {
   CheckRequestSchema,
 } from '../proto/gen/envoy/service/auth/v3/external_auth_pb.js'
 import { toPem } from '../spiffe/pem.ts'
+import { testFolder } from '../test/support/folder.ts'
 import { type Load, openLoad, question } from './authz-load.ts'
 import { type Subject, startOpa, startSubject } from './authz-subjects.ts'
 import {
@@ -161,8 +159,7 @@ function isMet(results: Results): boolean {
 }
 
 async function startAll(stack: AsyncDisposableStack, root: string): Promise<Subject[]> {
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true }))
+  const folder = stack.use(testFolder()).path
   const subjects: Subject[] = []
   for (const name of names) subjects.push(stack.use(await startSubject(name, folder, root)))
   const opa = await startOpa(folder, (line) => console.error(`OPA: ${line}`))

@@ -2,7 +2,15 @@
 // guard one destination, beside other engines that were told the same.
 import { compile } from '../policies/compile.ts'
 import { decide } from '../policies/decide.ts'
-import { type Bench, type BenchResult, judge, median, percentile, rounded } from './measure.ts'
+import {
+  type Bench,
+  type BenchResult,
+  fact,
+  judge,
+  median,
+  percentile,
+  rounded,
+} from './measure.ts'
 import { type Ask, casbinEngine, cedarEngine, linearEngine } from './policies/peers.ts'
 import { asked, documentsOf, mesh, permissions, requestOf } from './policies/sets.ts'
 
@@ -145,9 +153,7 @@ async function run(): Promise<BenchResult> {
       limit: { most: 200 },
     },
   ])
-  const plain = (what: string, nanoseconds: number) => ({
-    ...{ what, measured: rounded(nanoseconds / 1000, 3), unit: 'µs', goal: '', met: '' },
-  })
+  const plain = (what: string, nanoseconds: number) => fact(what, nanoseconds / 1000, 'µs', 3)
   return {
     rows: [
       ...rows,

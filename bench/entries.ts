@@ -1,8 +1,7 @@
 // bench entries: what an entry costs to create, in batches of 50 over the local socket: the 10 000th below
 // one parent beside the first ones, and ours beside a stock spire-server in the same run.
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { testFolder } from '../test/support/folder.ts'
 import { type EntryMaker, entryOf, openEntries } from './agents/entries.ts'
 import { type Bench, type BenchResult, judge, median, rounded } from './measure.ts'
 import { type AuthorityProcess, startOurs, startStock } from './servers/authorities.ts'
@@ -108,8 +107,7 @@ function resultOf({ first, last, ours, stock }: Costs): BenchResult {
 async function run(): Promise<BenchResult> {
   const { server: stock } = await stockPrograms()
   await using stack = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const folder = stack.use(testFolder()).path
   const ours = stack.use(subjectOf(await startOurs(join(folder, 'ours'))))
   const theirs = stack.use(subjectOf(await startStock(stock, join(folder, 'stock'))))
   await using pauses = watchPauses()

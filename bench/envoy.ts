@@ -2,8 +2,6 @@
 // beside the same listener without any, for 10, 1000 and 10 000 policies.
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { JsonValue } from '@bufbuild/protobuf'
 import { envoyBootstrap } from '../agent/proxies/envoy/bootstrap.ts'
@@ -13,18 +11,20 @@ import { noPolicies } from '../policies/compile.ts'
 import { proxySpec } from '../proxy-spec/spec.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { parseSpiffeId } from '../spiffe/id.ts'
-import { toPem } from '../spiffe/pem.ts'
+import { keyPairToPem } from '../spiffe/pem.ts'
 import {
   clientId,
   type DrivenEnvoy,
   envoyId,
   startDrivenEnvoy,
 } from '../test/support/driven-envoy.ts'
-import { findEnvoy, startEnvoy } from '../test/support/envoy.ts'
+import { startEnvoy } from '../test/support/envoy.ts'
+import { testFolder } from '../test/support/folder.ts'
+import { policyText } from '../test/support/policy-text.ts'
 import { freePort } from '../test/support/ports.ts'
-import { getRaw } from '../test/support/raw-http1.ts'
 import type { Closed, ClosedResult } from './load/closed.ts'
 import { type Bench, type BenchResult, judge, median, rounded } from './measure.ts'
+import { envoyProgram, untilAllowed } from './servers/envoy.ts'
 import { usageOf } from './servers/usage.ts'
 
 const sizes = [10, 1000, 10_000] as const
@@ -36,11 +36,11 @@ const principal = (id: string) => id.slice('spiffe://'.length)
 
 /** That many policies, of which the last lets the client in. */
 function policies(count: number): string[] {
-  const one = (name: string, who: string, path: string) => `apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: { name: ${name}, namespace: shop }
-spec: { rules: [{ from: [{ source: { principals: [${who}] } }], to: [{ operation: { paths: [${path}] } }] }] }
-`
+  const one = (name: string, who: string, path: string) =>
+    policyText(
+      `[{ from: [{ source: { principals: [${who}] } }], to: [{ operation: { paths: [${path}] } }] }]`,
+      { name },
+    )
   const others = Array.from({ length: count - 1 }, (_, i) =>
     one(`p${i}`, `example.org/ns/shop/sa/s${i}`, `/p${i}`),
   )
@@ -181,21 +181,11 @@ async function measureOnce(subject: Subject, it: DrivenEnvoy, by: Load): Promise
   const before = usage.cpu()
   const result = await by.run({
     ...{ ...load, port: subject.port, ca: it.roots() },
-    cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-    key: String(svid.key.export({ format: 'pem', type: 'pkcs8' })),
+    ...keyPairToPem(svid),
   })
   if (result.failed > 0)
     throw new IdentityError('ERR_DENIED', `${subject.name}: ${result.failed} requests were denied`)
   return { cpu: (usage.cpu() - before) / result.requests, p50: result.p50, p99: result.p99 }
-}
-
-async function untilAllowed(it: DrivenEnvoy): Promise<void> {
-  const door = () => ({ port: it.ports.inbound, svid: it.svid(), roots: it.roots() })
-  for (let look = 0; look < 1200; look++) {
-    if ((await getRaw(door(), '/ok')).status === 200) return
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
-  throw new IdentityError('ERR_UNAVAILABLE', 'the policies do not come into force')
 }
 
 interface Stage {
@@ -227,16 +217,14 @@ async function measure({ native, asked, plain, load: by }: Stage): Promise<Measu
 }
 
 async function startStage(stack: AsyncDisposableStack): Promise<Stage> {
-  const envoy = await findEnvoy((line) => console.error(`envoy: ${line}`))
-  if (envoy.kind === 'missing') throw new IdentityError('ERR_UNAVAILABLE', envoy.reason)
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const envoy = await envoyProgram('envoy')
+  const folder = stack.use(testFolder()).path
   const by = stack.use(await startLoad())
-  const options = { envoy: envoy.path, delta: true, backend: by.backend }
+  const options = { envoy, delta: true, backend: by.backend }
   const native = stack.use(await startDrivenEnvoy(options))
   const agent = { decisions: { socket: join(folder, 'authz.sock') } }
   const asked = stack.use(await startDrivenEnvoy({ ...options, agent, decides: 'agent' }))
-  const plain = await startPlain(native, envoy.path, folder)
+  const plain = await startPlain(native, envoy, folder)
   stack.use(plain.envoy)
   return { native, asked, plain, load: by }
 }
@@ -249,7 +237,7 @@ async function run(): Promise<BenchResult> {
   for (const size of sizes) {
     for (const it of [stage.native, stage.asked]) {
       await it.apply(...policies(size))
-      await untilAllowed(it)
+      await untilAllowed(() => ({ port: it.ports.inbound, svid: it.svid(), roots: it.roots() }))
     }
     const [none, native, asked] = await measure(stage)
     if (none === undefined || native === undefined || asked === undefined) continue

@@ -3,10 +3,10 @@
 // each line parsed, and its answer written.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Bench, type BenchResult, interleave, judge, rounded } from './measure.ts'
+import { testFolder } from '../test/support/folder.ts'
+import { type Bench, type BenchResult, fact, interleave, judge } from './measure.ts'
 
 const root = join(import.meta.dirname, '..')
 const policies = join(root, 'policies/examples/payments.yaml')
@@ -74,12 +74,11 @@ function jsonAlone(file: string): number {
 }
 
 async function run(): Promise<BenchResult> {
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  using undo = new DisposableStack()
-  undo.defer(() => rmSync(folder, { recursive: true, force: true }))
+  using folder = testFolder()
   const put = (name: string, text: string) => {
-    writeFileSync(join(folder, name), text)
-    return join(folder, name)
+    const file = join(folder.path, name)
+    writeFileSync(file, text)
+    return file
   }
   const none = put('none.jsonl', '')
   const inParts = put('parsed.jsonl', linesOf(parsed, parsedLine))
@@ -100,9 +99,6 @@ async function run(): Promise<BenchResult> {
     { what: 'raw', measured: ofBytes, unit: 'cases/s', limit: { least: goals.raw } },
   ])
   const limit = Math.round((parsed / json) * 1000)
-  const fact = (what: string, measured: number, unit: string) => ({
-    ...{ what, measured: rounded(measured), unit, goal: '', met: '' },
-  })
   return {
     rows: [
       ...rows,

@@ -1,11 +1,11 @@
 // bench identify: the CPU that it takes to know who is at the other end of a local connection:
 // SO_PEERCRED, a pidfd, the check that it is that very process, and its release.
 import { once } from 'node:events'
-import { mkdtempSync, readlinkSync, rmSync } from 'node:fs'
+import { readlinkSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createIdentify } from '../agent/attest/peer-credentials.ts'
+import { testFolder } from '../test/support/folder.ts'
 import { type Bench, type BenchResult, interleave, rounded } from './measure.ts'
 
 const goal = 30
@@ -43,36 +43,32 @@ function cpuOf(calls: number, work: () => void): number {
 }
 
 async function run(): Promise<BenchResult> {
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  try {
-    using open = await openConnections(join(folder, 'bench.sock'))
-    const identify = createIdentify()
-    const calls = connections * repetitions
-    const each = (work: (socket: Socket) => void) => async () =>
-      cpuOf(calls, () => {
-        for (let i = 0; i < repetitions; i++) for (const socket of open.accepted) work(socket)
-      })
-    const [whole = Number.NaN, limit = Number.NaN] = await interleave(
-      [
-        { name: 'identify', run: each((socket) => identify(socket)[Symbol.dispose]()) },
-        // the least that any attestation by path does: one system call into /proc
-        { name: 'readlink', run: each(() => readlinkSync(`/proc/${process.pid}/exe`)) },
-      ],
-      rounds,
-    )
-    return {
-      rows: [
-        { what: 'identify and release', 'CPU µs per connection': rounded(whole) },
-        { what: 'readlink /proc/PID/exe', 'CPU µs per connection': rounded(limit) },
-      ],
-      figure: rounded(whole),
-      unit: 'µs CPU per connection',
-      goal,
-      peer: { name: 'readlink of /proc/PID/exe', figure: rounded(limit) },
-      ok: whole <= goal,
-    }
-  } finally {
-    rmSync(folder, { recursive: true })
+  using folder = testFolder()
+  using open = await openConnections(join(folder.path, 'bench.sock'))
+  const identify = createIdentify()
+  const calls = connections * repetitions
+  const each = (work: (socket: Socket) => void) => async () =>
+    cpuOf(calls, () => {
+      for (let i = 0; i < repetitions; i++) for (const socket of open.accepted) work(socket)
+    })
+  const [whole = Number.NaN, limit = Number.NaN] = await interleave(
+    [
+      { name: 'identify', run: each((socket) => identify(socket)[Symbol.dispose]()) },
+      // the least that any attestation by path does: one system call into /proc
+      { name: 'readlink', run: each(() => readlinkSync(`/proc/${process.pid}/exe`)) },
+    ],
+    rounds,
+  )
+  return {
+    rows: [
+      { what: 'identify and release', 'CPU µs per connection': rounded(whole) },
+      { what: 'readlink /proc/PID/exe', 'CPU µs per connection': rounded(limit) },
+    ],
+    figure: rounded(whole),
+    unit: 'µs CPU per connection',
+    goal,
+    peer: { name: 'readlink of /proc/PID/exe', figure: rounded(limit) },
+    ok: whole <= goal,
   }
 }
 

@@ -1,8 +1,6 @@
 // bench issue-grpc: certificates per CPU-second of an authority, end to end through BatchNewX509SVID over
 // mutual TLS from one agent, beside a stock spire-server in the same run. Ours records each of them durably
 // before it is delivered; SPIRE keeps none.
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Agent } from '../proto/gen/spire/api/server/agent/v1/agent_pb.js'
@@ -10,6 +8,7 @@ import { Entry } from '../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { SVID } from '../proto/gen/spire/api/server/svid/v1/svid_pb.js'
 import { attest, connectLocally, connectTls, newKeys, rootsOf } from '../test/support/ca-client.ts'
 import { makeCsr } from '../test/support/csr.ts'
+import { testFolder } from '../test/support/folder.ts'
 import { type Bench, type BenchResult, interleave, rounded } from './measure.ts'
 import { type AuthorityProcess, startOurs, startStock } from './servers/authorities.ts'
 import { stockPrograms } from './servers/stock.ts'
@@ -74,15 +73,11 @@ async function subjectOf(authority: AuthorityProcess): Promise<Subject> {
 async function run(): Promise<BenchResult> {
   const { server: stock } = await stockPrograms()
   await using stack = new AsyncDisposableStack()
-  const folderIn = (place: string) => {
-    const folder = mkdtempSync(join(place, 'castellan-bench-'))
-    stack.defer(() => rmSync(folder, { recursive: true, force: true }))
-    return folder
-  }
-  const disk = folderIn(tmpdir())
+  const disk = stack.use(testFolder()).path
+  const memory = stack.use(testFolder('/dev/shm')).path
   const ours = stack.use(await subjectOf(await startOurs(join(disk, 'ours'))))
   const theirs = stack.use(await subjectOf(await startStock(stock, join(disk, 'stock'))))
-  const inMemory = stack.use(await subjectOf(await startOurs(folderIn('/dev/shm'))))
+  const inMemory = stack.use(await subjectOf(await startOurs(memory)))
   const of = (subject: Subject) => [
     { name: 'one by one', run: () => subject.round(singles, 1) },
     { name: 'batches', run: () => subject.round(batches, batchSize) },

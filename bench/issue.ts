@@ -1,8 +1,7 @@
 // bench issue: a leaf's whole procedure (CSR check, grant, lint, signature, read-back) beside the one
 // verification and the one signature that nobody can do without; then with the store under it.
 import { createPublicKey, generateKeyPairSync, sign, verify } from 'node:crypto'
-import { closeSync, fdatasyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { closeSync, fdatasyncSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { vouch } from '../ca/attestors/attestor.ts'
 import { type Authority, lonelyAuthority } from '../ca/authorities/authorities.ts'
@@ -14,6 +13,7 @@ import type { IssuanceTable } from '../ca/store/store.ts'
 import { systemClock } from '../runtime/clock.ts'
 import { bareCsr, type KeyPair } from '../spiffe/csr.ts'
 import { parseSpiffeId, parseTrustDomain } from '../spiffe/id.ts'
+import { testFolder } from '../test/support/folder.ts'
 import { type Bench, type BenchResult, interleave, rounded } from './measure.ts'
 
 const goal = 1.5
@@ -111,54 +111,50 @@ async function rateOf(work: () => Promise<void>): Promise<number> {
 }
 
 async function run(): Promise<BenchResult> {
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  try {
-    await using store = await openStore(
-      { path: join(folder, 'castellan.db') },
-      { trustDomain, clock: systemClock, replica: '' },
-    )
-    const signer = await makeSigner()
-    const asked = Array.from({ length: 64 }, () =>
-      ask(generateKeyPairSync('ec', { namedCurve: 'prime256v1' })),
-    )
-    using disk = bareDisk(store.issuance, join(folder, 'bare'))
-    const inMemory = stepsOn(forgetful(store.issuance), signer)
-    const durable = stepsOn(store.issuance, signer)
-    const onDisk = stepsOn(disk, signer)
-    const [bare = Number.NaN, whole = Number.NaN, ...rates] = await interleave(
-      [
-        { name: 'verify + sign', run: () => cpuOf(() => bareMany(asked, signer)) },
-        { name: 'issue', run: () => cpuOf(() => issueMany(asked, inMemory, perRound)) },
-        { name: 'rate', run: () => rateOf(() => issueMany(asked, inMemory, perRate)) },
-        { name: 'disk rate', run: () => rateOf(() => issueMany(asked, onDisk, perRate)) },
-        { name: 'durable rate', run: () => rateOf(() => issueMany(asked, durable, perRate)) },
-      ],
-      rounds,
-      20,
-    )
-    const [fast = Number.NaN, limit = Number.NaN, slow = Number.NaN] = rates
-    const [ratio, kept] = [whole / bare, slow / fast]
-    const rate = (what: string, perSecond: number) => ({
-      what: `issue, ${inFlight} in flight, ${what}`,
-      'per second': rounded(perSecond, 0),
-      ratio: rounded(perSecond / fast),
-    })
-    return {
-      rows: [
-        { what: 'one verify + one sign', 'CPU µs': rounded(bare), ratio: 1 },
-        { what: 'issue, no store', 'CPU µs': rounded(whole), ratio: rounded(ratio) },
-        rate('no store', fast),
-        rate('a bare write and fdatasync for each commit', limit),
-        rate(`durable (goal ${durableGoal})`, slow),
-      ],
-      figure: rounded(ratio),
-      unit: `× one verify + one sign, and durable at ${rounded(kept)} × the rate without the store`,
-      goal,
-      peer: { name: 'verify + sign, µs', figure: rounded(bare) },
-      ok: ratio <= goal && kept >= durableGoal,
-    }
-  } finally {
-    rmSync(folder, { recursive: true })
+  using folder = testFolder()
+  await using store = await openStore(
+    { path: join(folder.path, 'castellan.db') },
+    { trustDomain, clock: systemClock, replica: '' },
+  )
+  const signer = await makeSigner()
+  const asked = Array.from({ length: 64 }, () =>
+    ask(generateKeyPairSync('ec', { namedCurve: 'prime256v1' })),
+  )
+  using disk = bareDisk(store.issuance, join(folder.path, 'bare'))
+  const inMemory = stepsOn(forgetful(store.issuance), signer)
+  const durable = stepsOn(store.issuance, signer)
+  const onDisk = stepsOn(disk, signer)
+  const [bare = Number.NaN, whole = Number.NaN, ...rates] = await interleave(
+    [
+      { name: 'verify + sign', run: () => cpuOf(() => bareMany(asked, signer)) },
+      { name: 'issue', run: () => cpuOf(() => issueMany(asked, inMemory, perRound)) },
+      { name: 'rate', run: () => rateOf(() => issueMany(asked, inMemory, perRate)) },
+      { name: 'disk rate', run: () => rateOf(() => issueMany(asked, onDisk, perRate)) },
+      { name: 'durable rate', run: () => rateOf(() => issueMany(asked, durable, perRate)) },
+    ],
+    rounds,
+    20,
+  )
+  const [fast = Number.NaN, limit = Number.NaN, slow = Number.NaN] = rates
+  const [ratio, kept] = [whole / bare, slow / fast]
+  const rate = (what: string, perSecond: number) => ({
+    what: `issue, ${inFlight} in flight, ${what}`,
+    'per second': rounded(perSecond, 0),
+    ratio: rounded(perSecond / fast),
+  })
+  return {
+    rows: [
+      { what: 'one verify + one sign', 'CPU µs': rounded(bare), ratio: 1 },
+      { what: 'issue, no store', 'CPU µs': rounded(whole), ratio: rounded(ratio) },
+      rate('no store', fast),
+      rate('a bare write and fdatasync for each commit', limit),
+      rate(`durable (goal ${durableGoal})`, slow),
+    ],
+    figure: rounded(ratio),
+    unit: `× one verify + one sign, and durable at ${rounded(kept)} × the rate without the store`,
+    goal,
+    peer: { name: 'verify + sign, µs', figure: rounded(bare) },
+    ok: ratio <= goal && kept >= durableGoal,
   }
 }
 

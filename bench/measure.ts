@@ -70,6 +70,11 @@ export interface Goal {
 const isMet = ({ measured, limit }: Goal): boolean =>
   'most' in limit ? measured <= limit.most : measured >= limit.least
 
+/** A row for what has no goal. */
+export function fact(what: string, measured: number, unit: string, digits = 2) {
+  return { what, measured: rounded(measured, digits), unit, goal: '', met: '' }
+}
+
 /** A row for each goal, met or not. */
 export function judge(goals: readonly Goal[]): Pick<BenchResult, 'rows' | 'ok'> {
   const rows = goals.map((goal) => ({

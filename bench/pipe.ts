@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { type DevCertificate, makeDevelopmentCertificates } from '../certs-dev/development.ts'
 import { IdentityError } from '../spiffe/errors.ts'
 import { parseTrustDomain } from '../spiffe/id.ts'
-import { toPem } from '../spiffe/pem.ts'
+import { keyPairToPem } from '../spiffe/pem.ts'
 import { type Bench, type BenchResult, median, rounded } from './measure.ts'
 import { nginxProblem, startHttpProxy, startStreamProxy, startWorkload } from './pipe/nginx.ts'
 
@@ -27,10 +27,7 @@ interface Credential {
 function credentialOf(name: string, all: readonly DevCertificate[]): Credential {
   const found = all.find((it) => it.name === name)
   if (found === undefined) throw new Error(`no development certificate ${name}`)
-  return {
-    cert: found.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-    key: String(found.privateKey.export({ format: 'pem', type: 'pkcs8' })),
-  }
+  return keyPairToPem({ chain: found.chain, key: found.privateKey })
 }
 
 /** Microseconds of CPU that a process has used so far, all threads, user and system (proc(5)). */

@@ -1,20 +1,26 @@
 // bench propagate: from the creation of an entry to the SVID in a workload that waits, ours beside a stock pair
 // and beside a stock agent below our authority.
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { openEntries } from './agents/entries.ts'
-import { type Bench, type BenchResult, judge, median, percentile, rounded } from './measure.ts'
+import { testFolder } from '../test/support/folder.ts'
+import { openEntries, ownEntry } from './agents/entries.ts'
+import {
+  type Bench,
+  type BenchResult,
+  fact,
+  judge,
+  median,
+  percentile,
+  rounded,
+} from './measure.ts'
 import {
   followIds,
   type PreparedAgent,
-  prepareOurAgent,
+  prepareNode,
   prepareStockAgent,
   startAgent,
 } from './servers/agents.ts'
-import { type AuthorityProcess, prepareStock, start, startOurs } from './servers/authorities.ts'
-import { buildShipped } from './servers/shipped.ts'
+import { type AuthorityProcess, prepareStock, start } from './servers/authorities.ts'
 import { stockPrograms } from './servers/stock.ts'
 
 /** entries of ours; a stock agent is asked fewer, for it takes seconds for each */
@@ -47,13 +53,7 @@ async function propagate(
     const { promise, resolve } = Promise.withResolvers<number>()
     wanted = { id: `spiffe://${trustDomain}${path}`, resolve }
     const asked = performance.now()
-    await maker.create([
-      {
-        spiffeId: { trustDomain, path },
-        parentId: { trustDomain, path: parent },
-        selectors: [{ type: 'unix', value: `uid:${process.getuid?.()}` }],
-      },
-    ])
+    await maker.create([ownEntry(path, parent)])
     const heard = await promise
     if (number > 0) took.push(heard - asked)
     await delay(between())
@@ -66,12 +66,11 @@ async function propagate(
 async function run(): Promise<BenchResult> {
   const stock = await stockPrograms()
   await using stack = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
-  const authority = stack.use(await startOurs(join(folder, 'ca')))
+  const folder = stack.use(testFolder()).path
+  const { authority, prepared } = await prepareNode(folder, stack)
   const server = stack.use(await start(await prepareStock(stock.server, join(folder, 'server'))))
   const below = {
-    ours: await prepareOurAgent(await buildShipped(), authority, join(folder, 'agent')),
+    ours: prepared,
     mixed: await prepareStockAgent(stock.agent, authority, join(folder, 'mixed')),
     stock: await prepareStockAgent(stock.agent, server, join(folder, 'stock')),
   }
@@ -83,15 +82,12 @@ async function run(): Promise<BenchResult> {
   const { rows, ok } = judge([
     { what: `${ours} entries, p95`, measured: p95, unit: 'ms', limit: { most: goal } },
   ])
-  const fact = (what: string, values: readonly number[]) => ({
-    ...{ what, measured: rounded(median(values)), unit: 'ms', goal: '', met: '' },
-  })
   return {
     rows: [
       ...rows,
-      fact('the same, median', own),
-      fact('a stock agent below our authority, median', mixed),
-      fact('a stock agent below a stock server, median', pair),
+      fact('the same, median', median(own), 'ms'),
+      fact('a stock agent below our authority, median', median(mixed), 'ms'),
+      fact('a stock agent below a stock server, median', median(pair), 'ms'),
     ],
     figure: rounded(p95),
     unit: `ms from an entry to its workload's SVID, p95 of ${ours}`,

@@ -3,15 +3,12 @@
 // and does nothing.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { openEntries } from './agents/entries.ts'
-import { type Bench, type BenchResult, judge, median, rounded } from './measure.ts'
-import { type AgentProcess, followIds, prepareOurAgent, startAgent } from './servers/agents.ts'
-import { type AuthorityProcess, startOurs } from './servers/authorities.ts'
+import { testFolder } from '../test/support/folder.ts'
+import { openEntries, ownEntry } from './agents/entries.ts'
+import { type Bench, type BenchResult, fact, judge, median, rounded } from './measure.ts'
+import { type AgentProcess, followIds, prepareNode, startAgent } from './servers/agents.ts'
+import type { AuthorityProcess } from './servers/authorities.ts'
 import { type Pauses, watchPauses } from './servers/pauses.ts'
-import { buildShipped } from './servers/shipped.ts'
 
 const rounds = 15
 /** milliseconds */
@@ -28,7 +25,7 @@ interface Start {
 }
 
 /** Starts an agent, for whose socket a workload waits already. */
-async function untilServed(socket: string, begin: () => AgentProcess): Promise<Start> {
+async function startServed(socket: string, begin: () => AgentProcess): Promise<Start> {
   const stop = new AbortController()
   const served = Promise.withResolvers<number>()
   const following = followIds(
@@ -63,14 +60,7 @@ async function emptyStart(): Promise<number> {
 
 async function register({ socket }: AuthorityProcess, parent: string): Promise<void> {
   using maker = openEntries(socket)
-  const trustDomain = 'example.org'
-  await maker.create([
-    {
-      spiffeId: { trustDomain, path: '/waiting' },
-      parentId: { trustDomain, path: parent },
-      selectors: [{ type: 'unix', value: `uid:${process.getuid?.()}` }],
-    },
-  ])
+  await maker.create([ownEntry('/waiting', parent)])
 }
 
 function resultOf(starts: readonly Start[], empty: readonly number[], pauses: Pauses): BenchResult {
@@ -81,17 +71,14 @@ function resultOf(starts: readonly Start[], empty: readonly number[], pauses: Pa
   const { rows, ok } = judge([
     { what: 'killed, until served', measured: figure, unit: 'ms', limit },
   ])
-  const fact = (what: string, measured: number) => ({
-    ...{ what, measured: rounded(measured), unit: 'ms', goal: '', met: '' },
-  })
   return {
     rows: [
       ...rows,
-      fact('the fastest of them', Math.min(...took)),
-      fact('the slowest of them', Math.max(...took)),
-      fact('of it the machine stood still, median', median(still)),
-      fact('CPU of the agent by then, median', median(starts.map(({ cpu }) => cpu)) / 1000),
-      fact('node -e 0, median', median(empty)),
+      fact('the fastest of them', Math.min(...took), 'ms'),
+      fact('the slowest of them', Math.max(...took), 'ms'),
+      fact('of it the machine stood still, median', median(still), 'ms'),
+      fact('CPU of the agent by then, median', median(starts.map(({ cpu }) => cpu)) / 1000, 'ms'),
+      fact('node -e 0, median', median(empty), 'ms'),
     ],
     figure: rounded(figure),
     unit: `ms from the start of a killed agent, its authority away, to a waiting workload's SVID, median of ${rounds}`,
@@ -103,14 +90,11 @@ function resultOf(starts: readonly Start[], empty: readonly number[], pauses: Pa
 
 async function run(): Promise<BenchResult> {
   await using stack = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
-  const program = await buildShipped()
-  const authority = stack.use(await startOurs(join(folder, 'ca')))
-  const prepared = await prepareOurAgent(program, authority, join(folder, 'agent'))
+  const folder = stack.use(testFolder()).path
+  const { authority, prepared } = await prepareNode(folder, stack)
   await register(authority, prepared.parent)
   const pauses = stack.use(watchPauses())
-  const live = () => untilServed(prepared.socket, () => startAgent(prepared))
+  const live = () => startServed(prepared.socket, () => startAgent(prepared))
   // what it holds is on the disk after a proper end, and so is what was compiled of the program
   for (let life = 0; life < 2; life++) await (await live()).agent[Symbol.asyncDispose]()
   await authority[Symbol.asyncDispose]()

@@ -3,8 +3,6 @@
 // selectors: the Workload API knows its callers by their processes, and a thousand of those would be measured too.
 // They are due all at once because their entries are changed; what then happens is what happens at a renewal point.
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import {
@@ -14,14 +12,13 @@ import {
 import { Entry } from '../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { bareCsr } from '../spiffe/csr.ts'
 import { connectLocally } from '../test/support/ca-client.ts'
+import { testFolder } from '../test/support/folder.ts'
 import { each } from './agents/crowd.ts'
-import { openEntries } from './agents/entries.ts'
+import { openEntries, ownEntry } from './agents/entries.ts'
 import { connectTo, subscribe } from './agents/workload.ts'
-import { type Bench, type BenchResult, judge, median, rounded } from './measure.ts'
-import { type AgentProcess, followIds, prepareOurAgent, startAgent } from './servers/agents.ts'
-import { startOurs } from './servers/authorities.ts'
+import { type Bench, type BenchResult, fact, judge, median, rounded } from './measure.ts'
+import { type AgentProcess, prepareNode, startAgent, untilServed } from './servers/agents.ts'
 import { type Pauses, watchPauses } from './servers/pauses.ts'
-import { buildShipped } from './servers/shipped.ts'
 
 const workloads = 1000
 const [rounds, alone] = [5, 50]
@@ -120,8 +117,7 @@ function leastWork(): number {
 async function register(socket: string, parent: string, stack: DisposableStack) {
   using maker = openEntries(socket)
   const parentId = { trustDomain, path: parent }
-  const own = [{ type: 'unix', value: `uid:${process.getuid?.()}` }]
-  await maker.create([{ spiffeId: { trustDomain, path: delegate }, parentId, selectors: own }])
+  await maker.create([ownEntry(delegate, parent)])
   const ids = await maker.create(
     Array.from({ length: workloads }, (_, index) => ({
       spiffeId: { trustDomain, path: `/ns/bench/sa/w${index}` },
@@ -171,9 +167,6 @@ function resultOf({ together, apart, least }: Measured, pauses: Pauses): BenchRe
   const { rows, ok } = judge([
     { what, measured: figure / limit, unit: 'of key and CSR', limit: { most: goal } },
   ])
-  const fact = (text: string, measured: number, unit: string) => ({
-    ...{ what: text, measured: rounded(measured), unit, goal: '', met: '' },
-  })
   return {
     rows: [
       ...rows,
@@ -196,17 +189,13 @@ function resultOf({ together, apart, least }: Measured, pauses: Pauses): BenchRe
 
 async function run(): Promise<BenchResult> {
   await using stack = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
-  const program = await buildShipped()
-  const authority = stack.use(await startOurs(join(folder, 'ca')))
-  const more = `delegates: ["spiffe://${trustDomain}${delegate}"]\n`
-  const prepared = await prepareOurAgent(program, authority, join(folder, 'agent'), more)
+  const folder = stack.use(testFolder()).path
+  const more = { delegates: [`spiffe://${trustDomain}${delegate}`] }
+  const { authority, prepared } = await prepareNode(folder, stack, more)
   const connections = stack.use(new DisposableStack())
   const change = await register(authority.socket, prepared.parent, connections)
   const agent = stack.use(startAgent(prepared))
-  const served = new AbortController()
-  await followIds(prepared.socket, () => served.abort(), served.signal)
+  await untilServed(prepared.socket)
   const streams = stack.use(await openStreams(join(folder, 'agent/admin/agent-admin.sock')))
   const pauses = stack.use(watchPauses())
   return resultOf(await measure({ streams, agent, change }), pauses)

@@ -10,22 +10,18 @@ import { stringify } from 'yaml'
 import { Entry } from '../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { parseCertificate } from '../spiffe/certificate.ts'
 import { IdentityError } from '../spiffe/errors.ts'
-import { type DrivenEnvoy, envoyId, startDrivenEnvoy } from '../test/support/driven-envoy.ts'
-import { findEnvoy } from '../test/support/envoy.ts'
+import { type DrivenEnvoy, startDrivenEnvoy } from '../test/support/driven-envoy.ts'
 import { trustDomain } from '../test/support/node.ts'
+import { policyText } from '../test/support/policy-text.ts'
 import { freePorts } from '../test/support/ports.ts'
-import { getRaw } from '../test/support/raw-http1.ts'
 import { startTraffic } from './load/start.ts'
 import type { TrafficResult } from './load/traffic.ts'
 import { type Bench, type BenchResult, judge, percentile, rounded } from './measure.ts'
+import { envoyProgram, untilAllowed } from './servers/envoy.ts'
 
 const rotations = 1000
 const rate = 1000
-const policy = `apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: { name: web, namespace: shop }
-spec: { action: ALLOW, rules: [{ to: [{ operation: { paths: [/ok] } }] }] }
-`
+const policy = policyText('[{ to: [{ operation: { paths: [/ok] } }] }]', { name: 'web' })
 
 interface Subject {
   readonly name: string
@@ -87,14 +83,6 @@ async function measure(it: DrivenEnvoy, subject: Subject): Promise<Measured> {
   return { traffic: await traffic.result(), times }
 }
 
-async function untilServing(port: number): Promise<void> {
-  for (let look = 0; look < 600; look++) {
-    if ((await getRaw({ port }, '/ok')).status === 200) return
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
-  throw new IdentityError('ERR_UNAVAILABLE', `nothing is served at ${port}`)
-}
-
 /** The embedded proxy as the workload that Envoy was: the same listeners on other ports. */
 async function startEmbedded(it: DrivenEnvoy, stack: AsyncDisposableStack): Promise<Subject> {
   const [inbound = 0, outbound = 0] = await freePorts(2)
@@ -132,15 +120,6 @@ async function startEmbedded(it: DrivenEnvoy, stack: AsyncDisposableStack): Prom
   return { name: 'embedded', inbound, outbound, entryId }
 }
 
-async function entryOf(it: DrivenEnvoy, id: string): Promise<string> {
-  const { entries } = await createClient(Entry, it.node.local).listEntries({})
-  const found = entries.find(
-    ({ spiffeId }) => `spiffe://${spiffeId?.trustDomain}${spiffeId?.path}` === id,
-  )
-  if (found === undefined) throw new IdentityError('ERR_NOT_FOUND', `no entry of ${id}`)
-  return found.id
-}
-
 function rowOf({ name }: Subject, { traffic, times }: Measured) {
   return {
     proxy: name,
@@ -155,18 +134,17 @@ function rowOf({ name }: Subject, { traffic, times }: Measured) {
 }
 
 async function run(): Promise<BenchResult> {
-  const envoy = await findEnvoy((line) => console.error(`rotate: ${line}`))
-  if (envoy.kind === 'missing') throw new IdentityError('ERR_UNAVAILABLE', envoy.reason)
+  const envoy = await envoyProgram('rotate')
   await using stack = new AsyncDisposableStack()
   const inbound = { maxConnectionAge: '2s' }
-  const it = stack.use(await startDrivenEnvoy({ envoy: envoy.path, delta: true, inbound }))
+  const it = stack.use(await startDrivenEnvoy({ envoy, delta: true, inbound }))
   await it.apply(policy)
-  const driven: Subject = { name: 'envoy', ...it.ports, entryId: await entryOf(it, envoyId) }
+  const driven: Subject = { name: 'envoy', ...it.ports, entryId: it.entryId }
   const embedded = await startEmbedded(it, stack)
   const rows: Record<string, string | number>[] = []
   const all: Measured[] = []
   for (const subject of [driven, embedded]) {
-    await untilServing(subject.outbound)
+    await untilAllowed(() => ({ port: subject.outbound }))
     const measured = await measure(it, subject)
     for (const problem of measured.traffic.failures)
       console.error(`rotate: ${subject.name}: ${problem}`)

@@ -1,10 +1,9 @@
 // bench start: an authority that comes back to 100 000 entries, beside a stock spire-server with as many: until
 // it answers, what it keeps in memory, what it takes while nothing happens; ours also with a million.
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { rootsOf } from '../test/support/ca-client.ts'
+import { testFolder } from '../test/support/folder.ts'
 import { createEntries } from './agents/entries.ts'
 import { type Bench, type BenchResult, judge, median, rounded } from './measure.ts'
 import { type Prepared, prepareOurs, prepareStock, start } from './servers/authorities.ts'
@@ -109,8 +108,7 @@ function resultOf(
 async function run(): Promise<BenchResult> {
   const { server: stock } = await stockPrograms()
   await using stack = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const folder = stack.use(testFolder()).path
   const ours = await prepareOurs(join(folder, 'ours'))
   await fill(ours, many)
   const theirs = await prepareStock(stock, join(folder, 'stock'))

@@ -1,7 +1,5 @@
 // bench storm: 10 000 agents join again, as many at once as one client process can drive, each by a TLS
 // connection and a token of its own; then those that are connected get their workloads' SVIDs.
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
@@ -11,10 +9,11 @@ import {
 } from '../proto/gen/spire/api/server/svid/v1/svid_pb.js'
 import { bareCsr } from '../spiffe/csr.ts'
 import { newKeys, rootsOf } from '../test/support/ca-client.ts'
+import { testFolder } from '../test/support/folder.ts'
 import { type AgentConnection, connectAgent } from './agents/connection.ts'
 import { contextOf, createTokens, each, type Joined } from './agents/crowd.ts'
 import { entryOf, openEntries } from './agents/entries.ts'
-import { type Bench, type BenchResult, type Goal, judge, rounded } from './measure.ts'
+import { type Bench, type BenchResult, fact, type Goal, judge, rounded } from './measure.ts'
 import { type AuthorityProcess, startOurs } from './servers/authorities.ts'
 import { type Pauses, watchPauses } from './servers/pauses.ts'
 import { handshakesPerSecond } from './storm/handshakes.ts'
@@ -136,15 +135,12 @@ function resultOf({ joins, svids, weather, memory, bare }: Measured, pauses: Pau
     },
     rate(`${svids.count} SVIDs for at most ${connected} connected agents`, svid, goals.svids),
   ])
-  const fact = (what: string, measured: number) => ({
-    ...{ what, measured: rounded(measured, 0), unit: '', goal: '', met: '' },
-  })
   return {
     rows: [
       ...rows,
-      fact('attempts refused with RESOURCE_EXHAUSTED', weather.exhausted),
-      fact('of them with a delay', weather.delayed),
-      fact('connections that were refused, late or broken', weather.broken),
+      fact('attempts refused with RESOURCE_EXHAUSTED', weather.exhausted, ''),
+      fact('of them with a delay', weather.delayed, ''),
+      fact('connections that were refused, late or broken', weather.broken, ''),
     ],
     figure: rounded(join.rate, 0),
     unit: `re-joins per second of ${agents} at once, in ${rounded(memory.peak, 0)} MiB, then ${rounded(svid.rate, 0)} SVIDs per second (goal ${goals.svids})`,
@@ -156,8 +152,7 @@ function resultOf({ joins, svids, weather, memory, bare }: Measured, pauses: Pau
 
 async function run(): Promise<BenchResult> {
   await using stack = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const folder = stack.use(testFolder()).path
   const bare = await handshakesPerSecond()
   const authority = stack.use(await startOurs(join(folder, 'ours')))
   const roots = await rootsOf(authority.socket)

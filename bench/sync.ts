@@ -1,18 +1,25 @@
 // bench sync: how long after an entry's creation the agent that it concerns has heard of it, among 5 000
 // agents with a Control stream each and 100 000 entries; and what an idle agent costs.
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createSecureContext } from 'node:tls'
 import { newKeys, rootsOf } from '../test/support/ca-client.ts'
 import { makeCsr } from '../test/support/csr.ts'
+import { testFolder } from '../test/support/folder.ts'
 import { type AgentConnection, connectAgent } from './agents/connection.ts'
 import { attest, contextOf, createTokens, each, type Joined } from './agents/crowd.ts'
 import { createEntries, entryOf, openEntries } from './agents/entries.ts'
 import { followControl, type Heard } from './agents/follow.ts'
-import { type Bench, type BenchResult, judge, median, percentile, rounded } from './measure.ts'
+import {
+  type Bench,
+  type BenchResult,
+  fact,
+  judge,
+  median,
+  percentile,
+  rounded,
+} from './measure.ts'
 import { type AuthorityProcess, prepareOurs, start } from './servers/authorities.ts'
 import { type Pauses, watchPauses } from './servers/pauses.ts'
 
@@ -157,9 +164,6 @@ function resultOf({ all, alias, idle, memory }: Measured, pauses: Pauses): Bench
       limit: { most: goals.reads },
     },
   ])
-  const fact = (what: string, measured: number, unit: string) => ({
-    ...{ what, measured: rounded(measured), unit, goal: '', met: '' },
-  })
   return {
     rows: [
       ...rows,
@@ -182,8 +186,7 @@ function resultOf({ all, alias, idle, memory }: Measured, pauses: Pauses): Bench
 
 async function run(): Promise<BenchResult> {
   await using stack = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const folder = stack.use(testFolder()).path
   const counting = ['--import', join(import.meta.dirname, 'servers/count-reads.ts')]
   const authority = stack.use(await start(await prepareOurs(folder, counting), 'ipc'))
   const roots = await rootsOf(authority.socket)

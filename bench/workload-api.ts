@@ -1,24 +1,22 @@
 // bench workload-api: what a new stream of a workload costs an agent until its first message, and what an agent
 // keeps in memory for a thousand of them, ours beside a stock spire-agent below the same authority. Each stream has
 // a connection of its own, as workloads have it.
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { testFolder } from '../test/support/folder.ts'
 import { each } from './agents/crowd.ts'
-import { openEntries } from './agents/entries.ts'
+import { openEntries, ownEntry } from './agents/entries.ts'
 import { connectTo, fetchX509Svid, subscribe, type WorkloadStream } from './agents/workload.ts'
-import { type Bench, type BenchResult, judge, median, rounded } from './measure.ts'
+import { type Bench, type BenchResult, fact, judge, median, rounded } from './measure.ts'
 import {
   type AgentProcess,
-  followIds,
   type PreparedAgent,
-  prepareOurAgent,
+  prepareNode,
   prepareStockAgent,
   startAgent,
+  untilServed,
 } from './servers/agents.ts'
-import { type AuthorityProcess, startOurs } from './servers/authorities.ts'
-import { buildShipped } from './servers/shipped.ts'
+import type { AuthorityProcess } from './servers/authorities.ts'
 import { stockPrograms } from './servers/stock.ts'
 
 const streams = 1000
@@ -29,7 +27,6 @@ const rounds = 3
 const [settling, patience] = [2000, 60_000]
 /** of what a stock agent takes */
 const goals = { cpu: 0.6, memory: 1.1 } as const
-const trustDomain = 'example.org'
 
 interface Follower extends PreparedAgent {
   readonly agent: AgentProcess
@@ -78,17 +75,10 @@ async function startFollower(
 ): Promise<Follower> {
   {
     using maker = openEntries(authority.socket)
-    await maker.create([
-      {
-        spiffeId: { trustDomain, path: `/workload${prepared.parent}` },
-        parentId: { trustDomain, path: prepared.parent },
-        selectors: [{ type: 'unix', value: `uid:${process.getuid?.()}` }],
-      },
-    ])
+    await maker.create([ownEntry(`/workload${prepared.parent}`, prepared.parent)])
   }
   const agent = stack.use(startAgent(prepared))
-  const served = new AbortController()
-  await followIds(prepared.socket, () => served.abort(), served.signal)
+  await untilServed(prepared.socket)
   return { ...prepared, agent }
 }
 
@@ -107,12 +97,9 @@ function resultOf(ours: readonly Measured[], stock: readonly Measured[]): BenchR
       ...{ measured: ratio('memory'), unit: 'of spire-agent', limit: { most: goals.memory } },
     },
   ])
-  const after = {
-    what: `memory once they have gone: ${beside('after', 'MiB')}`,
-    ...{ measured: rounded(ratio('after')), unit: 'of spire-agent', goal: '', met: '' },
-  }
+  const what = `memory once they have gone: ${beside('after', 'MiB')}`
   return {
-    rows: [...rows, after],
+    rows: [...rows, fact(what, ratio('after'), 'of spire-agent')],
     figure: rounded(ratio('cpu')),
     unit: `of the CPU of a spire-agent for a new stream, ${rounded(ratio('memory'))} of its memory with ${streams} open (goal ${goals.memory})`,
     goal: goals.cpu,
@@ -124,11 +111,8 @@ function resultOf(ours: readonly Measured[], stock: readonly Measured[]): BenchR
 async function run(): Promise<BenchResult> {
   const stock = await stockPrograms()
   await using stack = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-bench-'))
-  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
-  const program = await buildShipped()
-  const authority = stack.use(await startOurs(join(folder, 'ca')))
-  const ours = await prepareOurAgent(program, authority, join(folder, 'agent'))
+  const folder = stack.use(testFolder()).path
+  const { authority, prepared: ours } = await prepareNode(folder, stack)
   const theirs = await prepareStockAgent(stock.agent, authority, join(folder, 'stock'))
   const followers = {
     ours: await startFollower(authority, ours, stack),

@@ -12,7 +12,7 @@ import {
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { copyDurably, privateFolder, syncFolder, writeDurably } from '../runtime/durable.ts'
+import { copyDurably, privateFolder, sync, writeDurably } from '../runtime/durable.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
 import { openKeyFolder } from './authorities/keys.ts'
 import type { CaConfig } from './config.ts'
@@ -121,7 +121,7 @@ export function restoreBackup(config: CaConfig, file: string): Restored {
     renameSync(folder, keysFolder(state))
     // last: with it the state is an authority's
     renameSync(path, storePath(state))
-    syncFolder(state)
+    sync(state)
     return restored
   } finally {
     rmSync(aside, { recursive: true, force: true })

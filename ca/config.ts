@@ -1,20 +1,12 @@
 // ca.yaml, key by key. No default stands for a security decision.
 import { z } from 'zod'
-import { address, duration, loadConfig, pathRelativeTo } from '../runtime/config.ts'
+import { address, duration, loadConfig, parsedBy, pathRelativeTo } from '../runtime/config.ts'
 import { tracingConfig } from '../runtime/tracing/config.ts'
-import { explain } from '../spiffe/errors.ts'
 import { parseTrustDomain } from '../spiffe/id.ts'
 import { agentPathProblem, usualAgentPath } from './attestors/x509-pop.ts'
 import { dnsNamesProblem } from './dns-names.ts'
 
-const trustDomain = z.string().transform((text, context) => {
-  try {
-    return parseTrustDomain(text)
-  } catch (error) {
-    context.addIssue({ code: 'custom', message: explain(error) })
-    return z.NEVER
-  }
-})
+const trustDomain = parsedBy(parseTrustDomain)
 
 const dnsName = z.string().superRefine((name, context) => {
   const message = dnsNamesProblem([name])

@@ -3,7 +3,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSy
 import { join } from 'node:path'
 import { z } from 'zod'
 import { IdentityError } from '../spiffe/errors.ts'
-import { toPem } from '../spiffe/pem.ts'
+import { chainToPem, toPem } from '../spiffe/pem.ts'
 import {
   type DevCertificate,
   type DevelopmentOptions,
@@ -92,7 +92,7 @@ export function writeDevelopmentCertificates(folder: string, options: Developmen
   for (const { name, chain, privateKey } of certificates) {
     const key = privateKey.export({ type: 'pkcs8', format: 'der' })
     put(folder, `${name}-key.pem`, toPem(key, 'PRIVATE KEY'), 0o600)
-    put(folder, `${name}.pem`, chain.map((der) => toPem(der, 'CERTIFICATE')).join(''), 0o644)
+    put(folder, `${name}.pem`, chainToPem(chain), 0o644)
   }
   // last, so that a manifest never speaks of files that are not there yet
   put(folder, 'manifest.json', `${JSON.stringify(manifest, null, 2)}\n`, 0o644)

@@ -4,7 +4,7 @@ import { createSecureContext, type SecureContext, type SecureContextOptions } fr
 import type { Clock } from '../runtime/clock.ts'
 import type { X509Bundle } from '../spiffe/bundle.ts'
 import { type Certificate, extensionOids } from '../spiffe/certificate.ts'
-import { toPem } from '../spiffe/pem.ts'
+import { keyPairToPem, toPem } from '../spiffe/pem.ts'
 import type { OwnSvid, SvidPicker, X509Source } from './x509-source.ts'
 
 /** What TLS needs of a source. */
@@ -57,8 +57,7 @@ export function contextOptions(source: TlsSource, showing: Showing): SecureConte
   if (svid === undefined) return { ...common, ca: [] }
   return {
     ...common,
-    cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-    key: svid.key.export({ format: 'pem', type: 'pkcs8' }),
+    ...keyPairToPem(svid),
     ca: pool(source.bundles()).map(({ der }) => toPem(der, 'CERTIFICATE')),
   }
 }

@@ -1,17 +1,9 @@
 // What the parts of a proxy spec are written in.
 import { z } from 'zod'
-import { address, duration } from '../runtime/config.ts'
-import { explain } from '../spiffe/errors.ts'
+import { address, duration, parsedBy } from '../runtime/config.ts'
 import { parseSpiffeId } from '../spiffe/id.ts'
 
-export const spiffeId = z.string().transform((text, context) => {
-  try {
-    return parseSpiffeId(text)
-  } catch (error) {
-    context.addIssue({ code: 'custom', message: explain(error) })
-    return z.NEVER
-  }
-})
+export const spiffeId = parsedBy(parseSpiffeId)
 
 /**
  * http: HTTP/1.1 and HTTP/2, each request decided; grpc: HTTP/2 only, to the workload too; tcp: bytes, decided

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { readDocuments, refuseAt } from '../documents/yaml.ts'
-import { IdentityError } from '../spiffe/errors.ts'
+import { explain, IdentityError } from '../spiffe/errors.ts'
 import { errnoOf } from './errno.ts'
 
 /** Reads and checks `file`. Throws ERR_CONFIG naming file, line and field of every problem. */
@@ -27,6 +27,18 @@ function readText(file: string): string {
   } catch (cause) {
     throw new IdentityError('ERR_CONFIG', `cannot read ${file} (${errnoOf(cause)})`, { cause })
   }
+}
+
+/** A text that `parse` reads, or its message as the problem. */
+export function parsedBy<T>(parse: (text: string) => T) {
+  return z.string().transform((text, context) => {
+    try {
+      return parse(text)
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: explain(error) })
+      return z.NEVER
+    }
+  })
 }
 
 const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const

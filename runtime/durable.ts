@@ -14,14 +14,16 @@ import {
 import { open } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
+const besides = (path: string) =>
+  join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`)
+
 /** Replaces `path` by `content` in one step; survives a power cut on either side of it. */
 export function writeDurably(
   path: string,
   content: Uint8Array | string,
   { mode }: { mode: number },
 ): void {
-  const folder = dirname(path)
-  const aside = join(folder, `.${basename(path)}.${randomBytes(6).toString('hex')}`)
+  const aside = besides(path)
   const bytes = typeof content === 'string' ? Buffer.from(content) : content
   const file = openSync(aside, 'wx', mode)
   try {
@@ -34,19 +36,14 @@ export function writeDurably(
   } finally {
     closeSync(file)
   }
-  syncFolder(folder)
+  sync(dirname(path))
 }
 
 /** A copy at a path that nobody uses yet, of any size. */
 export function copyDurably(from: string, to: string, { mode }: { mode: number }): void {
   copyFileSync(from, to)
   chmodSync(to, mode)
-  const file = openSync(to, 'r')
-  try {
-    fsyncSync(file)
-  } finally {
-    closeSync(file)
-  }
+  sync(to)
 }
 
 /** As `writeDurably` for content that comes in pieces; what was written is taken away when they end early. */
@@ -55,7 +52,7 @@ export async function writeStreamDurably(
   pieces: AsyncIterable<Uint8Array>,
   { mode }: { mode: number },
 ): Promise<void> {
-  const aside = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`)
+  const aside = besides(path)
   const file = await open(aside, 'wx', mode)
   try {
     for await (const piece of pieces) await file.writeFile(piece)
@@ -67,11 +64,12 @@ export async function writeStreamDurably(
   } finally {
     await file.close()
   }
-  syncFolder(dirname(path))
+  sync(dirname(path))
 }
 
-export function syncFolder(folder: string): void {
-  const handle = openSync(folder, 'r')
+/** Of a file what is in it is on the disk then, of a folder which files it has. */
+export function sync(path: string): void {
+  const handle = openSync(path, 'r')
   try {
     fsyncSync(handle)
   } finally {

@@ -1,6 +1,7 @@
 // Fetching what others publish (JWKS, bundles), under invariant 9: HTTPS only, a time limit, a size limit,
 // no redirects, and no address that the operator did not allow.
 import { lookup as resolve } from 'node:dns'
+import type { IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { BlockList, isIP, isIPv6, type LookupFunction } from 'node:net'
 import { TLSSocket } from 'node:tls'
@@ -77,6 +78,12 @@ export function addressProblem(
   return undefined
 }
 
+/** The same for a URL: an address in it is connected to without a lookup. */
+export function urlProblem(url: URL, rule: AddressRule): string | undefined {
+  const host = url.hostname.replace(/^\[|\]$/g, '')
+  return isIP(host) === 0 ? undefined : addressProblem(host, rule)
+}
+
 /** Resolves as node:dns does; an address that is refused is never connected to. */
 export function guardedLookup(rule: AddressRule): LookupFunction {
   return (host, options, callback) => {
@@ -91,6 +98,21 @@ export function guardedLookup(rule: AddressRule): LookupFunction {
       else callback(null, first?.address ?? '', first?.family)
     })
   }
+}
+
+/** All of an answer's body. Rejects once it is longer than `most` bytes, and ends the answer. */
+export function readBody(response: IncomingMessage, most: number): Promise<Buffer> {
+  const { promise, resolve: done, reject } = Promise.withResolvers<Buffer>()
+  const parts: Buffer[] = []
+  let size = 0
+  response.on('error', reject)
+  response.on('data', (part: Buffer) => {
+    size += part.length
+    parts.push(part)
+    if (size > most) response.destroy(new Error(`the answer is over ${most} bytes`))
+  })
+  response.on('end', () => done(Buffer.concat(parts)))
+  return promise
 }
 
 /** As node:tls asks it: undefined, or the error that ends the handshake before anything is sent. */
@@ -127,15 +149,7 @@ async function get(url: URL, options: FetchOptions, signal: AbortSignal): Promis
         response.destroy()
         return reject(new Error(`the answer is ${response.statusCode}, not 200`))
       }
-      const parts: Buffer[] = []
-      let size = 0
-      response.on('error', reject)
-      response.on('data', (part: Buffer) => {
-        size += part.length
-        parts.push(part)
-        if (size > most) response.destroy(new Error(`the answer is over ${most} bytes`))
-      })
-      response.on('end', () => done(Buffer.concat(parts)))
+      readBody(response, most).then(done, reject)
     },
   )
   asked.on('error', reject)
@@ -148,9 +162,7 @@ export async function fetchBounded(url: string, options: FetchOptions): Promise<
   try {
     const target = new URL(url)
     if (target.protocol !== 'https:') throw new Error('only https is fetched')
-    // an address in the URL is connected to without a lookup
-    const host = target.hostname.replace(/^\[|\]$/g, '')
-    const problem = isIP(host) === 0 ? undefined : addressProblem(host, options)
+    const problem = urlProblem(target, options)
     if (problem !== undefined) throw new Error(problem)
     const late = AbortSignal.timeout(options.timeout)
     const { signal } = options

@@ -5,7 +5,7 @@ import { constants, type KeyObject, type X509Certificate } from 'node:crypto'
 import { connect, type SecureContextOptions, type TLSSocket, type TlsOptions } from 'node:tls'
 import { fingerprintOf, parseCertificate } from '../spiffe/certificate.ts'
 import { explain, IdentityError } from '../spiffe/errors.ts'
-import { toPem } from '../spiffe/pem.ts'
+import { keyPairToPem } from '../spiffe/pem.ts'
 import type { Address } from './config.ts'
 
 export interface ServerCredential {
@@ -17,8 +17,7 @@ export interface ServerCredential {
 /** What has to be passed again, whole, at each rotation: what is left out returns to its default. */
 export function secureContext({ chain, key }: ServerCredential): SecureContextOptions {
   return {
-    cert: chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-    key: key.export({ format: 'pem', type: 'pkcs8' }),
+    ...keyPairToPem({ chain, key }),
     minVersion: 'TLSv1.2',
     secureOptions: constants.SSL_OP_NO_TICKET,
   }

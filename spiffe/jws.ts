@@ -4,6 +4,7 @@ import type { KeyObject } from 'node:crypto'
 import { compactVerify } from 'jose'
 import type { TokenKey } from './bundle-document.ts'
 import { explain, IdentityError } from './errors.ts'
+import type { TrustDomain } from './id.ts'
 import { duplicateMember, isMembers, type Members } from './json.ts'
 import { importPublicKey } from './signature.ts'
 
@@ -156,13 +157,25 @@ async function signatureProblem({ token, header }: Jws, key: TokenKey) {
   }
 }
 
+interface Trusted {
+  /** of the one use, and of no other; undefined when the trust domain is not trusted */
+  readonly keys: (trustDomain: TrustDomain) => readonly TokenKey[] | undefined
+  readonly use: string
+}
+
 /**
- * Throws ERR_UNTRUSTED unless one of `keys` made the signature: the one that `kid` names, or any when the header
- * has none.
+ * Throws ERR_UNTRUSTED unless a key of this trust domain made the signature: the one that `kid` names, or any when
+ * the header has none.
  */
-export async function checkSignature(jws: Jws, keys: readonly TokenKey[]): Promise<void> {
+export async function checkSignature(
+  jws: Jws,
+  trustDomain: TrustDomain,
+  { keys, use }: Trusted,
+): Promise<void> {
   const { kid } = jws.header
-  const candidates = kid === undefined ? keys : keys.filter(({ keyId }) => keyId === kid)
+  const all = keys(trustDomain) ?? refuseToken(`trust domain ${trustDomain} is not trusted here`)
+  if (all.length === 0) refuseToken(`the bundle of ${trustDomain} has no keys of ${use}`)
+  const candidates = kid === undefined ? all : all.filter(({ keyId }) => keyId === kid)
   const problems: string[] = []
   for (const key of candidates) {
     const problem = await signatureProblem(jws, key)

@@ -81,10 +81,7 @@ export async function verifyJwtSvid(token: string, options: VerifyJwtOptions): P
   const id = subjectOf(jws)
   const audience = audienceOf(jws)
   if (!audience.includes(receiver)) refuseToken(`aud does not name ${quoted(receiver)}`)
-  const trustDomain = trustDomainOf(id)
-  const known = keys(trustDomain) ?? refuseToken(`trust domain ${trustDomain} is not trusted here`)
-  if (known.length === 0) refuseToken(`the bundle of ${trustDomain} has no keys of JWT-SVIDs`)
-  await checkSignature(jws, known)
+  await checkSignature(jws, trustDomainOf(id), { keys, use: 'JWT-SVIDs' })
   const expiresAt = expiryOf(jws, at)
   return { id, audience, expiresAt, issuedAt: issuedAtOf(jws), claims: jws.payload, token }
 }

@@ -1,4 +1,5 @@
 // PEM (RFC 7468), strict: only the expected label, nothing between or behind the blocks but white space.
+import type { KeyObject } from 'node:crypto'
 import { IdentityError } from './errors.ts'
 
 const block = /-----BEGIN ([A-Z0-9 ]+)-----\r?\n([A-Za-z0-9+/=\r\n]*)-----END \1-----/g
@@ -31,4 +32,14 @@ export function toPem(der: Uint8Array, label: string): string {
       .toString('base64')
       .match(/.{1,64}/g) ?? []
   return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`
+}
+
+/** Certificates one behind the other, as TLS and files want a chain. */
+export function chainToPem(chain: readonly Uint8Array[]): string {
+  return chain.map((der) => toPem(der, 'CERTIFICATE')).join('')
+}
+
+/** What a side of TLS shows, as `node:tls` takes it. */
+export function keyPairToPem({ chain, key }: { chain: readonly Uint8Array[]; key: KeyObject }) {
+  return { cert: chainToPem(chain), key: String(key.export({ format: 'pem', type: 'pkcs8' })) }
 }

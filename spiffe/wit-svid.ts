@@ -106,10 +106,7 @@ export async function verifyWitSvid(token: string, options: VerifyWitOptions): P
   const jws = readJws(token)
   for (const rule of Object.values(witRules)) rule(jws, at)
   const id = subjectOf(jws)
-  const trustDomain = trustDomainOf(id)
-  const known = keys(trustDomain) ?? refuseToken(`trust domain ${trustDomain} is not trusted here`)
-  if (known.length === 0) refuseToken(`the bundle of ${trustDomain} has no keys of WIT-SVIDs`)
-  await checkSignature(jws, known)
+  await checkSignature(jws, trustDomainOf(id), { keys, use: 'WIT-SVIDs' })
   return {
     id,
     ...holderOf(jws),

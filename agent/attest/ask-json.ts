@@ -1,6 +1,5 @@
 // Asking a service of this node, such as a container runtime: over its unix socket or over HTTP. A time
 // limit, a size limit, no redirects, no address that nobody serves.
-import { lookup as resolve } from 'node:dns'
 import {
   type ClientRequest,
   request as http,
@@ -8,8 +7,7 @@ import {
   type RequestOptions,
 } from 'node:http'
 import { request as https } from 'node:https'
-import { isIP, type LookupFunction } from 'node:net'
-import { addressProblem } from '../../runtime/fetch.ts'
+import { guardedLookup, readBody, urlProblem } from '../../runtime/fetch.ts'
 import { explain, IdentityError } from '../../spiffe/errors.ts'
 
 export interface TlsOptions {
@@ -36,31 +34,18 @@ export interface Question {
 }
 
 const rule = { privateAddress: true } as const
-
 /** Resolves as node:dns does, but for addresses that nobody serves at. */
-const guarded: LookupFunction = (host, options, callback) => {
-  resolve(host, { ...options, all: true }, (error, addresses) => {
-    if (error !== null) return callback(error, '')
-    for (const { address } of addresses) {
-      const problem = addressProblem(address, rule)
-      if (problem !== undefined) return callback(new Error(problem), '')
-    }
-    const [first] = addresses
-    if (options.all === true) callback(null, addresses)
-    else callback(null, first?.address ?? '', first?.family)
-  })
-}
+const lookup = guardedLookup(rule)
 
 type Respond = (response: IncomingMessage) => void
 
 function send(question: Question, signal: AbortSignal, respond: Respond): ClientRequest {
   const { to, tls, headers = {} } = question
   // no agent: it would resume TLS sessions, and those skip the check of the server's name
-  const shared: RequestOptions = { headers: { ...headers }, signal, agent: false, lookup: guarded }
+  const shared: RequestOptions = { headers: { ...headers }, signal, agent: false, lookup }
   if ('socketPath' in to) return http({ ...shared, ...to, host: 'localhost' }, respond)
   const url = new URL(to.url)
-  const host = url.hostname.replace(/^\[|\]$/g, '')
-  const problem = isIP(host) === 0 ? undefined : addressProblem(host, rule)
+  const problem = urlProblem(url, rule)
   if (problem !== undefined) throw new Error(problem)
   if (url.protocol === 'http:') return http(url, shared, respond)
   if (tls === undefined) throw new Error('there are no authorities to check its certificate with')
@@ -77,16 +62,7 @@ function bodyOf(question: Question, signal: AbortSignal): Promise<string | undef
       if (statusCode === 404) return done(undefined)
       return reject(new Error(`the answer is ${statusCode}, not 200`))
     }
-    const parts: Buffer[] = []
-    let size = 0
-    response.on('error', reject)
-    response.on('data', (part: Buffer) => {
-      size += part.length
-      parts.push(part)
-      if (size > question.most)
-        response.destroy(new Error(`the answer is over ${question.most} bytes`))
-    })
-    response.on('end', () => done(Buffer.concat(parts).toString()))
+    readBody(response, question.most).then((body) => done(body.toString()), reject)
   })
   asked.on('error', reject)
   asked.end()

@@ -1,26 +1,14 @@
 // One set of files, key by key: what the files hold, whose they are, and who is told of a new version.
 import { z } from 'zod'
-import { duration, type pathRelativeTo } from '../../runtime/config.ts'
-import { explain } from '../../spiffe/errors.ts'
+import { duration, parsedBy, type pathRelativeTo } from '../../runtime/config.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
 import { type Accounts, createAccounts } from './accounts.ts'
 
 type Path = ReturnType<typeof pathRelativeTo>
 
-/** A text that `parse` reads, or its message as the problem. */
-function parsed<T>(parse: (text: string) => T) {
-  return z.string().transform((text, context) => {
-    try {
-      return parse(text)
-    } catch (error) {
-      context.addIssue({ code: 'custom', message: explain(error) })
-      return z.NEVER
-    }
-  })
-}
+const spiffeId = parsedBy(parseSpiffeId)
+const trustDomain = parsedBy(parseTrustDomain).optional()
 
-const spiffeId = parsed(parseSpiffeId)
-const trustDomain = parsed(parseTrustDomain).optional()
 const fileName = z
   .string()
   .regex(

@@ -4,7 +4,7 @@ import { errnoOf } from '../../runtime/errno.ts'
 import { bundleToPem, type X509Bundle } from '../../spiffe/bundle.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { TrustDomain } from '../../spiffe/id.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { chainToPem, toPem } from '../../spiffe/pem.ts'
 import type { FileSet, FileSpec } from './config.ts'
 import { audienceKey, type Material } from './material.ts'
 import type { Pkcs12 } from './pkcs12.ts'
@@ -12,7 +12,6 @@ import type { WantedFile } from './versions.ts'
 
 type Content = Pick<WantedFile, 'content' | 'isAsGood'>
 
-const chainPem = ({ chain }: Material) => chain.map((der) => toPem(der, 'CERTIFICATE')).join('')
 const keyPem = ({ key }: Material) => toPem(key, 'PRIVATE KEY')
 
 function bundleOf(
@@ -80,13 +79,13 @@ function contentOf(
 ): Promise<Content | undefined> | Content | undefined {
   switch (file.holds) {
     case 'chain':
-      return ofText(chainPem(it))
+      return ofText(chainToPem(it.chain))
     case 'key':
       return ofText(keyPem(it))
     case 'key+chain':
-      return ofText(keyPem(it) + chainPem(it))
+      return ofText(keyPem(it) + chainToPem(it.chain))
     case 'chain+bundle':
-      return ofText(chainPem(it) + bundleToPem(it.bundles[0]))
+      return ofText(chainToPem(it.chain) + bundleToPem(it.bundles[0]))
     case 'bundle': {
       const bundle = bundleOf(it, file.trustDomain)
       return orNothing(bundle && bundleToPem(bundle))

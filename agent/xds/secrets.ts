@@ -6,7 +6,7 @@ import { SecretSchema } from '../../proto/gen/envoy/extensions/transport_sockets
 import type { Clock } from '../../runtime/clock.ts'
 import type { Log } from '../../runtime/log.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { chainToPem, toPem } from '../../spiffe/pem.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
@@ -52,8 +52,7 @@ function packed(name: string, type: SecretType): Any {
   return anyPack(SecretSchema, create(SecretSchema, { name, type }))
 }
 
-const pemOf = (ders: readonly Uint8Array[]) =>
-  Buffer.from(ders.map((der) => toPem(der, 'CERTIFICATE')).join(''))
+const pemOf = (ders: readonly Uint8Array[]) => Buffer.from(chainToPem(ders))
 
 function keyPairOf({ certificates, key }: WorkloadSvid, name: string): Any {
   const inline = (value: Uint8Array) => ({ specifier: { case: 'inlineBytes', value } as const })

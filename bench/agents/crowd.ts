@@ -7,7 +7,7 @@ import {
   AttestAgentRequestSchema,
   AttestAgentResponseSchema,
 } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
-import { toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem } from '../../spiffe/pem.ts'
 import { connectLocally } from '../../test/support/ca-client.ts'
 import type { AgentConnection, Answer } from './connection.ts'
 
@@ -68,9 +68,5 @@ export async function attest(
 
 /** What a connection of an agent that has joined is made with. */
 export function contextOf(roots: string, { chain }: Joined, key: KeyObject): SecureContext {
-  return createSecureContext({
-    ca: roots,
-    cert: chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-    key: String(key.export({ format: 'pem', type: 'pkcs8' })),
-  })
+  return createSecureContext({ ca: roots, ...keyPairToPem({ chain, key }) })
 }

@@ -16,6 +16,15 @@ export function entryOf(name: string, parent: string): MessageInitShape<typeof E
   }
 }
 
+/** The entry of that path for who runs this, below the agent of `parent`. */
+export function ownEntry(path: string, parent: string): MessageInitShape<typeof EntrySchema> {
+  return {
+    spiffeId: { trustDomain, path },
+    parentId: { trustDomain, path: parent },
+    selectors: [{ type: 'unix', value: `uid:${process.getuid?.()}` }],
+  }
+}
+
 export interface EntryMaker extends Disposable {
   /** Their ids; throws when one of them is refused. */
   create(entries: MessageInitShape<typeof EntrySchema>[]): Promise<readonly string[]>

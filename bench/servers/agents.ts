@@ -6,10 +6,10 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fromBinary } from '@bufbuild/protobuf'
 import { X509SVIDResponseSchema } from '../../proto/gen/spiffe/workload/workloadapi_pb.js'
-import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
-import { connectLocally, rootsOf } from '../../test/support/ca-client.ts'
+import { invite, writeAgentConfig } from '../../test/support/invited-agent.ts'
 import { connectSoon, fetchX509Svid, subscribe } from '../agents/workload.ts'
-import type { AuthorityProcess } from './authorities.ts'
+import { type AuthorityProcess, startOurs } from './authorities.ts'
+import { buildShipped } from './shipped.ts'
 import { type Usage, usageOf } from './usage.ts'
 
 /** An agent whose files are laid out: it can be started, killed and started again. */
@@ -31,37 +31,19 @@ const trustDomain = 'example.org'
 /** milliseconds */
 const askAgain = 20
 
-/** A token for the agent `/NAME`, and the roots to believe; both as files in `folder`. */
-async function invite({ socket }: AuthorityProcess, folder: string, name: string): Promise<string> {
+/** Our authority, and below it an agent of the program as it is shipped; `more` are further keys of agent.yaml. */
+export async function prepareNode(place: string, stack: AsyncDisposableStack, more: object = {}) {
+  const program = await buildShipped()
+  const authority = stack.use(await startOurs(join(place, 'ca')))
+  const folder = join(place, 'agent')
   mkdirSync(folder, { recursive: true })
-  using local = connectLocally(socket)
-  const agentId = { trustDomain, path: `/${name}` }
-  const { value } = await local.client(Agent).createJoinToken({ ttl: 600, agentId })
-  writeFileSync(join(folder, 'token'), value)
-  writeFileSync(join(folder, 'bundle.pem'), await rootsOf(socket))
-  return value
-}
-
-/** `program` is a `bin/castellan`; `more` are lines of agent.yaml. */
-export async function prepareOurAgent(
-  program: string,
-  authority: AuthorityProcess,
-  folder: string,
-  more = '',
-): Promise<PreparedAgent> {
-  await invite(authority, folder, 'ours')
-  const config = join(folder, 'agent.yaml')
-  const text = `trustDomain: ${trustDomain}
-authority: { address: "127.0.0.1:${authority.port}", bundle: bundle.pem }
-joinTokenFile: token
-state: state
-socket: run/agent.sock
-adminSocket: admin/agent-admin.sock
-logLevel: error
-${more}`
-  writeFileSync(config, text)
-  const args = ['agent', 'run', '--config', config]
-  return { program, args, socket: join(folder, 'run/agent.sock'), parent: '/ours' }
+  await invite(authority.socket, folder, '/ours')
+  const config = writeAgentConfig(folder, authority.port, { logLevel: 'error', ...more })
+  const prepared: PreparedAgent = {
+    ...{ program, args: ['agent', 'run', '--config', config] },
+    ...{ socket: join(folder, 'run/agent.sock'), parent: '/ours' },
+  }
+  return { authority, prepared }
 }
 
 /** `program` is a spire-agent. */
@@ -70,9 +52,9 @@ export async function prepareStockAgent(
   authority: AuthorityProcess,
   folder: string,
 ): Promise<PreparedAgent> {
-  const token = await invite(authority, folder, 'stock')
-  const socket = join(folder, 'run/api.sock')
   for (const part of ['data', 'run']) mkdirSync(join(folder, part), { recursive: true })
+  const token = await invite(authority.socket, folder, '/stock')
+  const socket = join(folder, 'run/api.sock')
   const config = join(folder, 'agent.conf')
   const text = `agent {
   data_dir = "${join(folder, 'data')}"
@@ -133,4 +115,10 @@ export async function followIds(
       if (!signal.aborted) throw error
     }
   }
+}
+
+/** Resolves once a workload at that socket has an SVID. */
+export async function untilServed(socket: string): Promise<void> {
+  const served = new AbortController()
+  await followIds(socket, () => served.abort(), served.signal)
 }

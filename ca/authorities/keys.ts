@@ -2,7 +2,7 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { privateFolder, syncFolder, writeDurably } from '../../runtime/durable.ts'
+import { privateFolder, sync, writeDurably } from '../../runtime/durable.ts'
 import { errnoOf } from '../../runtime/errno.ts'
 import { type SealingSecret, seal, unseal } from '../../runtime/sealed.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
@@ -90,7 +90,7 @@ export function openKeyFolder(
         .map((name) => join(folder, name))
         .filter((path) => path.startsWith(prefix) && path.endsWith(suffix) && !known.has(path))
       for (const path of stale) rmSync(path)
-      if (stale.length > 0) syncFolder(folder)
+      if (stale.length > 0) sync(folder)
     },
   }
 }

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import type { Entry as EntryMessage } from '../../proto/gen/spire/api/types/entry_pb.js'
 import { SelectorMatch_MatchBehavior as Behaviour } from '../../proto/gen/spire/api/types/selector_pb.js'
+import type { Status } from '../../proto/gen/spire/api/types/status_pb.js'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { answer, type Context, table } from '../context.ts'
 import { type LabelsOf, labelText, readLabels } from '../entry-labels.ts'
@@ -136,6 +137,19 @@ function withEntries(
   })
 }
 
+/** Of the one entry that was asked about. */
+function answerEntry(
+  context: Context,
+  [result]: readonly {
+    readonly status?: Status | undefined
+    readonly entry?: EntryMessage | undefined
+  }[],
+): void {
+  demandDone([result])
+  const made = result?.entry
+  if (made !== undefined) answer(context, plain(made), () => card(made))
+}
+
 function idArgument({ args }: Given): string {
   const [id] = args
   if (id === undefined)
@@ -220,12 +234,7 @@ export function entryCommands(register: Register): void {
       return withEntries(context, options, async (client) => {
         const entry = { ...given(options), ...(options.id === undefined ? {} : { id: options.id }) }
         const { results } = await client.batchCreateEntry({ entries: [entry] })
-        const [result] = results
-        demandDone([result])
-        if (result?.entry !== undefined) {
-          const made = result.entry
-          answer(context, plain(made), () => card(made))
-        }
+        answerEntry(context, results)
       })
     },
   })
@@ -246,12 +255,7 @@ export function entryCommands(register: Register): void {
           entries: [{ id: idArgument(it), ...changes }],
           inputMask,
         })
-        const [result] = results
-        demandDone([result])
-        if (result?.entry !== undefined) {
-          const made = result.entry
-          answer(context, plain(made), () => card(made))
-        }
+        answerEntry(context, results)
       })
     },
   })

@@ -5,15 +5,13 @@ import { systemClock } from '../../runtime/clock.ts'
 import { answer, type ExitCode } from '../context.ts'
 import { createInput } from '../input.ts'
 import { readMesh, readPolicyTexts } from '../policy/files.ts'
+import { givenPolicies, policyOptions } from '../policy/given.ts'
 import { readWorkloads } from '../policy/workloads.ts'
 import { optionalText, optionsOf, type Register } from '../register.ts'
 
 const day = 24 * 3_600_000
 
-const options = z.object({
-  policies: z.array(z.string()).min(1, 'is missing: name a file or a folder'),
-  profile: z.enum(['strict', 'istio'], 'is strict or istio'),
-  mesh: optionalText,
+const options = givenPolicies.extend({
   workloads: optionalText,
   failOn: z.enum(['error', 'warning'], 'is error or warning'),
   soon: z
@@ -43,9 +41,7 @@ export function policyCheckCommand(register: Register): void {
     example:
       'castellan policy check --policies policies/ --profile istio --mesh mesh.yaml --fail-on warning',
     options: [
-      ['--policies <path...>', 'files, or folders with *.yaml and *.yml', []],
-      ['--profile <profile>', 'strict or istio', 'strict'],
-      ['--mesh <file>', 'trust domain, aliases, path normalisation and the like'],
+      ...policyOptions,
       ['--workloads <file>', 'which workloads there are: id, namespace, labels, tcp ports'],
       ['--fail-on <severity>', 'error or warning: what makes the exit code 1', 'error'],
       ['--soon <days>', 'what expires within them expires soon', '14'],

@@ -4,23 +4,15 @@ import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import { addAbortSignal } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
-import { z } from 'zod'
 import { type Answer, answerLine, type Evaluator } from '../../policies/cases/evaluate.ts'
-import { compile } from '../../policies/compile.ts'
-import { readPolicies } from '../../policies/language/read.ts'
-import { systemClock } from '../../runtime/clock.ts'
 import { errnoOf } from '../../runtime/errno.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { Context, ExitCode } from '../context.ts'
 import { createEvaluator } from '../policy/evaluator.ts'
-import { readMesh, readPolicyTexts } from '../policy/files.ts'
-import { readKeyFiles } from '../policy/key-files.ts'
-import { optionalText, optionsOf, type Register, text } from '../register.ts'
+import { compileGiven, givenPolicies, policyOptions } from '../policy/given.ts'
+import { optionsOf, type Register, text } from '../register.ts'
 
-const options = z.object({
-  policies: z.array(z.string()).min(1, 'is missing: name a file or a folder'),
-  profile: z.enum(['strict', 'istio'], 'is strict or istio'),
-  mesh: optionalText,
+const options = givenPolicies.extend({
   requests: text,
 })
 
@@ -114,18 +106,12 @@ export function policyEvalCommand(register: Register): void {
     verb: 'eval',
     about: 'Decides requests by policies in files, one JSON object per line in and out, offline.',
     options: [
-      ['--policies <path...>', 'files, or folders with *.yaml and *.yml', []],
-      ['--profile <profile>', 'strict or istio', 'strict'],
-      ['--mesh <file>', 'trust domain, aliases, path normalisation and the like'],
+      ...policyOptions,
       ['--requests <file>', 'one request per line; - is standard input', '-'],
     ],
     async run(context, given): Promise<ExitCode> {
-      const { policies, profile, mesh, requests } = optionsOf(given, options)
-      const now = systemClock.now()
-      const documents = readPolicies(readPolicyTexts(policies))
-      const jwks = await readKeyFiles(documents, context)
-      const set = compile(documents, { mesh: readMesh(mesh, profile), now, jwks })
-      using evaluator = createEvaluator(set)
+      const { requests, ...files } = optionsOf(given, options)
+      using evaluator = createEvaluator(await compileGiven(files, context))
       await evaluateAll(context, requests, evaluator)
       return 0
     },

@@ -10,13 +10,11 @@ import { IdentityError } from '../../spiffe/errors.ts'
 import { isSpiffeId } from '../../spiffe/id.ts'
 import { answer, type ExitCode } from '../context.ts'
 import { readMesh, readPolicyTexts } from '../policy/files.ts'
+import { givenPolicies } from '../policy/given.ts'
 import { loweredText } from '../policy/lowered-view.ts'
-import { flag, optionalText, optionsOf, type Register, text, whole } from '../register.ts'
+import { flag, optionsOf, type Register, text, whole } from '../register.ts'
 
-const options = z.object({
-  policies: z.array(z.string()).min(1, 'is missing: name a file or a folder'),
-  profile: z.enum(['strict', 'istio'], 'is strict or istio'),
-  mesh: optionalText,
+const options = givenPolicies.extend({
   destination: text,
   labels: z.array(z.string()),
   port: whole.refine((port) => port === undefined || port <= 65_535, 'is no port'),

@@ -5,7 +5,7 @@ import { connect, type PeerCertificate, type TLSSocket } from 'node:tls'
 import { bundleOfPem, bundleSourceOf } from '../../spiffe/bundle.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
 import { matchId } from '../../spiffe/match.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem } from '../../spiffe/pem.ts'
 import { verifySvid } from '../../spiffe/svid.ts'
 import type { DevMesh } from './mesh.ts'
 import { identityOf, type ServiceName, trustDomain } from './stage.ts'
@@ -28,12 +28,7 @@ export interface KnockOptions {
   readonly now: number
 }
 
-function keyPairOf({ chain, privateKey }: Credential) {
-  return {
-    cert: chain.map((it) => toPem(it, 'CERTIFICATE')).join(''),
-    key: privateKey.export({ format: 'pem', type: 'pkcs8' }),
-  }
-}
+const keyPairOf = ({ chain, privateKey: key }: Credential) => keyPairToPem({ chain, key })
 
 /** Shakes hands with what stands in front of `service`. */
 export function knock(

@@ -2,10 +2,10 @@
 
 import { countOf } from '../attributes/fields.ts'
 import { readHttp2 } from '../attributes/http2.ts'
-import { isRejection, type RawHttp, type Rejection, type Request } from '../attributes/request.ts'
-import type { Guard, PolicySet } from '../compile.ts'
+import { isRejection, type RawHttp, type Rejection } from '../attributes/request.ts'
+import type { PolicySet } from '../compile.ts'
 import { type Decision, policyNameOf } from '../decide.ts'
-import { evaluateHttp, evaluateTcp, type Rejected } from '../evaluate.ts'
+import { type Decided, evaluateHttp, evaluateTcp, type Rejected } from '../evaluate.ts'
 import { type BadCase, type Case, type Destinations, readCase } from './request-line.ts'
 
 /** The members that say nothing are absent. */
@@ -81,11 +81,7 @@ export interface Evaluator {
 }
 
 /** A decision with what was decided about; `raw` is the request as its parser gave it, undefined on TCP. */
-export interface Judged {
-  readonly kind: 'decided'
-  readonly decision: Decision
-  readonly request: Request
-  readonly guard: Guard
+export interface Judged extends Decided {
   readonly raw: RawHttp | undefined
 }
 

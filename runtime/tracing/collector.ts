@@ -3,10 +3,9 @@
 import { readFileSync } from 'node:fs'
 import { type IncomingMessage, request as requestPlain } from 'node:http'
 import { request as requestTls } from 'node:https'
-import { isIP } from 'node:net'
 import { explain, hasCode, IdentityError } from '../../spiffe/errors.ts'
 import { parsePem } from '../../spiffe/pem.ts'
-import { addressProblem, guardedLookup } from '../fetch.ts'
+import { guardedLookup, urlProblem } from '../fetch.ts'
 import type { TracingConfig } from './config.ts'
 import type { SendSpans } from './exporter.ts'
 import { otlpBody } from './otlp.ts'
@@ -58,8 +57,7 @@ function settled(response: IncomingMessage): Promise<void> {
 /** Throws ERR_CONFIG for an address that is never sent to, and for roots that cannot be read. */
 export function openCollector(config: TracingConfig, resource: Attributes): SendSpans {
   const url = new URL('v1/traces', `${config.otlp.replace(/\/+$/, '')}/`)
-  const host = url.hostname.replace(/^\[|\]$/g, '')
-  const problem = isIP(host) === 0 ? undefined : addressProblem(host, rule)
+  const problem = urlProblem(url, rule)
   if (problem !== undefined) throw new IdentityError('ERR_CONFIG', `tracing.otlp: ${problem}`)
   const request = url.protocol === 'https:' ? requestTls : requestPlain
   // a connection of its own for each batch: at most one in a second

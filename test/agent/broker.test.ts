@@ -22,7 +22,7 @@ import {
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { bundleToPem } from '../../spiffe/bundle.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem } from '../../spiffe/pem.ts'
 import { verifySvid } from '../../spiffe/svid.ts'
 import { startNode, type TestNode, trustDomain } from '../support/node.ts'
 
@@ -69,13 +69,7 @@ function open(path: string | undefined, interceptors: Interceptor[] = [header]) 
   const bundle = context.bundles(parseTrustDomain(trustDomain))
   if (bundle === undefined) throw new Error('no bundle')
   const svid = path === undefined ? undefined : svidOf(path)
-  const own =
-    svid === undefined
-      ? {}
-      : {
-          cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-          key: svid.key.export({ format: 'pem', type: 'pkcs8' }),
-        }
+  const own = svid === undefined ? {} : keyPairToPem(svid)
   const match = (id: string) => (id.startsWith(idOf('/spire/agent/')) ? undefined : 'no agent')
   const sessionManager = createHttp2Sessions('https://broker.test', {
     createConnection: () =>

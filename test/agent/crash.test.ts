@@ -1,7 +1,7 @@
 // kill -9 of the agent, a real process, at the moments that matter: what its next start makes of it.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { rmSync, writeFileSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { createClient } from '@connectrpc/connect'
@@ -15,7 +15,8 @@ import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { parseSpiffeId, pathOf } from '../../spiffe/id.ts'
 import { memoryLog, startTestCa, type TestCa } from '../support/ca.ts'
-import { type Connection, connectLocally, rootsOf } from '../support/ca-client.ts'
+import { type Connection, connectLocally } from '../support/ca-client.ts'
+import { invite, writeAgentConfig } from '../support/invited-agent.ts'
 
 const program = fileURLToPath(new URL('../support/doomed-agent.ts', import.meta.url))
 
@@ -32,20 +33,8 @@ async function setScene(lifetime = '1h'): Promise<Scene> {
   onTestFinished(() => ca[Symbol.asyncDispose]())
   const local = connectLocally(ca.running.socket)
   onTestFinished(() => local[Symbol.dispose]())
-  const { value } = await local.client(Agent).createJoinToken({ ttl: 600 })
-  writeFileSync(join(ca.folder, 'token'), value)
-  writeFileSync(join(ca.folder, 'bundle.pem'), await rootsOf(ca.running.socket))
-  const configFile = join(ca.folder, 'agent.yaml')
-  writeFileSync(
-    configFile,
-    `trustDomain: example.org
-authority: { address: "127.0.0.1:${ca.running.port}", bundle: bundle.pem }
-joinTokenFile: token
-state: agent
-socket: run/agent.sock
-adminSocket: admin/agent-admin.sock
-`,
-  )
+  await invite(ca.running.socket, ca.folder)
+  const configFile = writeAgentConfig(ca.folder, ca.running.port)
   return { ca, local, configFile, socket: join(ca.folder, 'run/agent.sock') }
 }
 

@@ -9,7 +9,8 @@ import { AuthorityMessageSchema } from '../../proto/gen/castellan/control/v1/con
 import { systemClock } from '../../runtime/clock.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
 import { sealingSecret } from '../../runtime/sealed.ts'
-import { memoryLog, testFolder } from '../support/ca.ts'
+import { memoryLog } from '../support/ca.ts'
+import { testFolder } from '../support/folder.ts'
 
 const patience = { timeout: 30_000, interval: 50 }
 const secret = sealingSecret(randomBytes(32))

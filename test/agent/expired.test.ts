@@ -1,16 +1,14 @@
 // An agent that was down for longer than its certificate lives: a new join token cures it, a ban ends it.
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createClient } from '@connectrpc/connect'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { loadAgentConfig } from '../../agent/config.ts'
 import { type RunningAgent, runAgent } from '../../agent/main.ts'
-import { openTransport } from '../../client/transport.ts'
 import { startX509Source } from '../../client/x509-source.ts'
-import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { LocalAuthority } from '../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
+import { agentStatus } from '../support/agent-status.ts'
 import { memoryLog, startTestCa, type TestCa } from '../support/ca.ts'
 import { type Connection, connectLocally, rootsOf } from '../support/ca-client.ts'
 
@@ -63,10 +61,7 @@ adminSocket: admin/admin.sock
   const config = loadAgentConfig(join(folder, 'agent.yaml'))
   const { log } = memoryLog()
   const workload = () => startX509Source({ kind: 'unix', path: config.socket })
-  const status = async () => {
-    using admin = openTransport({ kind: 'unix', path: config.adminSocket })
-    return await createClient(AgentAdmin, admin.transport).getStatus({})
-  }
+  const status = () => agentStatus(config.adminSocket)
   const start = () => runAgent(config, { log, signal: signal() })
   return { folder, config, workload, status, start }
 }

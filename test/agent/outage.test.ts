@@ -4,6 +4,7 @@ import { expect, it } from 'vitest'
 import { openTransport } from '../../client/transport.ts'
 import { startX509Source } from '../../client/x509-source.ts'
 import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
+import { agentStatus } from '../support/agent-status.ts'
 import { startNode } from '../support/node.ts'
 
 const uid = `unix:uid:${process.getuid?.()}`
@@ -14,7 +15,7 @@ it('a live stream survives the authority; a new entry arrives once it is back; a
   await using source = startX509Source({ kind: 'unix', path: node.agent.socket })
   const signal = AbortSignal.timeout(120_000)
   const before = await source.ready(signal)
-  const agentId = await statusOf(node.agent.adminSocket).then((status) => status.agentId)
+  const agentId = await agentStatus(node.agent.adminSocket).then((status) => status.agentId)
 
   await node.stopAuthority()
   expect(source.current()).toBe(before)
@@ -29,16 +30,11 @@ it('a live stream survives the authority; a new entry arrives once it is back; a
   await back.promise
 
   await node.restartAgent()
-  expect((await statusOf(node.agent.adminSocket)).agentId).toBe(agentId)
+  expect((await agentStatus(node.agent.adminSocket)).agentId).toBe(agentId)
   await using again = startX509Source({ kind: 'unix', path: node.agent.socket })
   const after = await again.ready(signal)
   expect(after.svids.map(({ id }) => id)).toEqual(before.svids.map(({ id }) => id))
 }, 240_000)
-
-async function statusOf(path: string) {
-  using local = openTransport({ kind: 'unix', path })
-  return await createClient(AgentAdmin, local.transport).getStatus({})
-}
 
 async function watch(
   path: string,

@@ -15,8 +15,9 @@ import { tracesNothing } from '../../runtime/tracing/span.ts'
 import { bundleOf } from '../../spiffe/bundle.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
-import { memoryLog, testFolder } from '../support/ca.ts'
+import { memoryLog } from '../support/ca.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
+import { testFolder } from '../support/folder.ts'
 import { leafFields, signedLeaf, testSigner } from '../support/leaf.ts'
 
 const hour = 3_600_000

@@ -15,7 +15,8 @@ import { service } from '../../runtime/grpc/service.ts'
 import { createLatest } from '../../runtime/lifecycle.ts'
 import { bundleOf } from '../../spiffe/bundle.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
-import { memoryLog, testFolder } from '../support/ca.ts'
+import { memoryLog } from '../support/ca.ts'
+import { testFolder } from '../support/folder.ts'
 import { leafFields, signedLeaf, testSigner } from '../support/leaf.ts'
 
 const trustDomain = parseTrustDomain('example.org')

@@ -3,11 +3,10 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { openTransport } from '../../client/transport.ts'
 import { startX509Source } from '../../client/x509-source.ts'
-import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { LocalAuthority } from '../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
+import { agentStatus } from '../support/agent-status.ts'
 import { rootsOf } from '../support/ca-client.ts'
 import { startNode, type TestNode, trustDomain } from '../support/node.ts'
 
@@ -21,10 +20,7 @@ beforeAll(async () => {
 }, 120_000)
 afterAll(() => node[Symbol.asyncDispose]())
 
-async function status() {
-  using admin = openTransport({ kind: 'unix', path: node.agent.adminSocket })
-  return await createClient(AgentAdmin, admin.transport).getStatus({})
-}
+const status = () => agentStatus(node.agent.adminSocket)
 
 async function newToken(): Promise<void> {
   const agentId = { trustDomain, path: '/node' }

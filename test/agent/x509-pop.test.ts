@@ -1,19 +1,18 @@
 // An agent that joins by a certificate of its node: it renews, restarts and comes back by it.
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createClient } from '@connectrpc/connect'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { loadAgentConfig } from '../../agent/config.ts'
 import { type RunningAgent, runAgent } from '../../agent/main.ts'
-import { openTransport } from '../../client/transport.ts'
 import { startX509Source } from '../../client/x509-source.ts'
-import { AgentAdmin } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { explain } from '../../spiffe/errors.ts'
-import { type MemoryLog, memoryLog, startTestCa, type TestCa, testFolder } from '../support/ca.ts'
+import { agentStatus } from '../support/agent-status.ts'
+import { type MemoryLog, memoryLog, startTestCa, type TestCa } from '../support/ca.ts'
 import { type Connection, connectLocally, rootsOf } from '../support/ca-client.ts'
+import { testFolder } from '../support/folder.ts'
 import { ec, type NodeCertificate, nodeIssuer, rsa } from '../support/node-certificates.ts'
 
 const folder = testFolder()
@@ -82,8 +81,7 @@ async function untilOther(cn: string, serial: string): Promise<string> {
 }
 
 async function idOnAdminSocket(): Promise<string> {
-  using admin = openTransport({ kind: 'unix', path: at(`${place}/admin/admin.sock`) })
-  return (await createClient(AgentAdmin, admin.transport).getStatus({})).agentId
+  return (await agentStatus(at(`${place}/admin/admin.sock`))).agentId
 }
 
 describe.each([

@@ -17,7 +17,7 @@ import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { SVID } from '../../proto/gen/spire/api/server/svid/v1/svid_pb.js'
 import { parseCertificate } from '../../spiffe/certificate.ts'
-import { startTestCa, type TestCa, testFolder } from '../support/ca.ts'
+import { startTestCa, type TestCa } from '../support/ca.ts'
 import {
   attest,
   type Connection,
@@ -28,6 +28,7 @@ import {
   rootsOf,
 } from '../support/ca-client.ts'
 import { makeCsr, requestedNames } from '../support/csr.ts'
+import { testFolder } from '../support/folder.ts'
 import { refusalOf } from '../support/refusal.ts'
 
 let folder: ReturnType<typeof testFolder>

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { lifetimesOf, loadCaConfig } from '../../ca/config.ts'
 import { hasCode } from '../../spiffe/errors.ts'
-import { testFolder } from '../support/ca.ts'
+import { testFolder } from '../support/folder.ts'
 
 let folder: ReturnType<typeof testFolder>
 let file: string

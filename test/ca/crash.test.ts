@@ -8,8 +8,9 @@ import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { parseCertificate } from '../../spiffe/certificate.ts'
-import { startTestCa, testFolder } from '../support/ca.ts'
+import { startTestCa } from '../support/ca.ts'
 import { attest, connectLocally, connectTls, denialOf, rootsOf } from '../support/ca-client.ts'
+import { testFolder } from '../support/folder.ts'
 
 const program = fileURLToPath(new URL('../support/doomed-authority.ts', import.meta.url))
 

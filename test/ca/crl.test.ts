@@ -11,7 +11,7 @@ import type { Signing } from '../../ca/authorities/slot.ts'
 import { signCrl } from '../../ca/crl.ts'
 import { type Serial, serialOf } from '../../spiffe/certificate.ts'
 import { toPem } from '../../spiffe/pem.ts'
-import { testFolder } from '../support/ca.ts'
+import { testFolder } from '../support/folder.ts'
 import { leafFields, signedLeaf, testSigner } from '../support/leaf.ts'
 import { hasOpenssl } from '../support/openssl.ts'
 

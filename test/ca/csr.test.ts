@@ -7,8 +7,8 @@ import { proveCsr, spendProof } from '../../ca/csr.ts'
 import { bareCsr } from '../../spiffe/csr.ts'
 import * as der from '../../spiffe/der-writer.ts'
 import { hasCode } from '../../spiffe/errors.ts'
-import { testFolder } from '../support/ca.ts'
 import { type CsrChoices, makeCsr, requestedNames } from '../support/csr.ts'
+import { testFolder } from '../support/folder.ts'
 import { refusalOf } from '../support/refusal.ts'
 
 const ec = (namedCurve: string) => generateKeyPairSync('ec', { namedCurve })

@@ -7,8 +7,9 @@ import type { Asked } from '../../ca/issuing.ts'
 import { demandInitialised, openAuthority } from '../../ca/open.ts'
 import { isInitialised, prepareState } from '../../ca/state-folder.ts'
 import { bareCsr } from '../../spiffe/csr.ts'
-import { memoryLog, testConfig, testFolder } from '../support/ca.ts'
+import { memoryLog, testConfig } from '../support/ca.ts'
 import { newKeys } from '../support/ca-client.ts'
+import { testFolder } from '../support/folder.ts'
 import { refusalOf } from '../support/refusal.ts'
 
 let folder: ReturnType<typeof testFolder>

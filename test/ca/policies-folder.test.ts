@@ -6,8 +6,9 @@ import { openAuthority } from '../../ca/open.ts'
 import { followPolicies } from '../../ca/policies-folder.ts'
 import { applyPolicies } from '../../ca/policy-sets.ts'
 import { systemClock } from '../../runtime/clock.ts'
-import { memoryLog, testConfig, testFolder } from '../support/ca.ts'
+import { memoryLog, testConfig } from '../support/ca.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
+import { testFolder } from '../support/folder.ts'
 import { refusalOf } from '../support/refusal.ts'
 
 const policy = (name: string, action = 'ALLOW') => `apiVersion: security.istio.io/v1

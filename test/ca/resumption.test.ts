@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { parseSpiffeId, pathOf } from '../../spiffe/id.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem } from '../../spiffe/pem.ts'
 import { type Credential, denialOf } from '../support/ca-client.ts'
 import { sharedCa } from '../support/shared-ca.ts'
 
@@ -21,8 +21,7 @@ async function handshake(
     host: '127.0.0.1',
     port: ca.running.port,
     ca: ca.roots,
-    cert: chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-    key: keys.privateKey.export({ format: 'pem', type: 'pkcs8' }),
+    ...keyPairToPem({ chain, key: keys.privateKey }),
     ALPNProtocols: ['h2'],
     minVersion: version,
     maxVersion: version,

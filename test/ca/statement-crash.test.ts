@@ -1,7 +1,7 @@
 // kill -9 before single statements of an authority at work: what was answered is there after a restart, the
 // step that was under way is there whole or not at all. `npm run soak -- kill` takes every statement.
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { testFolder } from '../support/ca.ts'
+import { testFolder } from '../support/folder.ts'
 import { killedAt, problemsOf } from '../support/killed-at.ts'
 
 const folder = testFolder()

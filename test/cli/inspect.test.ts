@@ -19,11 +19,11 @@ import { keyUsages, parseCertificate } from '../../spiffe/certificate.ts'
 import { bareCsr } from '../../spiffe/csr.ts'
 import { element } from '../../spiffe/der-writer.ts'
 import { isSpiffeId } from '../../spiffe/id.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { chainToPem, toPem } from '../../spiffe/pem.ts'
 import { leafIdOf, serverAuth } from '../../spiffe/svid.ts'
-import { testFolder } from '../support/ca.ts'
 import { castellan } from '../support/command.ts'
 import { makeCsr, requestedNames } from '../support/csr.ts'
+import { testFolder } from '../support/folder.ts'
 import { refusalOf } from '../support/refusal.ts'
 import { type Said, signText, signToken, tokenSigner } from '../support/svid-tokens.ts'
 import { ca, leaf, now } from '../support/vectors.ts'
@@ -67,8 +67,7 @@ async function expectBroken(kind: string, stdin: string, ...rules: string[]) {
   const { code, items } = await json(kind, stdin)
   expect([broken(items[0]), items[0]?.valid, code]).toEqual([rules, false, 1])
 }
-const pem = (...ders: readonly Uint8Array[]) =>
-  ders.map((der) => toPem(der, 'CERTIFICATE')).join('')
+const pem = (...ders: readonly Uint8Array[]) => chainToPem(ders)
 
 describe('castellan inspect id', () => {
   it('says what it is, and each rule', async () => {

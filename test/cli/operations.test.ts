@@ -1,34 +1,21 @@
 // The commands of operators against a running authority, as scripts call them.
-import { execFile } from 'node:child_process'
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { parseBundleDocument } from '../../spiffe/bundle-document.ts'
 import { toPem } from '../../spiffe/pem.ts'
 import { foreignDomain, startEndpoint } from '../support/bundle-endpoint.ts'
-import { testFolder } from '../support/ca.ts'
+import { startCastellan } from '../support/command.ts'
+import { testFolder } from '../support/folder.ts'
 import { sharedCa } from '../support/shared-ca.ts'
 
-const launcher = join(import.meta.dirname, '../../bin/castellan')
 const ca = sharedCa()
 const folder = testFolder()
 afterAll(() => folder[Symbol.dispose]())
 const at = (name: string) => join(folder.path, name)
 
-interface Result {
-  readonly code: number
-  readonly stdout: string
-  readonly stderr: string
-}
-
-function castellan(...args: string[]): Promise<Result> {
-  const { promise, resolve } = Promise.withResolvers<Result>()
-  const env = { ...process.env, CASTELLAN_CA_SOCKET: ca.running.socket }
-  execFile(launcher, args, { cwd: folder.path, env }, (error, stdout, stderr) => {
-    resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
-  })
-  return promise
-}
+const castellan = (...args: string[]) =>
+  startCastellan(args, { cwd: folder.path, env: { CASTELLAN_CA_SOCKET: ca.running.socket } })
 
 /** The value that `-o json` prints; the command has to succeed. */
 async function json(...args: string[]): Promise<unknown> {

@@ -6,8 +6,8 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Document, isSeq, parseAllDocuments, stringify } from 'yaml'
 import { documents, type RandomDocument, request } from '../policies/explain/random.ts'
-import { testFolder } from '../support/ca.ts'
 import { castellan } from '../support/command.ts'
+import { testFolder } from '../support/folder.ts'
 
 const payments = join(import.meta.dirname, '../../policies/examples/payments.yaml')
 

@@ -2,8 +2,8 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { testFolder } from '../support/ca.ts'
 import { castellan, startCastellan } from '../support/command.ts'
+import { testFolder } from '../support/folder.ts'
 
 const examples = join(import.meta.dirname, '../../policies/examples')
 
@@ -49,7 +49,9 @@ const shown = (text: string) => text.replaceAll(`${folder.path}/`, '')
 
 describe('cases that hold', () => {
   it('those of policies/examples, each rule of which a case matches', async () => {
-    const { code, stdout, stderr } = await startCastellan(['policy', 'test', '.'], examples)
+    const { code, stdout, stderr } = await startCastellan(['policy', 'test', '.'], {
+      cwd: examples,
+    })
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout.trimEnd().split('\n')).toEqual([
       'ledger.cases.yaml (strict): 13 of 13 cases as expected; 8 of 8 rules matched by a case',

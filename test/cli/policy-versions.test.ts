@@ -1,8 +1,9 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startTestCa, type TestCa, testFolder } from '../support/ca.ts'
+import { startTestCa, type TestCa } from '../support/ca.ts'
 import { castellan } from '../support/command.ts'
+import { testFolder } from '../support/folder.ts'
 
 const from = (namespace: string) => `{ from: [{ source: { namespaces: [${namespace}] } }] }`
 const policy = (name: string, action = 'ALLOW') => `apiVersion: security.istio.io/v1

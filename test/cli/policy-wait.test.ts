@@ -5,8 +5,9 @@ import { createClient } from '@connectrpc/connect'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openTransport, securityHeader } from '../../client/transport.ts'
 import { Sidecar } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
-import { startTestCa, testFolder } from '../support/ca.ts'
+import { startTestCa } from '../support/ca.ts'
 import { castellan } from '../support/command.ts'
+import { testFolder } from '../support/folder.ts'
 import { type Guarded, startGuarded } from '../support/guarded.ts'
 
 const policy = (path: string) => `apiVersion: security.istio.io/v1

@@ -1,29 +1,16 @@
 // The command line as scripts use it: the launcher, exit codes, JSON, messages with the next step.
-import { execFile } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
+import { startCastellan } from '../support/command.ts'
 
-const launcher = join(import.meta.dirname, '../../bin/castellan')
 const folder = mkdtempSync(join(tmpdir(), 'castellan-cli-'))
 afterAll(() => rmSync(folder, { recursive: true }))
 
-interface Result {
-  readonly code: number
-  readonly stdout: string
-  readonly stderr: string
-}
-
-function castellan(...args: string[]): Promise<Result> {
-  const { promise, resolve } = Promise.withResolvers<Result>()
-  // no demonstration of the person who runs the tests is spoken to
-  const env = { ...process.env, XDG_RUNTIME_DIR: folder }
-  execFile(launcher, args, { cwd: folder, env }, (error, stdout, stderr) => {
-    resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
-  })
-  return promise
-}
+// no demonstration of the person who runs the tests is spoken to
+const castellan = (...args: string[]) =>
+  startCastellan(args, { cwd: folder, env: { XDG_RUNTIME_DIR: folder } })
 
 describe('castellan', () => {
   it('runs from any folder and lists its nouns', async () => {

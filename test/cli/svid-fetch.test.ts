@@ -127,7 +127,7 @@ describe('of a process with two identities', () => {
   it('x509 -o json is one value, by the real program and the environment', async () => {
     const { code, stdout, stderr } = await startCastellan(
       ['svid', 'fetch', 'x509', '-o', 'json', ...at(), '--id', idOf('/web')],
-      node.folder,
+      { cwd: node.folder },
     )
     expect([code, stderr]).toEqual([0, ''])
     expect(isPrivate(stdout)).toBe(false)

@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { formatBundleDocument } from '../../spiffe/bundle-document.ts'
-import { toPem } from '../../spiffe/pem.ts'
-import { testFolder } from '../support/ca.ts'
+import { chainToPem, toPem } from '../../spiffe/pem.ts'
 import { castellan, startCastellan } from '../support/command.ts'
+import { testFolder } from '../support/folder.ts'
 import { signToken, tokenSigner } from '../support/svid-tokens.ts'
 import { ca, leaf, now } from '../support/vectors.ts'
 
@@ -43,7 +43,9 @@ describe('the corpus of certificates beside the repository', () => {
     const wrong: string[] = []
     for (const { file: chain, bundles, expect: wanted } of certificates) {
       const given = Object.entries(bundles).flatMap(([name, it]) => ['--bundle', `${name}=${it}`])
-      const { code, stdout } = await startCastellan(['svid', 'verify', ...given, chain], corpus)
+      const { code, stdout } = await startCastellan(['svid', 'verify', ...given, chain], {
+        cwd: corpus,
+      })
       const isRight =
         wanted === 'accept'
           ? code === 0 && stdout.startsWith('accepted: spiffe://')
@@ -59,8 +61,7 @@ const id = 'spiffe://example.org/workload'
 const at = ['--at', new Date(now).toISOString()]
 const root = ca('root')
 const foreign = ca('foreign')
-const pem = (...ders: readonly Uint8Array[]) =>
-  ders.map((der) => toPem(der, 'CERTIFICATE')).join('')
+const pem = (...ders: readonly Uint8Array[]) => chainToPem(ders)
 const rootFile = file('root.pem', pem(root.certificate))
 const ours = ['--bundle', `example.org=${rootFile}`]
 const chain = pem(...leaf(root))

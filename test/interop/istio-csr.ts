@@ -1,8 +1,9 @@
 // The CA client of Istio's own agent: a certificate by token, renewed by itself, and refusals.
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { startTestCa, testFolder } from '../support/ca.ts'
+import { startTestCa } from '../support/ca.ts'
 import { rootsOf } from '../support/ca-client.ts'
+import { testFolder } from '../support/folder.ts'
 import { createTestIssuer } from '../support/token-issuer.ts'
 import { buildGo, runProgram } from './go.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'

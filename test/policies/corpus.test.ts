@@ -27,7 +27,7 @@ interface Run {
 type Start = (args: readonly string[], stdin: string) => Promise<CommandResult>
 
 const inProcess: Start = castellan
-const asProcess: Start = (args, stdin) => startCastellan(args, import.meta.dirname, stdin)
+const asProcess: Start = (args, stdin) => startCastellan(args, { cwd: import.meta.dirname, stdin })
 
 async function answersOf({ fixture, profile }: Run, start: Start): Promise<string> {
   const cases = casesOf({ fixture, profile })

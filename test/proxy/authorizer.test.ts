@@ -2,24 +2,20 @@
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import { connect as connectHttp2 } from 'node:http2'
 import { createServer as createTls } from 'node:https'
 import { createServer as createTcp } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { compile } from '../../policies/compile.ts'
-import { readPolicies } from '../../policies/language/read.ts'
 import { createAuthorizer } from '../../proxy/authorizer.ts'
 import { proxySpec } from '../../proxy-spec/spec.ts'
 import { createLog } from '../../runtime/log.ts'
-import { testFolder } from '../support/ca.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { testFolder } from '../support/folder.ts'
+import { stateUnder } from '../support/mesh.ts'
 import { policyText } from '../support/policy-text.ts'
+import { dialPayments, inboundTo, openSession, payments, sourceOf, web } from '../support/shop.ts'
 import {
   type App,
-  dial,
   listening,
-  peerOptions,
   type Sidecar,
   startApp,
   startSidecar,
@@ -27,11 +23,7 @@ import {
 } from '../support/sidecar.ts'
 import { makeTestTls } from '../support/test-tls.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
-const svid = authority.issue(web)
+const source = sourceOf(payments)
 
 type Decide = (request: IncomingMessage, response: ServerResponse) => void
 
@@ -73,11 +65,6 @@ const custom = (rules = everything, provider = 'ask', name = 'custom') =>
 const open = policyText(everything, { name: 'open' })
 const pathRule = (path: string) => `[{ to: [{ operation: { paths: ["${path}"] } }] }]`
 
-function policies(...texts: readonly string[]) {
-  const documents = readPolicies([{ name: 'f.yaml', text: texts.join('---\n') }])
-  return { ...stateOf('[]'), policies: compile(documents) }
-}
-
 const at = (port: number, more = {}) => ({ url: `http://127.0.0.1:${port}`, ...more })
 const provider = (http = {}, more = {}) => ({
   http: at(authorizer.port, http),
@@ -87,19 +74,15 @@ const provider = (http = {}, more = {}) => ({
 
 const start = (
   authorizers: object,
-  state = policies(custom(), open),
+  state = stateUnder(custom(), open),
   { protocol = 'http', port = app.port } = {},
 ) => {
-  const forwardTo = `127.0.0.1:${port}`
-  const inbound = [{ listen: '127.0.0.1:0', protocol, forwardTo }]
+  const inbound = [inboundTo(port, { protocol })]
   return startSidecar({ inbound, authorizers }, { source, state })
 }
 
-const dialTo = (sidecar: Sidecar, more = {}) =>
-  dial({ ...peerOptions(sidecar.port, svid, { authority, id: own }), ...more })
-
 async function ask(sidecar: Sidecar, line: string, ...fields: readonly string[]): Promise<string> {
-  const socket = await dialTo(sidecar)
+  const socket = await dialPayments(sidecar.port)
   const answer = untilClosed(socket)
   socket.write(
     [`${line} HTTP/1.1`, 'Host: shop', 'Connection: close', ...fields, '', ''].join('\r\n'),
@@ -122,7 +105,7 @@ describe('an authorizer', () => {
   it('that says 200 lets pass what DENY and ALLOW let pass too', async () => {
     const deny = policyText(pathRule('/no'), { name: 'deny', action: 'DENY' })
     const allow = policyText(pathRule('/yes'), { name: 'allow' })
-    await using sidecar = await start({ ask: provider() }, policies(custom(), deny, allow))
+    await using sidecar = await start({ ask: provider() }, stateUnder(custom(), deny, allow))
     expect(await statusTo(sidecar, 'GET /yes')).toBe(200)
     expect(await statusTo(sidecar, 'GET /no')).toBe(403)
     expect(await statusTo(sidecar, 'GET /other')).toBe(403)
@@ -132,7 +115,10 @@ describe('an authorizer', () => {
 
   it('is asked only about what a CUSTOM rule matches', async () => {
     decide = (_, response) => response.writeHead(403).end()
-    await using sidecar = await start({ ask: provider() }, policies(custom(pathRule('/in')), open))
+    await using sidecar = await start(
+      { ask: provider() },
+      stateUnder(custom(pathRule('/in')), open),
+    )
     expect(await statusTo(sidecar, 'GET /out')).toBe(200)
     expect(asked).toEqual([])
     expect(await statusTo(sidecar, 'GET /in')).toBe(403)
@@ -168,7 +154,7 @@ describe('an authorizer', () => {
   it('that says anything else denies with that status, and with the fields that are named', async () => {
     const given = {
       ...{ location: 'https://login.example/', 'www-authenticate': 'Basic', 'x-why': 'so' },
-      ...{ 'set-cookie': ['a=1', 'b=2'], 'x-inner': 'secret', 'x-spiffe-peer-id': own },
+      ...{ 'set-cookie': ['a=1', 'b=2'], 'x-inner': 'secret', 'x-spiffe-peer-id': payments },
     }
     await using sidecar = await start({
       ask: provider({ headersToDownstreamOnDeny: ['set-cookie', 'x-w*'] }),
@@ -211,7 +197,7 @@ describe('an authorizer', () => {
 
   it('is one of several: each has to consent', async () => {
     const second = custom(pathRule('/both'), 'second', 'second')
-    const state = policies(custom(), second, open)
+    const state = stateUnder(custom(), second, open)
     decide = ({ url }, response) => response.writeHead(url === '/2/both' ? 418 : 200).end()
     await using sidecar = await start(
       { ask: provider({ pathPrefix: '/1' }), second: provider({ pathPrefix: '/2' }) },
@@ -225,9 +211,9 @@ describe('an authorizer', () => {
   })
 
   it('is not asked about a TCP connection, which is denied', async () => {
-    const state = policies(custom(), open)
+    const state = stateUnder(custom(), open)
     await using sidecar = await start({ ask: provider() }, state, { protocol: 'tcp' })
-    const socket = await dialTo(sidecar)
+    const socket = await dialPayments(sidecar.port)
     expect(await untilClosed(socket)).toBe('')
     expect(asked).toEqual([])
   })
@@ -307,13 +293,13 @@ describe('an authorizer without an answer', () => {
   it('is not made so by DENY: failOpen opens nothing else', async () => {
     const deny = policyText(pathRule('/no'), { name: 'deny', action: 'DENY' })
     const failing = { http: at(await deadPort()), timeout: '20s', failOpen: true }
-    await using sidecar = await start({ ask: failing }, policies(custom(), deny, open))
+    await using sidecar = await start({ ask: failing }, stateUnder(custom(), deny, open))
     expect(await statusTo(sidecar, 'GET /no')).toBe(403)
   })
 
   it('is denied when it could not even be asked, whatever failOpen says', async () => {
     const { authorizers } = proxySpec.parse({
-      inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: '127.0.0.1:1' }],
+      inbound: [inboundTo(1)],
       authorizers: { ask: provider({}, { failOpen: true }) },
     })
     const [spec] = Object.values(authorizers)
@@ -383,7 +369,9 @@ describe('what an authorizer adds', () => {
 
   it('is neither host, framing nor the peer, whatever the pattern', async () => {
     decide = (_, response) =>
-      response.writeHead(200, { host: 'evil', te: 'x', 'x-spiffe-peer-id': own, 'x-ok': '1' }).end()
+      response
+        .writeHead(200, { host: 'evil', te: 'x', 'x-spiffe-peer-id': payments, 'x-ok': '1' })
+        .end()
     const headersToUpstreamOnAllow = ['h*', 't*', 'x-*', '*h', '*host']
     await using sidecar = await start({ ask: provider({ headersToUpstreamOnAllow }) })
     expect(await statusTo(sidecar)).toBe(200)
@@ -396,7 +384,7 @@ describe('what an authorizer adds', () => {
       `[{ when: [{ key: "request.headers[x-role]", values: [${role}] }] }]`
     const deny = policyText(ifRole('banned'), { name: 'deny', action: 'DENY' })
     const allow = policyText(ifRole('user'), { name: 'allow' })
-    const state = policies(custom(), deny, allow)
+    const state = stateUnder(custom(), deny, allow)
     await using sidecar = await start(
       { ask: provider({ headersToUpstreamOnAllow: ['x-role'] }) },
       state,
@@ -425,8 +413,7 @@ describe('what an authorizer adds', () => {
 
 describe('over other protocols', () => {
   async function answerTo(sidecar: Sidecar, headers: Readonly<Record<string, string>>) {
-    const socket = await dialTo(sidecar, { ALPNProtocols: ['h2'] })
-    const session = connectHttp2('https://shop', { createConnection: () => socket })
+    const session = await openSession(sidecar.port)
     const stream = session.request({ ':path': '/a', ...headers })
     const [answer] = await once(stream.resume(), 'response')
     session.destroy()
@@ -458,7 +445,7 @@ describe('over other protocols', () => {
     await using sidecar = await start({
       ask: provider({ headersToDownstreamOnDeny: ['set-cookie'] }),
     })
-    const socket = await dialTo(sidecar)
+    const socket = await dialPayments(sidecar.port)
     const answer = untilClosed(socket)
     socket.write(
       'GET / HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
@@ -471,7 +458,7 @@ describe('over other protocols', () => {
 describe('what is under way', () => {
   /** A request that waits at the workload. */
   async function held(sidecar: Sidecar) {
-    const socket = await dialTo(sidecar)
+    const socket = await dialPayments(sidecar.port)
     const answer = untilClosed(socket)
     socket.write('GET /held HTTP/1.1\r\nHost: shop\r\n\r\n')
     await expect.poll(() => seen.length, { timeout: 20_000 }).toBe(1)
@@ -480,14 +467,14 @@ describe('what is under way', () => {
   const rule = (path: string) => custom(pathRule(path))
 
   it('was asked about once: other policies change nothing, its rule as it was neither', async () => {
-    await using sidecar = await start({ ask: provider() }, policies(rule('/held'), open))
+    await using sidecar = await start({ ask: provider() }, stateUnder(rule('/held'), open))
     const { socket, answer } = await held(sidecar)
     const more = policyText(pathRule('/x'), { name: 'deny', action: 'DENY' })
-    sidecar.mesh.put(policies(more, rule('/held'), open))
+    sidecar.mesh.put(stateUnder(more, rule('/held'), open))
     expect(asked.length).toBe(1)
     expect(sidecar.connections.size).toBe(1)
     // a rule that reads otherwise is one that nobody consented to
-    sidecar.mesh.put(policies(more, rule('/held*'), open))
+    sidecar.mesh.put(stateUnder(more, rule('/held*'), open))
     expect(await answer).toBe('')
     expect(socket.destroyed).toBe(true)
     expect(asked.length).toBe(1)
@@ -496,15 +483,15 @@ describe('what is under way', () => {
   it('ends when a CUSTOM policy comes, when its provider is another, and when DENY says so', async () => {
     const deny = policyText(pathRule('/held'), { name: 'deny', action: 'DENY' })
     const next = [
-      policies(rule('/held'), custom(everything, 'other', 'other'), open),
-      policies(custom(pathRule('/held'), 'other'), open),
-      policies(rule('/held'), deny, open),
+      stateUnder(rule('/held'), custom(everything, 'other', 'other'), open),
+      stateUnder(custom(pathRule('/held'), 'other'), open),
+      stateUnder(rule('/held'), deny, open),
     ]
     for (const state of next) {
       seen = []
       await using sidecar = await start(
         { ask: provider(), other: provider() },
-        policies(rule('/held'), open),
+        stateUnder(rule('/held'), open),
       )
       const { answer } = await held(sidecar)
       sidecar.mesh.put(state)
@@ -520,7 +507,7 @@ describe('what is under way', () => {
     const answer = ask(sidecar, 'GET /')
     const response = await waiting.promise
     const deny = policyText(everything, { name: 'deny', action: 'DENY' })
-    sidecar.mesh.put(policies(custom(), deny, open))
+    sidecar.mesh.put(stateUnder(custom(), deny, open))
     response.end()
     expect(statusOf(await answer)).toBe(403)
     expect(seen).toEqual([])
@@ -530,7 +517,7 @@ describe('what is under way', () => {
     const waiting = Promise.withResolvers<IncomingMessage>()
     decide = (request) => waiting.resolve(request)
     await using sidecar = await start({ ask: provider({}, { failOpen: true }) })
-    const socket = await dialTo(sidecar)
+    const socket = await dialPayments(sidecar.port)
     socket.write('GET / HTTP/1.1\r\nHost: shop\r\n\r\n')
     const { socket: atAuthorizer } = await waiting.promise
     const over = once(atAuthorizer, 'close')
@@ -549,7 +536,7 @@ describe('what is under way', () => {
       const waiting = Promise.withResolvers<ServerResponse>()
       decide = (_, response) => waiting.resolve(response)
       const sidecar = await start({ ask: provider() })
-      const socket = await dialTo(sidecar)
+      const socket = await dialPayments(sidecar.port)
       const answer = untilClosed(socket)
       socket.write('GET / HTTP/1.1\r\nHost: shop\r\n\r\n')
       const response = await waiting.promise

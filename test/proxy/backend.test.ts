@@ -1,49 +1,26 @@
 // One sidecar before programs that read paths differently: each is decided about as it reads them.
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { compile } from '../../policies/compile.ts'
-import { readPolicies } from '../../policies/language/read.ts'
-import { denyNothing } from '../../spiffe/deny-list.ts'
-import { contextFor, createTestSource, makeTestAuthority } from '../support/mesh.ts'
-import {
-  type App,
-  dial,
-  peerOptions,
-  type Sidecar,
-  startApp,
-  startSidecar,
-  untilClosed,
-} from '../support/sidecar.ts'
+import { stateUnder } from '../support/mesh.ts'
+import { policyText } from '../support/policy-text.ts'
+import { askPayments, inboundTo, payments, sourceOf } from '../support/shop.ts'
+import { type App, type Sidecar, startApp, startSidecar } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
-const web = authority.issue('spiffe://td.example/ns/shop/sa/web')
+const source = sourceOf(payments)
 
-const text = (action: string, path: string) => `apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: { name: ${action.toLowerCase()}, namespace: shop }
-spec: { action: ${action}, rules: [{ to: [{ operation: { paths: ["${path}"] } }] }] }
-`
-const setOf = (denied: string) =>
-  compile(
-    readPolicies([
-      { name: 'shop.yaml', text: `${text('ALLOW', '*')}---\n${text('DENY', denied)}` },
-    ]),
-  )
-const stateOf = (denied: string) => ({
-  ...{ policies: setOf(denied), endpoints: new Map(), denyList: denyNothing, labels: new Map() },
-})
+const text = (action: string, path: string) =>
+  policyText(`[{ to: [{ operation: { paths: ["${path}"] } }] }]`, {
+    name: action.toLowerCase(),
+    action,
+  })
+const allBut = (denied: string) => stateUnder(text('ALLOW', '*'), text('DENY', denied))
 
 const backends = [undefined, 'rfc3986', 'servlet', 'windows', 'caseless'] as const
 let app: App
 let sidecar: Sidecar
 beforeAll(async () => {
   app = await startApp((_, response) => response.end('from the workload'))
-  const inbound = backends.map((backend) => ({
-    ...{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` },
-    ...(backend === undefined ? {} : { backend }),
-  }))
-  sidecar = await startSidecar({ inbound }, { source, state: stateOf('/admin*') })
+  const inbound = backends.map((backend) => inboundTo(app.port, backend && { backend }))
+  sidecar = await startSidecar({ inbound }, { source, state: allBut('/admin*') })
 })
 afterAll(async () => {
   await sidecar[Symbol.asyncDispose]()
@@ -52,10 +29,8 @@ afterAll(async () => {
 
 async function statusOf(backend: (typeof backends)[number], path: string): Promise<string> {
   const port = sidecar.listeners[backends.indexOf(backend)]?.port ?? 0
-  const socket = await dial(peerOptions(port, web, { authority, id: own }))
-  const answer = untilClosed(socket)
-  socket.write(`GET ${path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n`)
-  return (await answer).slice(9, 12)
+  const head = `GET ${path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n`
+  return (await askPayments(port, head)).slice(9, 12)
 }
 
 it.each([
@@ -76,7 +51,7 @@ it.each([
 )
 
 it('new policies are of the same backend', async () => {
-  sidecar.mesh.put(stateOf('/private*'))
+  sidecar.mesh.put(allBut('/private*'))
   expect(await statusOf('caseless', '/Private')).toBe('403')
   expect(await statusOf('rfc3986', '/Private')).toBe('200')
   expect(await statusOf('caseless', '/ADMIN')).toBe('200')

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { makeDevCa } from '../../certs-dev/authority.ts'
 import { bundleOf, type X509Bundle } from '../../spiffe/bundle.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem } from '../../spiffe/pem.ts'
 import { corpusCertificates, leafKey } from '../support/corpus-certificates.ts'
 import {
   contextFor,
@@ -15,6 +15,7 @@ import {
   type TestSource,
 } from '../support/mesh.ts'
 import { clientCertificates, type Presented } from '../support/odd-certificates.ts'
+import { inboundTo } from '../support/shop.ts'
 import {
   type App,
   peerOptions,
@@ -56,7 +57,7 @@ beforeAll(async () => {
   })
   source = createTestSource(believing(...both))
   sidecar = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }] },
+    { inbound: [inboundTo(app.port)] },
     { source, state: stateOf('[{}]') },
   )
 })
@@ -76,18 +77,12 @@ const request = [
 /** The first line of the answer, and what the workload was told; empty and nothing for who is refused. */
 async function meet(svid: Presented): Promise<{ answer: string; told: readonly string[] }> {
   told = []
-  const shown = svid && { cert: pems(svid.chain), key: svid.key.export(pkcs8) }
+  const shown = svid && keyPairToPem(svid)
   const socket = connect({ ...peerOptions(sidecar.port, undefined, server), ...shown })
   const text = untilClosed(socket)
   socket.write(request)
   const [answer = ''] = (await text).split('\r\n')
   return { answer, told }
-}
-
-const pkcs8 = { format: 'pem', type: 'pkcs8' } as const
-
-function pems(chain: readonly Uint8Array[]): string {
-  return chain.map((der) => toPem(der, 'CERTIFICATE')).join('')
 }
 
 const served = (...identities: readonly string[]) => ({

@@ -6,14 +6,11 @@ import { type Proxy as Running, startProxy } from '../../proxy/main.ts'
 import { proxySpec } from '../../proxy-spec/spec.ts'
 import { createLog } from '../../runtime/log.ts'
 import { startTestAgent, type TestAgent } from '../support/agent.ts'
-import { contextFor, makeTestAuthority } from '../support/mesh.ts'
-import { type App, dial, peerOptions, startApp, untilClosed } from '../support/sidecar.ts'
+import { contextFor } from '../support/mesh.ts'
+import { askPayments, authority, inboundTo, payments, web } from '../support/shop.ts'
+import { type App, startApp } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const webSvid = authority.issue(web)
-const first = authority.issue(own)
+const first = authority.issue(payments)
 
 const policy = (paths: string) => `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -43,7 +40,7 @@ beforeAll(async () => {
   proxy = await startProxy({
     spec: proxySpec.parse({
       workloadApi: agent.endpoint,
-      inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }],
+      inbound: [inboundTo(app.port)],
     }),
     log: createLog({ name: 'proxy', destination }),
   })
@@ -58,10 +55,8 @@ afterAll(async () => {
 
 async function statusOf(path: string): Promise<string> {
   const port = proxy.listeners[0]?.port ?? 0
-  const socket = await dial(peerOptions(port, webSvid, { authority, id: own }))
-  const answer = untilClosed(socket)
-  socket.write(`GET ${path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n`)
-  return (await answer).slice(9, 12)
+  const head = `GET ${path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n`
+  return (await askPayments(port, head)).slice(9, 12)
 }
 
 const acked = (version: bigint) => async () =>
@@ -93,7 +88,12 @@ describe('control', () => {
     )
     if (report.case !== 'decisions') throw new Error('no decisions')
     const [denial] = report.value.denials.filter(({ path }) => path === '/secret')
-    expect(denial).toMatchObject({ source: web, destination: own, port: app.port, method: 'GET' })
+    expect(denial).toMatchObject({
+      source: web,
+      destination: payments,
+      port: app.port,
+      method: 'GET',
+    })
     expect(denial?.reason).toContain('denied, none of 1 ALLOW rules matches')
     expect(denial?.remedy).toContain('shop.yaml:6 shop/shop: add "/secret"')
   })
@@ -106,7 +106,7 @@ describe('control', () => {
   })
 
   it('reports a rotation at once', async () => {
-    const next = authority.issue(own)
+    const next = authority.issue(payments)
     agent.putContext(contextFor(next, authority.bundle))
     const { report } = await agent.report(
       ({ report }) => report.case === 'vitals' && report.value.rotations === 1n,

@@ -1,6 +1,6 @@
 // Rows of the corpus that are no single evaluation (other.md), on live connections.
 import { once } from 'node:events'
-import { connect as connectHttp2 } from 'node:http2'
+import type { ClientHttp2Session } from 'node:http2'
 import { connect as connectTcp } from 'node:net'
 import { connect } from 'node:tls'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -19,8 +19,17 @@ import {
 } from '../support/mesh.ts'
 import { policyText } from '../support/policy-text.ts'
 import {
+  authority,
+  dialPayments,
+  inboundTo,
+  openSession,
+  payments,
+  server,
+  web,
+  webSvid,
+} from '../support/shop.ts'
+import {
   type App,
-  dial,
   peerOptions,
   type Sidecar,
   startApp,
@@ -28,14 +37,10 @@ import {
   untilClosed,
 } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
 const far = 'spiffe://far.example/ns/shop/sa/web'
 const hour = 3_600_000
-const authority = makeTestAuthority('td.example')
 const federated = makeTestAuthority('far.example')
-const server = { authority, id: own }
-const ownSvid = authority.issue(own, { notAfter: Date.now() + 10 * hour })
+const ownSvid = authority.issue(payments, { notAfter: Date.now() + 10 * hour })
 const both = contextFor(ownSvid, authority.bundle, federated.bundle)
 const open = stateOf('[{}]')
 
@@ -54,7 +59,7 @@ beforeAll(async () => {
   source = createTestSource(both)
   // live connections are not looked at because time passes: what is decided is decided when they ask
   sidecar = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }] },
+    { inbound: [inboundTo(app.port)] },
     {
       ...{ source, state: open, limits: { recheck: 100 * hour } },
       clock: { ...systemClock, now: () => Date.now() + offset },
@@ -73,31 +78,22 @@ afterEach(() => {
   sidecar.mesh.put(open)
 })
 
-const svid = authority.issue(web)
-const dialAs = (its: OwnSvid, protocol: 'h2' | 'http/1.1' = 'http/1.1') =>
-  dial({ ...peerOptions(sidecar.port, its, server), ALPNProtocols: [protocol] })
+const dialAs = (its: OwnSvid) => dialPayments(sidecar.port, its, { ALPNProtocols: ['http/1.1'] })
 
 const get = (...lines: readonly string[]) =>
   ['GET / HTTP/1.1', 'Host: shop', ...lines, '', ''].join('\r\n')
 
 /** By HTTP/1.1, the connection closed behind it. */
 async function ask(lines: readonly string[] = []): Promise<string> {
-  const socket = await dialAs(svid)
+  const socket = await dialAs(webSvid)
   const answer = untilClosed(socket)
   socket.write(get('Connection: close', ...lines))
   return (await answer).slice(0, 'HTTP/1.1 200'.length)
 }
 
-async function session(its: OwnSvid) {
-  const socket = await dialAs(its, 'h2')
-  const made = connectHttp2('https://shop', { createConnection: () => socket })
-  made.on('error', () => {})
-  return made
-}
-
 /** By HTTP/2; 0 for a stream that ended without an answer. */
 async function statusOf(
-  on: Awaited<ReturnType<typeof session>>,
+  on: ClientHttp2Session,
   headers: Readonly<Record<string, string>> = {},
 ): Promise<number> {
   const stream = on.request({ ':path': '/', ':authority': 'shop', ...headers })
@@ -127,7 +123,7 @@ describe('what only a proxy may say', () => {
       const when = `[{ when: [{ key: "request.headers[${name}]", values: ["${value}"] }] }]`
       sidecar.mesh.put(stateOf(when))
       expect(await ask(lines), name).toBe('HTTP/1.1 403')
-      const client = await session(svid)
+      const client = await openSession(sidecar.port)
       expect(await statusOf(client, forged), name).toBe(403)
       client.destroy()
     }
@@ -136,7 +132,7 @@ describe('what only a proxy may say', () => {
 
   it('row 95: is not forwarded, by HTTP/1.1 or HTTP/2', async () => {
     expect(await ask([...lines, 'x_spiffe_peer_id: a', 'x-stays: yes'])).toBe('HTTP/1.1 200')
-    const client = await session(svid)
+    const client = await openSession(sidecar.port)
     expect(await statusOf(client, { ...forged, 'x-stays': 'yes' })).toBe(200)
     client.destroy()
     const kept = ['host', 'x-stays', 'x-spiffe-peer-id', 'connection']
@@ -146,7 +142,7 @@ describe('what only a proxy may say', () => {
   it('row 96: x-forwarded-client-cert is removed; who calls is told from the certificate', async () => {
     const claim = { 'x-forwarded-client-cert': 'URI=spiffe://td.example/ns/shop/sa/admin' }
     expect(await ask(Object.entries(claim).map((it) => it.join(': ')))).toBe('HTTP/1.1 200')
-    const client = await session(svid)
+    const client = await openSession(sidecar.port)
     expect(await statusOf(client, claim)).toBe(200)
     client.destroy()
     expect(valuesOf('x-forwarded-client-cert')).toEqual([])
@@ -170,7 +166,7 @@ describe('row 110: a connection whose certificate expired a second ago', () => {
   })
 
   it('is closed when it asks again by HTTP/2', async () => {
-    const client = await session(brief())
+    const client = await openSession(sidecar.port, brief())
     expect(await statusOf(client)).toBe(200)
     const closed = once(client, 'close')
     offset = hour + 1000
@@ -275,7 +271,7 @@ describe('row 140: plaintext where mutual TLS is spoken', () => {
 
   it('is closed without an answer on a TCP listener, too', async () => {
     await using tcp = await startSidecar(
-      { inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }] },
+      { inbound: [inboundTo(app.port, { protocol: 'tcp' })] },
       { source, state: open },
     )
     expect(silence).toContain(await plainly(tcp.port, get()))

@@ -19,6 +19,7 @@ import {
   isExpected,
 } from '../support/corpus.ts'
 import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { inboundTo } from '../support/shop.ts'
 import {
   type App,
   dial,
@@ -48,10 +49,7 @@ let http1: Sidecar
 let http2: Sidecar
 
 const start = (port: number) =>
-  startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${port}` }] },
-    { source, state: stateOf('[]') },
-  )
+  startSidecar({ inbound: [inboundTo(port)] }, { source, state: stateOf('[]') })
 
 beforeAll(async () => {
   const plain = await startApp((_, response) => {

@@ -7,16 +7,15 @@ import { describe, expect, it } from 'vitest'
 import { cutStream } from '../../proxy/http2-cut.ts'
 import { frame, framesIn, types } from '../support/frames.ts'
 import { openCaller } from '../support/local-call.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { stateOf } from '../support/mesh.ts'
+import { inboundTo, payments, sourceOf } from '../support/shop.ts'
 import { listening, startApp, startSidecar } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
+const source = sourceOf(payments)
 
 const sidecarBefore = (port: number, protocol = 'http') => {
-  const listener = { listen: '127.0.0.1:0', mtls: 'off', forwardTo: `127.0.0.1:${port}` }
-  return startSidecar({ inbound: [{ ...listener, protocol }] }, { source, state: stateOf('[{}]') })
+  const inbound = [inboundTo(port, { protocol, mtls: 'off' })]
+  return startSidecar({ inbound }, { source, state: stateOf('[{}]') })
 }
 
 async function startHttp2(onStream: (stream: ServerHttp2Stream) => void) {

@@ -1,27 +1,25 @@
 // A sidecar and its deny-list: who is on it is not let in, and no longer kept.
 import { once } from 'node:events'
-import { type ClientHttp2Session, connect } from 'node:http2'
+import type { ClientHttp2Session } from 'node:http2'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { createDenyList, type DenyTarget } from '../../spiffe/deny-list.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { keyIdOf } from '../../spiffe/key-id.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { stateOf } from '../support/mesh.ts'
 import {
-  type App,
-  dial,
-  peerOptions,
-  type Sidecar,
-  startApp,
-  startSidecar,
-} from '../support/sidecar.ts'
+  authority,
+  inboundTo,
+  openSession,
+  payments,
+  sourceOf,
+  web,
+  webSvid,
+} from '../support/shop.ts'
+import { type App, type Sidecar, startApp, startSidecar } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
 const other = 'spiffe://td.example/ns/shop/sa/other'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
-const server = { authority, id: own }
+const source = sourceOf(payments)
 const open = stateOf('[{}]')
 
 let app: App
@@ -33,23 +31,14 @@ beforeAll(async () => {
 afterAll(() => app[Symbol.asyncDispose]())
 
 function start(): Promise<Sidecar> {
-  const listener = { listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }
   // live connections are looked at because the list changed, not because time passes
   const limits = { recheck: 3_600_000 }
-  return startSidecar({ inbound: [listener] }, { source, state: open, limits })
+  return startSidecar({ inbound: [inboundTo(app.port)] }, { source, state: open, limits })
 }
 
 function denying(...targets: readonly DenyTarget[]) {
   const rules = targets.map((target) => ({ id: '', target, reason: 'a drill', expiresAt: 0 }))
   return { ...open, denyList: createDenyList(rules) }
-}
-
-async function session(port: number, svid: ReturnType<typeof authority.issue>) {
-  const options = peerOptions(port, svid, server)
-  const socket = await dial({ ...options, ALPNProtocols: ['h2'] })
-  const made = connect('https://shop', { createConnection: () => socket })
-  made.on('error', () => {})
-  return made
 }
 
 async function statusOf(of: ClientHttp2Session): Promise<unknown> {
@@ -59,8 +48,7 @@ async function statusOf(of: ClientHttp2Session): Promise<unknown> {
   return headers[':status']
 }
 
-const svid = authority.issue(web)
-const leaf = parseCertificate(svid.chain[0] ?? new Uint8Array())
+const leaf = parseCertificate(webSvid.chain[0] ?? new Uint8Array())
 const [root] = authority.bundle.authorities
 const authorityId = keyIdOf(root?.publicKey ?? new Uint8Array()).toString('hex')
 
@@ -74,8 +62,8 @@ describe.each(targets)('a denied %s', (_, target, othersStay) => {
   it('ends its live connection with a request in flight, and leaves the others', async () => {
     await using sidecar = await start()
     const [first, second] = [
-      await session(sidecar.port, svid),
-      await session(sidecar.port, authority.issue(other)),
+      await openSession(sidecar.port),
+      await openSession(sidecar.port, authority.issue(other)),
     ]
     const held = first.request({ ':path': '/held' })
     held.on('error', () => {})
@@ -91,12 +79,12 @@ describe.each(targets)('a denied %s', (_, target, othersStay) => {
   it('is refused at the handshake, until the rule is gone', async () => {
     await using sidecar = await start()
     sidecar.mesh.put(denying(target))
-    const refused = await session(sidecar.port, svid)
+    const refused = await openSession(sidecar.port)
     const failure = once(refused, 'close')
     refused.request({ ':path': '/' }).on('error', () => {})
     await failure
     sidecar.mesh.put(open)
-    const again = await session(sidecar.port, svid)
+    const again = await openSession(sidecar.port)
     expect(await statusOf(again)).toBe(200)
     again.destroy()
   })

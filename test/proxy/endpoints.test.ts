@@ -6,14 +6,12 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Clock } from '../../runtime/clock.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
 import { ask, openCaller } from '../support/local-call.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { stateOf } from '../support/mesh.ts'
 import { type Peer, startPeer } from '../support/peer.ts'
+import { authority, payments, sourceOf, web } from '../support/shop.ts'
 import { type Sidecar, startSidecar, untilClosed } from '../support/sidecar.ts'
 
-const payments = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(web), authority.bundle))
+const source = sourceOf(web)
 const svid = authority.issue(payments)
 const patient = { timeout: 20_000 }
 

@@ -1,26 +1,24 @@
 // Listeners of gRPC: HTTP/2 and nothing else, on both sides and for every request.
 import { once } from 'node:events'
-import { connect as connectHttp2, createServer as createHttp2 } from 'node:http2'
+import { createServer as createHttp2 } from 'node:http2'
 import { connect } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openCaller } from '../support/local-call.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { stateOf } from '../support/mesh.ts'
 import {
-  type App,
-  dial,
-  listening,
-  peerOptions,
-  startSidecar,
-  untilClosed,
-} from '../support/sidecar.ts'
+  askPayments,
+  inboundTo,
+  openSession,
+  outboundTo,
+  payments,
+  sourceOf,
+  web,
+  webSvid,
+} from '../support/shop.ts'
+import { type App, listening, startSidecar, untilClosed } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
-const webSource = createTestSource(contextFor(authority.issue(web), authority.bundle))
-const webSvid = authority.issue(web)
-const server = { authority, id: own }
+const source = sourceOf(payments)
+const webSource = sourceOf(web)
 const forAll = stateOf('[{}]')
 const get = 'GET /ok HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n'
 
@@ -41,24 +39,17 @@ beforeEach(() => {
 })
 
 const start = (mtls: string, state = forAll, port = app.port) => {
-  const listener = { listen: '127.0.0.1:0', protocol: 'grpc', forwardTo: `127.0.0.1:${port}` }
-  return startSidecar({ inbound: [{ ...listener, mtls }] }, { source, state })
+  const inbound = [inboundTo(port, { protocol: 'grpc', mtls })]
+  return startSidecar({ inbound }, { source, state })
 }
 
-async function overTls(port: number, protocols?: string[]): Promise<string> {
-  const alpn = protocols && { ALPNProtocols: protocols }
-  const socket = await dial({ ...peerOptions(port, webSvid, server), ...alpn })
-  const answer = untilClosed(socket)
-  socket.write(get)
-  return await answer
-}
+const overTls = (port: number, protocols?: string[]) =>
+  askPayments(port, get, webSvid, protocols && { ALPNProtocols: protocols })
 
 describe('an inbound listener of gRPC', () => {
   it('goes on by HTTP/2 with every request, over TLS and in the clear', async () => {
     await using sidecar = await start('permissive')
-    const alpn = { ALPNProtocols: ['h2'] }
-    const socket = await dial({ ...peerOptions(sidecar.port, webSvid, server), ...alpn })
-    const session = connectHttp2('https://shop', { createConnection: () => socket })
+    const session = await openSession(sidecar.port)
     const stream = session.request({ ':path': '/plain', cookie: 'a=b' })
     const [headers] = await once(stream, 'response')
     expect(headers[':status']).toBe(201)
@@ -103,15 +94,13 @@ describe('an inbound listener of gRPC', () => {
 describe('an outbound listener of gRPC', () => {
   it('takes HTTP/2 alone and goes on by it', async () => {
     await using inbound = await start('strict')
-    const destination = `127.0.0.1:${inbound.port}`
-    const listener = { listen: '127.0.0.1:0', protocol: 'grpc', destination, expect: [own] }
     await using outbound = await startSidecar(
-      { outbound: [listener] },
+      { outbound: [outboundTo(`127.0.0.1:${inbound.port}`, { protocol: 'grpc' })] },
       { source: webSource, state: stateOf('[]') },
     )
     using caller = openCaller(outbound.port)
     const called = await caller.call({ ':path': '/a', 'content-type': 'text/plain' })
-    expect(called.headers).toMatchObject({ ':status': 201, 'x-spiffe-peer-id': own })
+    expect(called.headers).toMatchObject({ ':status': 201, 'x-spiffe-peer-id': payments })
     expect(seen).toEqual([['/a', web, undefined, undefined]])
     const socket = connect(outbound.port, '127.0.0.1')
     socket.write(get)

@@ -2,23 +2,11 @@
 import { connect } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { ask, openCaller } from '../support/local-call.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
-import {
-  type App,
-  dial,
-  peerOptions,
-  type Sidecar,
-  startApp,
-  startSidecar,
-  untilClosed,
-} from '../support/sidecar.ts'
+import { makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { askPayments, dialPayments, inboundTo, payments, sourceOf, web } from '../support/shop.ts'
+import { type App, type Sidecar, startApp, startSidecar, untilClosed } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
-const webSvid = authority.issue(web)
-const server = { authority, id: own }
+const source = sourceOf(payments)
 
 let app: App
 let sidecar: Sidecar
@@ -31,9 +19,8 @@ beforeAll(async () => {
     response.end('well')
   })
   app.server.on('upgrade', (_, socket) => socket.destroy())
-  const listener = { listen: '127.0.0.1:0', protocol: 'http', mtls: 'permissive' }
   sidecar = await startSidecar(
-    { inbound: [{ ...listener, healthPath: '/healthz', forwardTo: `127.0.0.1:${app.port}` }] },
+    { inbound: [inboundTo(app.port, { mtls: 'permissive', healthPath: '/healthz' })] },
     { source, state: stateOf('[]') },
   )
 })
@@ -45,12 +32,8 @@ beforeEach(() => {
   sidecar.tally.take()
 })
 
-async function overTls(lines: string): Promise<string> {
-  const socket = await dial(peerOptions(sidecar.port, webSvid, server))
-  const answer = untilClosed(socket)
-  socket.write(`${lines}\r\nConnection: close\r\n\r\n`)
-  return await answer
-}
+const overTls = (lines: string) =>
+  askPayments(sidecar.port, `${lines}\r\nConnection: close\r\n\r\n`)
 
 describe('healthPath', () => {
   it('passes without decision, and none is counted', async () => {
@@ -104,7 +87,7 @@ describe('healthPath', () => {
 
   it('is for no stranger', async () => {
     const stranger = makeTestAuthority('stranger.example').issue('spiffe://stranger.example/x')
-    const socket = await dial(peerOptions(sidecar.port, stranger, server))
+    const socket = await dialPayments(sidecar.port, stranger)
     const answer = untilClosed(socket)
     socket.write('GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n')
     expect(await answer).toBe('')

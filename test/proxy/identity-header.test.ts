@@ -3,14 +3,12 @@
 import { createServer as createHttp2 } from 'node:http2'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { ask, openCaller } from '../support/local-call.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { stateOf } from '../support/mesh.ts'
+import { inboundTo, outboundTo, payments, sourceOf, web } from '../support/shop.ts'
 import { type App, listening, startApp, startSidecar } from '../support/sidecar.ts'
 
-const payments = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const webSource = createTestSource(contextFor(authority.issue(web), authority.bundle))
-const paymentsSource = createTestSource(contextFor(authority.issue(payments), authority.bundle))
+const webSource = sourceOf(web)
+const paymentsSource = sourceOf(payments)
 const forged = { 'x-caller': 'spiffe://td.example/admin', 'x-spiffe-peer-id': 'me', 'x-other': '1' }
 
 let app: App
@@ -40,15 +38,12 @@ beforeEach(() => {
 const names = { identityHeader: 'x-caller' }
 
 function callee(port: number, more: object = names, state = stateOf('[{}]')) {
-  const inbound = [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${port}` }]
-  return startSidecar({ ...more, inbound }, { source: paymentsSource, state })
+  return startSidecar({ ...more, inbound: [inboundTo(port)] }, { source: paymentsSource, state })
 }
 
 function caller(port: number) {
-  const destination = `127.0.0.1:${port}`
-  const listener = { listen: '127.0.0.1:0', protocol: 'http', destination, expect: [payments] }
   return startSidecar(
-    { ...names, outbound: [listener] },
+    { ...names, outbound: [outboundTo(`127.0.0.1:${port}`)] },
     { source: webSource, state: stateOf('[]') },
   )
 }
@@ -80,10 +75,7 @@ describe('identityHeader', () => {
     const state = stateOf('[{ when: [{ key: "request.headers[x-caller]", values: ["*"] }] }]')
     await using named = await callee(app.port, names, state)
     await using plain = await callee(app.port, {}, state)
-    const outbound = [named, plain].map(({ port }) => ({
-      ...{ listen: '127.0.0.1:0', protocol: 'http', expect: [payments] },
-      destination: `127.0.0.1:${port}`,
-    }))
+    const outbound = [named, plain].map(({ port }) => outboundTo(`127.0.0.1:${port}`))
     // the sidecar of this caller does not know the name
     await using ordinary = await startSidecar(
       { outbound },

@@ -1,21 +1,10 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
-import {
-  type App,
-  dial,
-  listening,
-  peerOptions,
-  type Sidecar,
-  startSidecar,
-  untilClosed,
-} from '../support/sidecar.ts'
+import { stateOf } from '../support/mesh.ts'
+import { askPayments, dialPayments, inboundTo, payments, sourceOf, web } from '../support/shop.ts'
+import { type App, listening, type Sidecar, startSidecar, untilClosed } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const webSvid = authority.issue(web)
 const rules = `[{ from: [{ source: { principals: ["td.example/ns/shop/sa/web"] } }], to: [{ operation: { paths: ["/ok*"] } }] }]`
 
 let app: App
@@ -26,9 +15,9 @@ let seen: { line: string; headers: string[]; body: string }[] = []
 /** In front of a workload on that port. */
 const start = (port: number, limits = {}) =>
   startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${port}` }] },
+    { inbound: [inboundTo(port)] },
     {
-      source: createTestSource(contextFor(authority.issue(own), authority.bundle)),
+      source: sourceOf(payments),
       state: stateOf(rules),
       limits,
     },
@@ -68,15 +57,7 @@ beforeEach(() => {
   seen = []
 })
 
-const connectPeer = (port = sidecar.port) =>
-  dial(peerOptions(port, webSvid, { authority, id: own }))
-
-async function raw(text: string, port?: number): Promise<string> {
-  const socket = await connectPeer(port)
-  const answer = untilClosed(socket)
-  socket.write(text, 'latin1')
-  return await answer
-}
+const raw = (text: string, port = sidecar.port) => askPayments(port, text)
 
 const get = (path: string, ...lines: string[]) =>
   raw([`GET ${path} HTTP/1.1`, 'Host: shop', 'Connection: close', ...lines, '', ''].join('\r\n'))
@@ -142,7 +123,7 @@ describe('inbound HTTP/1.1', () => {
   })
 
   it('passes bodies on, by length and in chunks, and keeps the connection between requests', async () => {
-    const socket = await connectPeer()
+    const socket = await dialPayments(sidecar.port)
     const answer = untilClosed(socket)
     socket.write('POST /ok/1 HTTP/1.1\r\nHost: shop\r\nContent-Length: 3\r\n\r\nabc')
     socket.write(
@@ -249,7 +230,7 @@ describe('inbound HTTP/1.1', () => {
 
   for (const [name, [text, status]] of Object.entries(refused)) {
     it(`refuses ${name} with ${status}, and the workload sees nothing`, async () => {
-      const socket = await connectPeer()
+      const socket = await dialPayments(sidecar.port)
       const answer = untilClosed(socket)
       socket.end(text, 'latin1')
       expect(statusesOf(await answer)).toEqual([status])
@@ -276,7 +257,7 @@ describe('inbound websocket', () => {
     `GET ${path} HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n`
 
   it('opens after the decision and the real 101, early bytes included', async () => {
-    const socket = await connectPeer()
+    const socket = await dialPayments(sidecar.port)
     const answer = untilClosed(socket)
     socket.write(`${upgrade('/ok')}early;`)
     await once(socket, 'data')
@@ -298,7 +279,7 @@ describe('inbound websocket', () => {
   })
 
   it('ends when the policies do not allow it any more', async () => {
-    const socket = await connectPeer()
+    const socket = await dialPayments(sidecar.port)
     const answer = untilClosed(socket)
     socket.write(upgrade('/ok'))
     await once(socket, 'data')

@@ -10,21 +10,10 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
-import {
-  type App,
-  dial,
-  listening,
-  peerOptions,
-  type Sidecar,
-  startApp,
-  startSidecar,
-} from '../support/sidecar.ts'
+import { stateOf } from '../support/mesh.ts'
+import { dialPayments, inboundTo, payments, sourceOf, web, webSvid } from '../support/shop.ts'
+import { type App, listening, type Sidecar, startApp, startSidecar } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const webSvid = authority.issue(web)
 const rules = `[{ from: [{ source: { principals: ["td.example/ns/shop/sa/web"] } }], to: [{ operation: { paths: ["/ok*", "/shop.Echo/*"] } }] }]`
 
 let http1App: App
@@ -73,9 +62,9 @@ beforeAll(async () => {
   grpcApp = await listening(grpc)
   const start = (port: number) =>
     startSidecar(
-      { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${port}` }] },
+      { inbound: [inboundTo(port)] },
       {
-        source: createTestSource(contextFor(authority.issue(own), authority.bundle)),
+        source: sourceOf(payments),
         state: stateOf(rules),
       },
     )
@@ -88,8 +77,7 @@ afterAll(async () => {
 })
 
 async function open(port: number): Promise<ClientHttp2Session> {
-  const options = peerOptions(port, webSvid, { authority, id: own })
-  const socket = await dial({ ...options, ALPNProtocols: ['h2'] })
+  const socket = await dialPayments(port, webSvid, { ALPNProtocols: ['h2'] })
   const opened = connect('https://shop', {
     createConnection: () => socket,
     maxSessionMemory: 256,

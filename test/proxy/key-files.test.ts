@@ -7,13 +7,13 @@ import { startProxy } from '../../proxy/main.ts'
 import { proxySpec } from '../../proxy-spec/spec.ts'
 import { createLog } from '../../runtime/log.ts'
 import { startTestAgent } from '../support/agent.ts'
-import { testFolder } from '../support/ca.ts'
-import { contextFor, makeTestAuthority } from '../support/mesh.ts'
+import { testFolder } from '../support/folder.ts'
+import { contextFor } from '../support/mesh.ts'
 import { policyText } from '../support/policy-text.ts'
-import { dial, peerOptions, startApp, untilClosed } from '../support/sidecar.ts'
+import { askPayments, authority, inboundTo, payments } from '../support/shop.ts'
+import { startApp } from '../support/sidecar.ts'
 import { createTestIssuer } from '../support/token-issuer.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
 const name = 'https://issuer.example'
 const patience = { timeout: 30_000 }
 
@@ -21,17 +21,14 @@ async function startTokenSidecar(file: string) {
   await using starting = new AsyncDisposableStack()
   const folder = testFolder()
   starting.defer(() => folder[Symbol.dispose]())
-  const authority = makeTestAuthority('td.example')
-  const web = authority.issue('spiffe://td.example/ns/shop/sa/web')
   const app = starting.use(await startApp((_, response) => response.end('from the workload')))
   const agent = starting.use(await startTestAgent(folder.path))
-  agent.putContext(contextFor(authority.issue(own), authority.bundle))
+  agent.putContext(contextFor(authority.issue(payments), authority.bundle))
   const lines: string[] = []
   const destination = { write: (line: string) => void lines.push(line) }
-  const listener = { listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }
   const proxy = starting.use(
     await startProxy({
-      spec: proxySpec.parse({ workloadApi: agent.endpoint, inbound: [listener] }),
+      spec: proxySpec.parse({ workloadApi: agent.endpoint, inbound: [inboundTo(app.port)] }),
       log: createLog({ name: 'proxy', destination }),
     }),
   )
@@ -48,11 +45,9 @@ ${policyText('[{ from: [{ source: { requestPrincipals: ["*"] } }] }]')}`
     lines,
     async statusWith(token: string) {
       const port = proxy.listeners[0]?.port ?? 0
-      const socket = await dial(peerOptions(port, web, { authority, id: own }))
-      const answer = untilClosed(socket)
       const head = 'GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n'
-      socket.write(`${head}Authorization: Bearer ${token}\r\n\r\n`)
-      return (await answer).slice(9, 12)
+      const answer = await askPayments(port, `${head}Authorization: Bearer ${token}\r\n\r\n`)
+      return answer.slice(9, 12)
     },
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   }

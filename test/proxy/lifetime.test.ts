@@ -1,6 +1,5 @@
 import { once } from 'node:events'
 import { request, type ServerResponse } from 'node:http'
-import { type ClientHttp2Session, connect } from 'node:http2'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createTally } from '../../decisions/tally.ts'
 import { destinationOf } from '../../policies/attributes/request.ts'
@@ -9,22 +8,11 @@ import { evaluateTcp } from '../../policies/evaluate.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
-import {
-  type App,
-  dial,
-  peerOptions,
-  type Sidecar,
-  startApp,
-  startSidecar,
-  untilClosed,
-} from '../support/sidecar.ts'
+import { stateOf } from '../support/mesh.ts'
+import { dialPayments, inboundTo, openSession, payments, sourceOf, web } from '../support/shop.ts'
+import { type App, type Sidecar, startApp, startSidecar, untilClosed } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
-const server = { authority, id: own }
+const source = sourceOf(payments)
 
 let app: App
 let asked = Promise.withResolvers<ServerResponse>()
@@ -43,17 +31,8 @@ async function start(
   limits: object = {},
   clock = systemClock,
 ): Promise<Sidecar> {
-  const listener = { listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }
-  const spec = { inbound: [{ ...listener, ...more }] }
+  const spec = { inbound: [inboundTo(app.port, more)] }
   return await startSidecar(spec, { source, state: stateOf('[{}]'), limits, clock })
-}
-
-async function openHttp2(port: number): Promise<ClientHttp2Session> {
-  const options = peerOptions(port, authority.issue(web), server)
-  const socket = await dial({ ...options, ALPNProtocols: ['h2'] })
-  const session = connect('https://shop', { createConnection: () => socket })
-  session.on('error', () => {})
-  return session
 }
 
 const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: shop\r\n\r\n`
@@ -62,7 +41,7 @@ describe('a connection of age', () => {
   it('ends behind the next answer of HTTP/1.1', async () => {
     const clock = createFakeClock(Date.now())
     await using sidecar = await start({ maxConnectionAge: '1s' }, {}, clock)
-    const socket = await dial(peerOptions(sidecar.port, authority.issue(web), server))
+    const socket = await dialPayments(sidecar.port)
     const answer = untilClosed(socket)
     asked = Promise.withResolvers()
     socket.write(get('/held'))
@@ -76,7 +55,7 @@ describe('a connection of age', () => {
   it('says goodbye in HTTP/2 and lets its streams finish', async () => {
     const clock = createFakeClock(Date.now())
     await using sidecar = await start({ maxConnectionAge: '1s' }, {}, clock)
-    const session = await openHttp2(sidecar.port)
+    const session = await openSession(sidecar.port)
     const goaway = once(session, 'goaway')
     asked = Promise.withResolvers()
     const stream = session.request({ ':path': '/held' })
@@ -96,11 +75,11 @@ describe('a connection of age', () => {
 describe('an idle connection', () => {
   it('is closed after its time, in HTTP/1.1 and HTTP/2', async () => {
     await using sidecar = await start({}, { idle: 100 })
-    const socket = await dial(peerOptions(sidecar.port, authority.issue(web), server))
+    const socket = await dialPayments(sidecar.port)
     const answer = untilClosed(socket)
     socket.write(get('/'))
     expect(await answer).toMatch(/at once/)
-    const session = await openHttp2(sidecar.port)
+    const session = await openSession(sidecar.port)
     await once(session, 'close')
   })
 })
@@ -108,12 +87,12 @@ describe('an idle connection', () => {
 describe('shutdown', () => {
   it('ends idle connections at once and lets requests in flight finish', async () => {
     const sidecar = await start({}, { drain: 60_000 })
-    const idle = await dial(peerOptions(sidecar.port, authority.issue(web), server))
+    const idle = await dialPayments(sidecar.port)
     const idleEnds = untilClosed(idle)
-    const session = await openHttp2(sidecar.port)
+    const session = await openSession(sidecar.port)
     const sessionEnds = once(session, 'close')
     asked = Promise.withResolvers()
-    const socket = await dial(peerOptions(sidecar.port, authority.issue(web), server))
+    const socket = await dialPayments(sidecar.port)
     const answer = untilClosed(socket)
     socket.write(get('/held'))
     const response = await asked.promise
@@ -129,7 +108,7 @@ describe('shutdown', () => {
   it('does not wait longer than its limit', async () => {
     const sidecar = await start({}, { drain: 50 })
     asked = Promise.withResolvers()
-    const socket = await dial(peerOptions(sidecar.port, authority.issue(web), server))
+    const socket = await dialPayments(sidecar.port)
     const answer = untilClosed(socket)
     socket.write(get('/held'))
     await asked.promise
@@ -144,7 +123,7 @@ describe('tally', () => {
     const source = parseSpiffeId(web)
     const nothing = { sourceIp: undefined, sni: undefined }
     for (let port = 0; port < 100; port++) {
-      const destination = destinationOf(parseSpiffeId(own), { port })
+      const destination = destinationOf(parseSpiffeId(payments), { port })
       expect(
         tally.count(noPolicies, evaluateTcp(noPolicies, { ...nothing, source, destination })),
       ).toBe(false)

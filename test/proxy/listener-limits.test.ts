@@ -1,26 +1,15 @@
 // The limits of one inbound listener take the place of what holds for all others.
 import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
-import { connect as connectHttp2, constants } from 'node:http2'
+import { constants } from 'node:http2'
 import { connect, createServer } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ask, openCaller } from '../support/local-call.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
-import {
-  type App,
-  dial,
-  listening,
-  peerOptions,
-  startApp,
-  startSidecar,
-  untilClosed,
-} from '../support/sidecar.ts'
+import { stateOf } from '../support/mesh.ts'
+import { dialPayments, inboundTo, openSession, payments, sourceOf } from '../support/shop.ts'
+import { type App, listening, startApp, startSidecar, untilClosed } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
-const webSvid = authority.issue(web)
+const source = sourceOf(payments)
 const patient = { timeout: 20_000 }
 
 let app: App
@@ -45,7 +34,7 @@ afterAll(async () => {
 
 /** The first listener has these limits, the second one those of all. */
 const start = (limits: object, { port = app.port, protocol = 'http', mtls = 'off' } = {}) => {
-  const listener = { listen: '127.0.0.1:0', protocol, mtls, forwardTo: `127.0.0.1:${port}` }
+  const listener = inboundTo(port, { protocol, mtls })
   const inbound = [{ ...listener, limits }, listener]
   return startSidecar({ inbound }, { source, state: stateOf('[{}]') })
 }
@@ -144,15 +133,13 @@ describe('limits of an inbound listener', () => {
 
     const its = { port: bytes.port, protocol: 'tcp', mtls: 'strict' }
     await using tunnels = await start({ idle: '300ms' }, its)
-    const tls = await dial(peerOptions(tunnels.port, webSvid, { authority, id: own }))
+    const tls = await dialPayments(tunnels.port)
     expect(await untilClosed(tls)).toBe('welcome')
   })
 
   it('of HTTP/2 over mutual TLS as well', async () => {
     await using sidecar = await start({ streams: 2 }, { mtls: 'strict' })
-    const options = peerOptions(sidecar.port, webSvid, { authority, id: own })
-    const socket = await dial({ ...options, ALPNProtocols: ['h2'] })
-    const session = connectHttp2('https://shop', { createConnection: () => socket })
+    const session = await openSession(sidecar.port)
     const [settings] = await once(session, 'remoteSettings')
     expect(settings.maxConcurrentStreams).toBe(2)
     session.destroy()

@@ -1,10 +1,12 @@
 import { once } from 'node:events'
 import { Agent, type IncomingMessage, request } from 'node:http'
-import { connect as connectHttp2, createServer as createHttp2Server } from 'node:http2'
+import { createServer as createHttp2Server } from 'node:http2'
 import { connect, type Socket } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { ask, openCaller } from '../support/local-call.ts'
+import { contextFor, createTestSource, stateOf } from '../support/mesh.ts'
+import { authority, inboundTo, outboundTo, payments, sourceOf, web } from '../support/shop.ts'
 import {
   type App,
   listening,
@@ -15,10 +17,7 @@ import {
   untilClosed,
 } from '../support/sidecar.ts'
 
-const payments = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const webSource = createTestSource(contextFor(authority.issue(web), authority.bundle))
+const webSource = sourceOf(web)
 const paymentsSvid = authority.issue(payments)
 const paymentsSource = createTestSource(contextFor(paymentsSvid, authority.bundle))
 
@@ -31,44 +30,9 @@ async function startPeer(onConnection: (socket: TLSSocket) => void): Promise<App
 
 async function sidecarTo(port: number, more: object = {}, limits: object = {}): Promise<Sidecar> {
   return await startSidecar(
-    {
-      outbound: [
-        {
-          listen: '127.0.0.1:0',
-          protocol: 'http',
-          destination: `127.0.0.1:${port}`,
-          expect: [payments],
-          ...more,
-        },
-      ],
-    },
+    { outbound: [outboundTo(`127.0.0.1:${port}`, more)] },
     { source: webSource, state: stateOf('[]'), limits },
   )
-}
-
-interface Answer {
-  readonly status: number | undefined
-  readonly headers: IncomingMessage['headers']
-  readonly body: string
-}
-
-async function ask(
-  port: number,
-  {
-    method = 'GET',
-    path = '/ok',
-    body = '',
-    agent,
-  }: { method?: string; path?: string; body?: string; agent?: Agent } = {},
-): Promise<Answer> {
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
-  const asked = request({ host: '127.0.0.1', port, method, path, ...(agent && { agent }) }, resolve)
-  asked.on('error', reject)
-  asked.end(body)
-  const response = await promise
-  let text = ''
-  for await (const part of response) text += part
-  return { status: response.statusCode, headers: response.headers, body: text }
 }
 
 let app: App
@@ -91,7 +55,7 @@ beforeAll(async () => {
     socket.pipe(socket)
   })
   inbound = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }] },
+    { inbound: [inboundTo(app.port)] },
     {
       source: paymentsSource,
       state: stateOf('[{ to: [{ operation: { paths: ["/ok*", "/shop.Echo/*"] } }] }]'),
@@ -265,49 +229,23 @@ describe('outbound gRPC', () => {
     })
     await using grpcApp = await listening(grpc)
     await using callee = await startSidecar(
-      {
-        inbound: [
-          { listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${grpcApp.port}` },
-        ],
-      },
+      { inbound: [inboundTo(grpcApp.port)] },
       { source: paymentsSource, state: stateOf('[{}]') },
     )
     await using caller = await sidecarTo(callee.port)
-    const session = connectHttp2(`http://127.0.0.1:${caller.port}`)
+    using local = openCaller(caller.port)
     for (let i = 0; i < 2; i++) {
-      const stream = session.request({
-        ':path': '/shop.Echo/Call',
-        ':method': 'POST',
-        'content-type': 'application/grpc',
-      })
-      let body = ''
-      stream.on('data', (part) => {
-        body += part
-      })
-      stream.end('message')
-      const [[headers], [trailers]] = await Promise.all([
-        once(stream, 'response'),
-        once(stream, 'trailers'),
-        once(stream, 'close'),
-      ])
+      const { headers, trailers, body } = await local.call()
       expect(headers).toMatchObject({ 'x-caller': web, 'x-spiffe-peer-id': payments })
       expect([body, trailers['grpc-status']]).toEqual(['message', '0'])
     }
     expect(caller.connections.size).toBe(1)
-    session.close()
   })
 
   it('answers UNAVAILABLE when the peer is not the expected', async () => {
     await using caller = await sidecarTo(inbound.port, { expect: [web] })
-    const session = connectHttp2(`http://127.0.0.1:${caller.port}`)
-    const stream = session.request({
-      ':path': '/shop.Echo/Call',
-      ':method': 'POST',
-      'content-type': 'application/grpc',
-    })
-    stream.end('message')
-    const [headers] = await once(stream, 'response')
+    using local = openCaller(caller.port)
+    const { headers } = await local.call()
     expect(headers).toMatchObject({ ':status': 200, 'grpc-status': '14' })
-    session.close()
   })
 })

@@ -23,9 +23,9 @@ import {
   stateOf,
   type TestSource,
 } from '../support/mesh.ts'
+import { authority, dialPayments, inboundTo, payments, server, web } from '../support/shop.ts'
 import {
   type App,
-  dial,
   listening,
   peerOptions,
   type Sidecar,
@@ -33,15 +33,11 @@ import {
   untilClosed,
 } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
 const far = 'spiffe://far.example/ns/shop/sa/web'
 const hour = 3_600_000
-const authority = makeTestAuthority('td.example')
 const federated = makeTestAuthority('far.example')
 const stranger = makeTestAuthority('stranger.example')
-const server = { authority, id: own }
-const ownSvid = authority.issue(own, { notAfter: Date.now() + 10 * hour })
+const ownSvid = authority.issue(payments, { notAfter: Date.now() + 10 * hour })
 
 let app: App
 let connectionsToApp = 0
@@ -60,7 +56,7 @@ beforeAll(async () => {
   )
   source = createTestSource(contextFor(ownSvid, authority.bundle, federated.bundle))
   sidecar = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }] },
+    { inbound: [inboundTo(app.port, { protocol: 'tcp' })] },
     { source, state: stateOf('[{}]'), clock: { ...systemClock, now: () => Date.now() + offset } },
   )
 })
@@ -210,7 +206,7 @@ describe('resumption', () => {
 
 /** A connection through which bytes have passed. */
 async function live(svid: OwnSvid): Promise<{ socket: TLSSocket; closed: Promise<string> }> {
-  const socket = await dial(peerOptions(sidecar.port, svid, server))
+  const socket = await dialPayments(sidecar.port, svid)
   const closed = untilClosed(socket)
   await new Promise((resolve) => socket.once('data', resolve))
   return { socket, closed }
@@ -267,7 +263,7 @@ describe('a live connection ends', () => {
 describe('a handshake', () => {
   it('is not waited for longer than its limit, however it trickles', async () => {
     await using impatient = await startSidecar(
-      { inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: '127.0.0.1:1' }] },
+      { inbound: [inboundTo(1, { protocol: 'tcp' })] },
       { source, state: stateOf('[{}]'), limits: { handshake: 100 } },
     )
     const socket = createConnection(impatient.port, '127.0.0.1')

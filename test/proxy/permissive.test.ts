@@ -3,15 +3,23 @@ import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { compile } from '../../policies/compile.ts'
-import { readPolicies } from '../../policies/language/read.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
 import { ask, openCaller } from '../support/local-call.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { makeTestAuthority, stateOf, stateUnder } from '../support/mesh.ts'
+import { policyText } from '../support/policy-text.ts'
+import {
+  askPayments,
+  dialPayments,
+  inboundTo,
+  payments,
+  server,
+  sourceOf,
+  web,
+  webSvid,
+} from '../support/shop.ts'
 import {
   type App,
-  dial,
   listening,
   peerOptions,
   startApp,
@@ -19,13 +27,7 @@ import {
   untilClosed,
 } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const ownSvid = authority.issue(own)
-const source = createTestSource(contextFor(ownSvid, authority.bundle))
-const webSvid = authority.issue(web)
-const server = { authority, id: own }
+const source = sourceOf(payments)
 const forWeb = stateOf('[{ from: [{ source: { principals: ["td.example/ns/shop/sa/web"] } }] }]')
 const forAll = stateOf('[{}]')
 
@@ -56,18 +58,13 @@ const start = (
   state = forAll,
   { port = app.port, protocol = 'http', clock = systemClock, more = {} } = {},
 ) => {
-  const listener = { listen: '127.0.0.1:0', protocol, mtls, forwardTo: `127.0.0.1:${port}` }
-  return startSidecar({ inbound: [{ ...listener, ...more }] }, { source, state, clock })
+  const inbound = [inboundTo(port, { protocol, mtls, ...more })]
+  return startSidecar({ inbound }, { source, state, clock })
 }
 const bytes = () => ({ port: echo.port, protocol: 'tcp' })
 
-async function overTls(port: number, text: string, protocols?: string[]): Promise<string> {
-  const alpn = protocols && { ALPNProtocols: protocols }
-  const socket = await dial({ ...peerOptions(port, webSvid, server), ...alpn })
-  const answer = untilClosed(socket)
-  socket.write(text)
-  return await answer
-}
+const overTls = (port: number, text: string, protocols?: string[]) =>
+  askPayments(port, text, webSvid, protocols && { ALPNProtocols: protocols })
 
 const get = 'GET /ok HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n'
 
@@ -93,18 +90,12 @@ describe('mtls: permissive', () => {
   })
 
   it('yields to a PeerAuthentication that says STRICT', async () => {
-    const text = `apiVersion: security.istio.io/v1
+    const strict = `apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: { name: strict, namespace: shop }
 spec: { mtls: { mode: STRICT } }
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: { name: all, namespace: shop }
-spec: { rules: [{}] }
 `
-    const policies = compile(readPolicies([{ name: 'f.yaml', text }]))
-    await using sidecar = await start('permissive', { ...forAll, policies })
+    await using sidecar = await start('permissive', stateUnder(strict, policyText('[{}]')))
     expect(await overTls(sidecar.port, get)).toMatch(/^HTTP\/1.1 200/)
     expect((await ask(sidecar.port)).status).toBe(403)
   })
@@ -129,7 +120,7 @@ spec: { rules: [{}] }
     const large = 'x'.repeat(3_000_000)
     socket.end(large)
     expect((await answer) === `welcome;${large}`).toBe(true)
-    const secret = await dial(peerOptions(sidecar.port, webSvid, server))
+    const secret = await dialPayments(sidecar.port)
     const secretly = untilClosed(secret)
     secret.end('hello')
     expect(await secretly).toBe('welcome;hello')
@@ -156,9 +147,8 @@ spec: { rules: [{}] }
 
   it('ends who says nothing, by the limit of handshakes, and who leaves before', async () => {
     const clock = createFakeClock(Date.now())
-    const listener = { listen: '127.0.0.1:0', protocol: 'tcp', mtls: 'permissive' }
     await using sidecar = await startSidecar(
-      { inbound: [{ ...listener, forwardTo: `127.0.0.1:${echo.port}` }] },
+      { inbound: [inboundTo(echo.port, { protocol: 'tcp', mtls: 'permissive' })] },
       { source, state: forAll, clock, limits: { handshake: 1000, recheck: 100 } },
     )
     const accepted = once(connect(sidecar.port, '127.0.0.1').end(), 'close')
@@ -196,10 +186,9 @@ spec: { rules: [{}] }
   })
 
   it('ends connections in the clear when there is no identity to decide by', async () => {
-    const its = createTestSource(contextFor(ownSvid, authority.bundle))
-    const listener = { listen: '127.0.0.1:0', protocol: 'tcp', mtls: 'permissive' }
+    const its = sourceOf(payments)
     await using sidecar = await startSidecar(
-      { inbound: [{ ...listener, forwardTo: `127.0.0.1:${echo.port}` }] },
+      { inbound: [inboundTo(echo.port, { protocol: 'tcp', mtls: 'permissive' })] },
       { source: its, state: forAll },
     )
     const socket = connect(sidecar.port, '127.0.0.1')

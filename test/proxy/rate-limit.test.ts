@@ -1,34 +1,36 @@
 // RateLimit as callers meet it, through the sidecar.
 import { once } from 'node:events'
 import {
-  connect as connectHttp2,
+  type ClientHttp2Stream,
   createServer as createHttp2,
   type IncomingHttpHeaders,
 } from 'node:http2'
 import { createServer } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { explainCounts } from '../../decisions/counts.ts'
-import { compile } from '../../policies/compile.ts'
-import { readPolicies } from '../../policies/language/read.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { stateUnder } from '../support/mesh.ts'
+import {
+  askPayments,
+  authority,
+  dialPayments,
+  inboundTo,
+  openSession,
+  payments,
+  sourceOf,
+  webSvid,
+} from '../support/shop.ts'
 import {
   type App,
-  dial,
   listening,
-  peerOptions,
   type Sidecar,
   startApp,
   startSidecar,
   untilClosed,
 } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const [web, other] = ['web', 'other'].map((name) => `spiffe://td.example/ns/shop/sa/${name}`)
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
-const server = { authority, id: own }
-const svids = { web: authority.issue(web ?? ''), other: authority.issue(other ?? '') }
+const source = sourceOf(payments)
+const svids = { web: webSvid, other: authority.issue('spiffe://td.example/ns/shop/sa/other') }
 
 const allow = `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -42,7 +44,7 @@ kind: RateLimit
 metadata: { name: slow, namespace: shop }
 spec: { limits: [${limit}] }
 `
-  return { ...stateOf('[]'), policies: compile(readPolicies([{ name: 'shop.yaml', text }])) }
+  return stateUnder(text)
 }
 
 let app: App
@@ -69,25 +71,17 @@ afterAll(async () => {
 const clock = createFakeClock(Date.now())
 const start = (limit: string, { port } = app, protocol = 'http') =>
   startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol, forwardTo: `127.0.0.1:${port}` }] },
+    { inbound: [inboundTo(port, { protocol })] },
     { source, state: limited(limit), clock },
   )
 
 async function ask(sidecar: Sidecar, path = '/', who: keyof typeof svids = 'web', more = '') {
-  const socket = await dial(peerOptions(sidecar.port, svids[who], server))
-  const answer = untilClosed(socket)
-  socket.write(`GET ${path} HTTP/1.1\r\nHost: shop\r\n${more || 'Connection: close\r\n'}\r\n`)
-  const text = await answer
+  const head = `GET ${path} HTTP/1.1\r\nHost: shop\r\n${more || 'Connection: close\r\n'}\r\n`
+  const text = await askPayments(sidecar.port, head, svids[who])
   return { status: text.slice(9, 12), after: /retry-after: (\S+)/i.exec(text)?.[1], text }
 }
 
-async function session(sidecar: Sidecar) {
-  const options = peerOptions(sidecar.port, svids.web, server)
-  const socket = await dial({ ...options, ALPNProtocols: ['h2'] })
-  return connectHttp2('https://shop', { createConnection: () => socket })
-}
-
-const headersOf = async (stream: ReturnType<ReturnType<typeof connectHttp2>['request']>) => {
+const headersOf = async (stream: ClientHttp2Stream) => {
   const [headers]: IncomingHttpHeaders[] = await once(stream, 'response')
   stream.resume()
   return headers ?? {}
@@ -124,7 +118,7 @@ describe('a caller that asks too often', () => {
       rule: 0,
       remedy: '',
       reason: expect.stringMatching(
-        /GET \/: too often, by RateLimit shop\/slow, limit 0 \(shop\.yaml:\d+\): 1 in 3600000 ms, 1 at once$/,
+        /GET \/: too often, by RateLimit shop\/slow, limit 0 \(test\.yaml:\d+\): 1 in 3600000 ms, 1 at once$/,
       ),
     })
   })
@@ -144,7 +138,7 @@ describe('a caller that asks too often', () => {
 
   it('is told so in HTTP/2, in gRPC, and when it asks for a websocket', async () => {
     await using sidecar = await start('{ requests: 1, per: 1h }')
-    const http2 = await session(sidecar)
+    const http2 = await openSession(sidecar.port)
     expect((await headersOf(http2.request({ ':path': '/' })))[':status']).toBe(200)
     const refused = await headersOf(http2.request({ ':path': '/' }))
     expect(refused).toMatchObject({ ':status': 429, 'retry-after': '3600' })
@@ -153,7 +147,7 @@ describe('a caller that asks too often', () => {
     expect(await ask(sidecar, '/', 'web', upgrade)).toMatchObject({ status: '429', after: '3600' })
 
     await using grpc = await start('{ requests: 1, per: 1h }', calls)
-    const client = await session(grpc)
+    const client = await openSession(grpc.port)
     const call = () =>
       client.request({ ':method': 'POST', ':path': '/a.B/C', 'content-type': 'application/grpc' })
     const first = call().end()
@@ -169,16 +163,15 @@ describe('a caller that asks too often', () => {
 
   it('is closed out on TCP', async () => {
     await using sidecar = await start('{ requests: 1, per: 1h }', plain, 'tcp')
-    const open = async () => untilClosed(await dial(peerOptions(sidecar.port, svids.web, server)))
+    const open = async () => untilClosed(await dialPayments(sidecar.port))
     // what asks about HTTP is no ALLOW for TCP
     expect(await open()).toBe('')
-    const state = limited('{ requests: 1, per: 1h }')
     const text = `${allow.replace('{ to: [{ operation: { notPaths: [/denied] } }] }', '{}')}apiVersion: castellan.dev/v1
 kind: RateLimit
 metadata: { name: slow, namespace: shop }
 spec: { limits: [{ requests: 1, per: 1h }] }
 `
-    sidecar.mesh.put({ ...state, policies: compile(readPolicies([{ name: 'f.yaml', text }])) })
+    sidecar.mesh.put(stateUnder(text))
     expect(await open()).toBe('welcome')
     expect(await open()).toBe('')
   })

@@ -1,11 +1,7 @@
 // What is under way when policies change or end: what they still allow goes on, the rest ends.
 import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
-import {
-  connect as connectHttp2,
-  createServer as createHttp2,
-  type ServerHttp2Stream,
-} from 'node:http2'
+import { createServer as createHttp2, type ServerHttp2Stream } from 'node:http2'
 import { createServer } from 'node:net'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -14,28 +10,24 @@ import { compile } from '../../policies/compile.ts'
 import { readPolicies } from '../../policies/language/read.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { contextFor, createTestSource, stateOf, stateUnder } from '../support/mesh.ts'
 import {
-  type App,
-  dial,
-  listening,
-  peerOptions,
-  type Sidecar,
-  startApp,
-  startSidecar,
-  untilClosed,
-} from '../support/sidecar.ts'
+  authority,
+  dialPayments,
+  inboundTo,
+  openSession,
+  payments,
+  sourceOf,
+  web,
+  webSvid,
+} from '../support/shop.ts'
+import { type App, listening, startApp, startSidecar, untilClosed } from '../support/sidecar.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
-const webSvid = authority.issue(web)
+const source = sourceOf(payments)
 // who lives longer than the policies here
 const long = { notAfter: Date.now() + 24 * 3_600_000 }
-const longLived = createTestSource(contextFor(authority.issue(own, long), authority.bundle))
+const longLived = createTestSource(contextFor(authority.issue(payments, long), authority.bundle))
 const longWeb = authority.issue(web, long)
-const server = { authority, id: own }
 
 const paths = (...list: readonly string[]) =>
   stateOf(`[{ to: [{ operation: { paths: [${list}] } }] }]`)
@@ -75,17 +67,7 @@ afterAll(async () => {
 const start = (
   state: MeshState,
   { port, protocol = 'http', clock = systemClock } = { port: app.port },
-) =>
-  startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol, forwardTo: `127.0.0.1:${port}` }] },
-    { source, state, clock },
-  )
-
-const open = (sidecar: Sidecar, protocols?: string[]) =>
-  dial({
-    ...peerOptions(sidecar.port, webSvid, server),
-    ...(protocols && { ALPNProtocols: protocols }),
-  })
+) => startSidecar({ inbound: [inboundTo(port, { protocol })] }, { source, state, clock })
 
 const get = (path: string, more = '') => `GET ${path} HTTP/1.1\r\nHost: shop\r\n${more}\r\n`
 
@@ -93,7 +75,7 @@ describe('when policies change', () => {
   it('a TCP connection ends that they do not allow any more, and stays while they do', async () => {
     const ports = (port: number) => stateOf(`[{ to: [{ operation: { ports: ["${port}"] } }] }]`)
     await using sidecar = await start(ports(plain.port), { port: plain.port, protocol: 'tcp' })
-    const socket = await open(sidecar)
+    const socket = await dialPayments(sidecar.port)
     const closed = untilClosed(socket)
     await once(socket, 'data')
     sidecar.mesh.put(stateOf(`[{ from: [{ source: { principals: ["td.example/*"] } }] }]`))
@@ -105,7 +87,11 @@ describe('when policies change', () => {
 
   it('a request of HTTP/1.1 in flight ends, another goes on, and a kept connection asks anew', async () => {
     await using sidecar = await start(both)
-    const [first, second, kept] = [await open(sidecar), await open(sidecar), await open(sidecar)]
+    const [first, second, kept] = [
+      await dialPayments(sidecar.port),
+      await dialPayments(sidecar.port),
+      await dialPayments(sidecar.port),
+    ]
     const ends = [untilClosed(first), untilClosed(second), untilClosed(kept)]
     kept.write(get('/b?now'))
     await once(kept, 'data')
@@ -128,8 +114,7 @@ describe('when policies change', () => {
   it('streams of HTTP/2 end one by one, and the session stays', async () => {
     held.clear()
     await using sidecar = await start(both)
-    const socket = await open(sidecar, ['h2'])
-    const session = connectHttp2('https://shop', { createConnection: () => socket })
+    const session = await openSession(sidecar.port)
     const [a, b] = ['/a', '/b'].map((path) => session.request({ ':path': path }))
     if (a === undefined || b === undefined) throw new Error('no streams')
     b.on('error', () => {})
@@ -151,8 +136,7 @@ describe('when policies change', () => {
   it('a gRPC stream ends on both sides', async () => {
     called = Promise.withResolvers()
     await using sidecar = await start(both, { port: calls.port })
-    const socket = await open(sidecar, ['h2'])
-    const session = connectHttp2('https://shop', { createConnection: () => socket })
+    const session = await openSession(sidecar.port)
     const call = session.request({
       ...{ ':method': 'POST', ':path': '/x.Y/Watch', 'content-type': 'application/grpc' },
     })
@@ -176,7 +160,7 @@ describe('when policies change', () => {
       socket.resume().once('end', () => ended.resolve())
     })
     await using sidecar = await start(both, { port: sockets.port })
-    const socket = await open(sidecar)
+    const socket = await dialPayments(sidecar.port)
     const closed = untilClosed(socket)
     socket.write(get('/b', 'Connection: Upgrade\r\nUpgrade: websocket\r\n'))
     await once(socket, 'data')
@@ -191,14 +175,12 @@ kind: AuthorizationPolicy
 metadata: { name: chosen, namespace: shop }
 spec: { selector: { matchLabels: { app: pay } }, rules: [{}] }
 `
-    const policies = compile(readPolicies([{ name: 'f.yaml', text }]))
     const labelled = {
-      ...stateOf('[]'),
-      policies,
+      ...stateUnder(text),
       labels: new Map([[source.current()?.svids[0].id ?? webSvid.id, { app: 'pay' }]]),
     }
     await using sidecar = await start(labelled, { port: plain.port, protocol: 'tcp' })
-    const socket = await open(sidecar)
+    const socket = await dialPayments(sidecar.port)
     const closed = untilClosed(socket)
     await once(socket, 'data')
     sidecar.mesh.put({ ...labelled, labels: new Map() })
@@ -227,12 +209,12 @@ kind: AuthorizationPolicy
 metadata: { name: tokens, namespace: shop }
 spec: { rules: [{ from: [{ source: { requestPrincipals: ["*"] } }] }] }
 `
-      return { ...stateOf('[]'), policies: compile(readPolicies([{ name: 'f.yaml', text }])) }
+      return stateUnder(text)
     }
     await using sidecar = await start(state('issuer.example', 'one'), {
       ...{ port: app.port, protocol: 'http', clock },
     })
-    const socket = await open(sidecar)
+    const socket = await dialPayments(sidecar.port)
     const closed = untilClosed(socket)
     socket.write(get('/token', `Authorization: Bearer ${token}\r\n`))
     await waiting('/token').promise
@@ -261,16 +243,7 @@ spec: { expires: "${expires}", rules: [{}] }
     })
     // certificates do not outlive it in this test
     await using sidecar = await startSidecar(
-      {
-        inbound: [
-          {
-            listen: '127.0.0.1:0',
-            protocol: 'tcp',
-            forwardTo: `127.0.0.1:${plain.port}`,
-            maxConnectionAge: '5h',
-          },
-        ],
-      },
+      { inbound: [inboundTo(plain.port, { protocol: 'tcp', maxConnectionAge: '5h' })] },
       {
         source: longLived,
         state: { ...stateOf('[]'), policies },
@@ -278,7 +251,7 @@ spec: { expires: "${expires}", rules: [{}] }
         limits: { recheck: hour },
       },
     )
-    const socket = await dial(peerOptions(sidecar.port, longWeb, server))
+    const socket = await dialPayments(sidecar.port, longWeb)
     const closed = untilClosed(socket)
     await once(socket, 'data')
     await clock.advance(2 * hour - 1)
@@ -287,7 +260,7 @@ spec: { expires: "${expires}", rules: [{}] }
     expect(await closed).toBe('welcome')
     expect(sidecar.lines.join('')).toContain('a policy has expired')
     expect(sidecar.mesh.current().policies.changesAt).toBeUndefined()
-    expect(await untilClosed(await dial(peerOptions(sidecar.port, longWeb, server)))).toBe('')
+    expect(await untilClosed(await dialPayments(sidecar.port, longWeb))).toBe('')
   })
 
   it('a set that comes before is waited for instead', async () => {
@@ -300,7 +273,7 @@ spec: { expires: "${expires}", rules: [{}] }
     })
     const now = clock.now()
     await using sidecar = await startSidecar(
-      { inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: '127.0.0.1:1' }] },
+      { inbound: [inboundTo(1, { protocol: 'tcp' })] },
       { source: longLived, state: at(now + 1000), clock },
     )
     const later = at(now + 5000)

@@ -6,14 +6,12 @@ import { type Clock, systemClock } from '../../runtime/clock.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
 import { frame, types } from '../support/frames.ts'
 import { ask, openCaller } from '../support/local-call.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { stateOf } from '../support/mesh.ts'
 import { type Peer, type PeerOptions, startPeer } from '../support/peer.ts'
+import { authority, outboundTo, payments, sourceOf, web } from '../support/shop.ts'
 import { listening, type Sidecar, startSidecar, untilClosed } from '../support/sidecar.ts'
 
-const payments = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(web), authority.bundle))
+const source = sourceOf(web)
 const svid = authority.issue(payments)
 const patient = { timeout: 20_000 }
 
@@ -25,15 +23,7 @@ async function deadAddress(): Promise<string> {
 
 const caller = (destination: readonly string[], more: object = {}, clock: Clock = systemClock) =>
   startSidecar(
-    {
-      outbound: [
-        {
-          ...{ listen: '127.0.0.1:0', protocol: 'http', expect: [payments], destination },
-          loadBalancing: 'round-robin',
-          ...more,
-        },
-      ],
-    },
+    { outbound: [outboundTo(destination, { loadBalancing: 'round-robin', ...more })] },
     { source, state: stateOf('[]'), clock },
   )
 

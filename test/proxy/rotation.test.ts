@@ -1,6 +1,8 @@
-import { Agent, type IncomingMessage, request } from 'node:http'
+import { Agent } from 'node:http'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { ask } from '../support/local-call.ts'
 import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { inboundTo, outboundTo, payments, web } from '../support/shop.ts'
 import {
   type App,
   dial,
@@ -10,8 +12,6 @@ import {
   startSidecar,
 } from '../support/sidecar.ts'
 
-const payments = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
 // two generations of one trust domain: bundles overlap while roots change
 const generations = [makeTestAuthority('td.example'), makeTestAuthority('td.example')] as const
 const [former, latter] = generations
@@ -33,20 +33,11 @@ const webSource = createTestSource(contextOf(web, 0))
 beforeAll(async () => {
   app = await startApp((message, response) => message.pipe(response))
   inbound = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }] },
+    { inbound: [inboundTo(app.port)] },
     { source: paymentsSource, state: stateOf('[{}]') },
   )
   outbound = await startSidecar(
-    {
-      outbound: [
-        {
-          listen: '127.0.0.1:0',
-          protocol: 'http',
-          destination: `127.0.0.1:${inbound.port}`,
-          expect: [payments],
-        },
-      ],
-    },
+    { outbound: [outboundTo(`127.0.0.1:${inbound.port}`)] },
     { source: webSource, state: stateOf('[]') },
   )
 })
@@ -55,17 +46,9 @@ afterAll(async () => {
   for (const it of [outbound, inbound, app]) await it[Symbol.asyncDispose]()
 })
 
-async function ask(agent: Agent, method: string): Promise<number | undefined> {
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
-  const asked = request(
-    { host: '127.0.0.1', port: outbound.port, method, path: '/', agent },
-    resolve,
-  )
-  asked.on('error', reject)
-  asked.end(method === 'POST' ? 'body' : undefined)
-  const response = await promise
-  for await (const _ of response);
-  return response.statusCode
+async function statusOf(agent: Agent, method: string): Promise<number | undefined> {
+  const body = method === 'POST' ? 'body' : ''
+  return (await ask(outbound.port, { agent, method, path: '/', body })).status
 }
 
 describe('rotation', () => {
@@ -79,7 +62,7 @@ describe('rotation', () => {
     async function load(method: string, keepAlive: boolean): Promise<void> {
       const agent = new Agent({ keepAlive, maxSockets: 1 })
       while (!isOver) {
-        statuses.push(await ask(agent, method))
+        statuses.push(await statusOf(agent, method))
         if (statuses.length >= enough.count) enough.reached()
       }
       agent.destroy()
@@ -112,10 +95,10 @@ describe('rotation', () => {
 
   it('uses no former connection for a new request', async () => {
     const agent = new Agent({ keepAlive: true })
-    await ask(agent, 'GET')
+    await statusOf(agent, 'GET')
     webSource.put(contextOf(web, 0))
     await expect.poll(() => outbound.connections.size, patient).toBe(0)
-    expect(await ask(agent, 'GET')).toBe(200)
+    expect(await statusOf(agent, 'GET')).toBe(200)
     expect(outbound.connections.size).toBe(1)
     agent.destroy()
   })

@@ -4,22 +4,12 @@ import { connect, createServer, type Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Address } from '../../runtime/config.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
-import {
-  type App,
-  dial,
-  listening,
-  peerOptions,
-  type Sidecar,
-  startSidecar,
-  untilClosed,
-} from '../support/sidecar.ts'
+import { stateOf } from '../support/mesh.ts'
+import { dialPayments, inboundTo, payments, sourceOf, web } from '../support/shop.ts'
+import { type App, listening, type Sidecar, startSidecar, untilClosed } from '../support/sidecar.ts'
 
-const payments = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const webSource = createTestSource(contextFor(authority.issue(web), authority.bundle))
-const paymentsSource = createTestSource(contextFor(authority.issue(payments), authority.bundle))
+const webSource = sourceOf(web)
+const paymentsSource = sourceOf(payments)
 
 const patient = { timeout: 20_000 }
 
@@ -34,7 +24,7 @@ const endpoints = new Map<string, Address[]>()
 beforeAll(async () => {
   app = await listening(createServer({ allowHalfOpen: true }, (socket) => onConnection(socket)))
   const spec = {
-    inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }],
+    inbound: [inboundTo(app.port, { protocol: 'tcp' })],
   }
   const state = stateOf(`[{ to: [{ operation: { ports: ["${app.port}"] } }] }]`)
   inbound = await startSidecar(spec, { source: paymentsSource, state })
@@ -179,13 +169,12 @@ describe('TCP through two sidecars', () => {
 describe('inbound TCP', () => {
   it('sees policies by the port of the workload, and HTTP rules allow nothing', async () => {
     inbound.mesh.put(stateOf('[{ to: [{ operation: { ports: ["1"] } }] }]'))
-    const options = peerOptions(inbound.port, authority.issue(web), { authority, id: payments })
-    expect(await untilClosed(await dial(options))).toBe('')
+    expect(await untilClosed(await dialPayments(inbound.port))).toBe('')
     inbound.mesh.put(stateOf('[{ to: [{ operation: { methods: ["GET"] } }] }]'))
-    expect(await untilClosed(await dial(options))).toBe('')
+    expect(await untilClosed(await dialPayments(inbound.port))).toBe('')
     inbound.mesh.put(stateOf('[{}]'))
     onConnection = (socket) => socket.end('welcome')
-    const socket = await dial(options)
+    const socket = await dialPayments(inbound.port)
     expect(await untilClosed(socket)).toBe('welcome')
   })
 
@@ -193,20 +182,10 @@ describe('inbound TCP', () => {
     onConnection = (socket) => socket.write('welcome')
     const clock = createFakeClock(Date.now())
     await using aging = await startSidecar(
-      {
-        inbound: [
-          {
-            listen: '127.0.0.1:0',
-            protocol: 'tcp',
-            forwardTo: `127.0.0.1:${app.port}`,
-            maxConnectionAge: '1s',
-          },
-        ],
-      },
+      { inbound: [inboundTo(app.port, { protocol: 'tcp', maxConnectionAge: '1s' })] },
       { source: paymentsSource, state: stateOf('[{}]'), clock },
     )
-    const options = peerOptions(aging.port, authority.issue(web), { authority, id: payments })
-    const socket = await dial(options)
+    const socket = await dialPayments(aging.port)
     const answer = untilClosed(socket)
     await once(socket, 'data')
     await clock.advance(2000)
@@ -216,21 +195,18 @@ describe('inbound TCP', () => {
   it('accepts as many connections as its limit says', async () => {
     onConnection = (socket) => socket.pipe(socket)
     await using small = await startSidecar(
-      { inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }] },
+      { inbound: [inboundTo(app.port, { protocol: 'tcp' })] },
       { source: paymentsSource, state: stateOf('[{}]'), limits: { connections: 1 } },
     )
-    const options = peerOptions(small.port, authority.issue(web), { authority, id: payments })
-    const first = await dial(options)
-    await expect(dial(options)).rejects.toThrow()
+    const first = await dialPayments(small.port)
+    await expect(dialPayments(small.port)).rejects.toThrow()
     const closed = untilClosed(first)
     first.end()
     await closed
   })
 
   it('lets what is in flight finish at shutdown, and ends it when that takes too long', async () => {
-    const spec = {
-      inbound: [{ listen: '127.0.0.1:0', protocol: 'tcp', forwardTo: `127.0.0.1:${app.port}` }],
-    }
+    const spec = { inbound: [inboundTo(app.port, { protocol: 'tcp' })] }
     for (const [drain, answer] of [
       [60_000, 'finished'],
       [50, ''],
@@ -245,8 +221,7 @@ describe('inbound TCP', () => {
         state: stateOf('[{}]'),
         limits: { drain },
       })
-      const options = peerOptions(stopping.port, authority.issue(web), { authority, id: payments })
-      const socket = await dial(options)
+      const socket = await dialPayments(stopping.port)
       const closed = untilClosed(socket)
       socket.end('question')
       const workload = await asked.promise

@@ -6,14 +6,12 @@ import { connect, createServer, type Socket } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { createFakeClock } from '../support/fake-clock.ts'
 import { ask, openCaller } from '../support/local-call.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { stateOf } from '../support/mesh.ts'
 import { type Peer, startPeer } from '../support/peer.ts'
+import { authority, outboundTo, payments, sourceOf, web } from '../support/shop.ts'
 import { type App, listening, startSidecar, untilClosed } from '../support/sidecar.ts'
 
-const payments = 'spiffe://td.example/ns/shop/sa/payments'
-const web = 'spiffe://td.example/ns/shop/sa/web'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(web), authority.bundle))
+const source = sourceOf(web)
 const svid = authority.issue(payments)
 const patient = { timeout: 20_000 }
 
@@ -48,9 +46,8 @@ beforeEach(() => {
 
 async function start(destination: string | readonly string[], more: object) {
   const clock = createFakeClock(Date.now())
-  const listener = { listen: '127.0.0.1:0', protocol: 'http', expect: [payments], destination }
   const sidecar = await startSidecar(
-    { outbound: [{ ...listener, ...more }] },
+    { outbound: [outboundTo(destination, more)] },
     { source, state: stateOf('[]'), clock },
   )
   // without those that live as long as the sidecar

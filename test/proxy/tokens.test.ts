@@ -1,7 +1,6 @@
 // Tokens of callers at a sidecar: 401 for one that does not hold, 403 for one that is not enough, keys
 // fetched over TLS, and what of a token goes on to the workload.
 
-import { connect as connectHttp2 } from 'node:http2'
 import { createServer } from 'node:https'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { createIssuers } from '../../client/issuers.ts'
@@ -11,25 +10,14 @@ import { jwksUrisOf, readPolicies } from '../../policies/language/read.ts'
 import type { JwksSource } from '../../policies/tokens/authenticate.ts'
 import { fetchBounded } from '../../runtime/fetch.ts'
 import { createFakeClock } from '../support/fake-clock.ts'
-import { contextFor, createTestSource, makeTestAuthority, stateOf } from '../support/mesh.ts'
+import { stateOf } from '../support/mesh.ts'
 import { policyText } from '../support/policy-text.ts'
-import {
-  type App,
-  dial,
-  listening,
-  peerOptions,
-  type Sidecar,
-  startApp,
-  startSidecar,
-  untilClosed,
-} from '../support/sidecar.ts'
+import { askPayments, inboundTo, openSession, payments, sourceOf } from '../support/shop.ts'
+import { type App, listening, type Sidecar, startApp, startSidecar } from '../support/sidecar.ts'
 import { makeTestTls, type TestTls } from '../support/test-tls.ts'
 import { createTestIssuer, type TestIssuer } from '../support/token-issuer.ts'
 
-const own = 'spiffe://td.example/ns/shop/sa/payments'
-const authority = makeTestAuthority('td.example')
-const source = createTestSource(contextFor(authority.issue(own), authority.bundle))
-const svid = authority.issue('spiffe://td.example/ns/shop/sa/web')
+const source = sourceOf(payments)
 
 const name = 'https://issuer.example'
 const cart = 'system:serviceaccount:shop:cart'
@@ -49,10 +37,7 @@ beforeAll(async () => {
     seen.push({ line: `${method} ${url}`, headers })
     response.end('from the workload')
   })
-  sidecar = await startSidecar(
-    { inbound: [{ listen: '127.0.0.1:0', protocol: 'http', forwardTo: `127.0.0.1:${app.port}` }] },
-    { source, state: stateOf('[]') },
-  )
+  sidecar = await startSidecar({ inbound: [inboundTo(app.port)] }, { source, state: stateOf('[]') })
 })
 afterAll(async () => {
   for (const it of [sidecar, app]) await it[Symbol.asyncDispose]()
@@ -79,12 +64,9 @@ function stateFor(rule: string, jwks: JwksSource = () => undefined): MeshState {
 
 const inline = (more = '') => stateFor(`jwks: '${issuer.jwks}'${more}`)
 
-async function ask(path: string, ...lines: readonly string[]): Promise<string> {
-  const socket = await dial(peerOptions(sidecar.port, svid, { authority, id: own }))
-  const answer = untilClosed(socket)
+function ask(path: string, ...lines: readonly string[]): Promise<string> {
   const all = [`GET ${path} HTTP/1.1`, 'Host: shop', 'Connection: close', ...lines, '', '']
-  socket.write(all.join('\r\n'))
-  return await answer
+  return askPayments(sidecar.port, all.join('\r\n'))
 }
 
 const statusOf = (answer: string) => Number(answer.slice('HTTP/1.1 '.length).slice(0, 3))
@@ -121,9 +103,7 @@ describe('a token at the door', () => {
 
   it('is refused to HTTP/2 with 401, to gRPC with UNAUTHENTICATED', async () => {
     sidecar.mesh.put(inline())
-    const options = peerOptions(sidecar.port, svid, { authority, id: own })
-    const socket = await dial({ ...options, ALPNProtocols: ['h2'] })
-    const session = connectHttp2('https://shop', { createConnection: () => socket })
+    const session = await openSession(sidecar.port)
     const answerTo = async (headers: Readonly<Record<string, string>>) => {
       const stream = session.request({ ':path': '/', authorization: 'Bearer a.b.c', ...headers })
       const { promise, resolve } = Promise.withResolvers<object>()

@@ -11,7 +11,7 @@ import {
   parseConfig,
   pathRelativeTo,
 } from '../../runtime/config.ts'
-import { testFolder } from '../support/ca.ts'
+import { testFolder } from '../support/folder.ts'
 import { refusalOf } from '../support/refusal.ts'
 
 const schema = z.strictObject({ wait: duration.optional(), at: address.optional() })

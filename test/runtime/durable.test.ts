@@ -2,7 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { privateFolder, writeDurably } from '../../runtime/durable.ts'
-import { testFolder } from '../support/ca.ts'
+import { testFolder } from '../support/folder.ts'
 
 let folder: ReturnType<typeof testFolder>
 beforeEach(() => {

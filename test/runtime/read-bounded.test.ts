@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { readBounded } from '../../runtime/read-bounded.ts'
 import { explain } from '../../spiffe/errors.ts'
-import { testFolder } from '../support/ca.ts'
+import { testFolder } from '../support/folder.ts'
 
 const folder = testFolder()
 afterAll(() => folder[Symbol.dispose]())

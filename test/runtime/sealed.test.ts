@@ -2,7 +2,7 @@ import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { readSecret, seal, sealingSecret, unseal } from '../../runtime/sealed.ts'
-import { testFolder } from '../support/ca.ts'
+import { testFolder } from '../support/folder.ts'
 import { refusalOf } from '../support/refusal.ts'
 
 const secret = sealingSecret(Buffer.from('correct horse battery staple'))

@@ -1,7 +1,7 @@
 // `npm run soak -- NAME [--minutes N]`: the long runs. Each prints how far it is, and at the end one line.
 import { parseArgs } from 'node:util'
-import { testFolder } from '../support/ca.ts'
 import { compareRandomly } from '../support/differential.ts'
+import { testFolder } from '../support/folder.ts'
 import { killedAt, problemsOf } from '../support/killed-at.ts'
 import { agentStreams } from './agent-streams.ts'
 

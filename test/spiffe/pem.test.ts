@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process'
-import { X509Certificate } from 'node:crypto'
+import { createPrivateKey, generateKeyPairSync, X509Certificate } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { parsePem, toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem, parsePem, toPem } from '../../spiffe/pem.ts'
 import { hasOpenssl } from '../support/openssl.ts'
 import { refusalOf } from '../support/refusal.ts'
 import { ca } from '../support/vectors.ts'
@@ -28,6 +28,14 @@ describe('PEM', () => {
   it('is written as Node writes it', () => {
     const { certificate } = ca('root')
     expect(toPem(certificate, label)).toBe(new X509Certificate(certificate).toString())
+  })
+
+  it('of a chain with its key is what Node reads again, in order', () => {
+    const chain = [ca('other').certificate, ca('root').certificate]
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
+    const { cert, key } = keyPairToPem({ chain, key: privateKey })
+    expect(cert).toBe(chain.map((der) => new X509Certificate(der).toString()).join(''))
+    expect(createPrivateKey(key).equals(privateKey)).toBe(true)
   })
 
   it.skipIf(!hasOpenssl())('is read by openssl, and openssl is read', () => {

@@ -1,18 +1,15 @@
 // An agent as a process of its own, which a shell may take something away from first; its authority is here.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { createClient } from '@connectrpc/connect'
-import { stringify } from 'yaml'
-import { openTransport } from '../../client/transport.ts'
-import { AgentAdmin, type AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
-import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
+import type { AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { createTopic } from '../../runtime/lifecycle.ts'
+import { agentStatus } from './agent-status.ts'
 import { startTestCa, type TestCa } from './ca.ts'
-import { connectLocally, rootsOf } from './ca-client.ts'
+import { connectLocally } from './ca-client.ts'
+import { invite, writeAgentConfig } from './invited-agent.ts'
 
 const program = join(import.meta.dirname, '../../cli/boot.mjs')
 const trustDomain = 'example.org'
@@ -45,25 +42,6 @@ export interface AgentProcessOptions {
   readonly via?: (port: number) => Promise<number>
 }
 
-async function writeConfig(ca: TestCa, port: number, more: object): Promise<string> {
-  using local = connectLocally(ca.running.socket)
-  const { value } = await local.client(Agent).createJoinToken({ ttl: 600, agentId })
-  writeFileSync(join(ca.folder, 'token'), value)
-  writeFileSync(join(ca.folder, 'bundle.pem'), await rootsOf(ca.running.socket))
-  const file = join(ca.folder, 'agent.yaml')
-  const content = {
-    trustDomain,
-    authority: { address: `127.0.0.1:${port}`, bundle: 'bundle.pem' },
-    joinTokenFile: 'token',
-    state: 'agent',
-    socket: 'run/agent.sock',
-    adminSocket: 'admin/agent-admin.sock',
-    ...more,
-  }
-  writeFileSync(file, stringify(content))
-  return file
-}
-
 /** Starts `castellan agent run` and waits until it has heard its authority. */
 export async function startAgentProcess({
   shell = ':',
@@ -73,7 +51,8 @@ export async function startAgentProcess({
 }: AgentProcessOptions = {}): Promise<AgentProcess> {
   await using starting = new AsyncDisposableStack()
   const ca = starting.use(await startTestCa({ config: `development: true\n${moreOfCa}` }))
-  const file = await writeConfig(ca, await via(ca.running.port), agent)
+  await invite(ca.running.socket, ca.folder, agentId.path)
+  const file = writeAgentConfig(ca.folder, await via(ca.running.port), agent)
   const command = `${shell}\nexec "$@"`
   const args = ['-c', command, 'sh', process.execPath, program, 'agent', 'run', '--config', file]
   const child = spawn('bash', args, { stdio: ['ignore', 'inherit', 'pipe'] })
@@ -106,13 +85,7 @@ export async function startAgentProcess({
     ...{ pid: child.pid ?? 0, ca, lines, says, ended },
     state: join(ca.folder, 'agent'),
     socket: join(ca.folder, 'run/agent.sock'),
-    async status() {
-      using admin = openTransport({
-        kind: 'unix',
-        path: join(ca.folder, 'admin/agent-admin.sock'),
-      })
-      return await createClient(AgentAdmin, admin.transport).getStatus({})
-    },
+    status: () => agentStatus(join(ca.folder, 'admin/agent-admin.sock')),
     async register(...paths) {
       using local = connectLocally(ca.running.socket)
       const { results } = await local.client(Entry).batchCreateEntry({

@@ -9,7 +9,7 @@ import { Agent } from '../../proto/gen/spire/api/server/agent/v1/agent_pb.js'
 import { Bundle } from '../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import { PermissionDeniedDetailsSchema } from '../../proto/gen/spire/api/types/status_pb.js'
 import { parseCertificate } from '../../spiffe/certificate.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem, toPem } from '../../spiffe/pem.ts'
 import { makeCsr } from './csr.ts'
 
 export interface Credential {
@@ -50,10 +50,7 @@ export function connectTls(port: number, roots: string, credential?: Credential)
   const own =
     credential === undefined
       ? {}
-      : {
-          cert: credential.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-          key: credential.keys.privateKey.export({ format: 'pem', type: 'pkcs8' }),
-        }
+      : keyPairToPem({ chain: credential.chain, key: credential.keys.privateKey })
   const baseUrl = `https://127.0.0.1:${port}`
   const options = {
     ca: roots,

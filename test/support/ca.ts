@@ -1,21 +1,12 @@
 // An authority of one's own: a temporary folder, ports of the kernel's choice, the log in memory.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type CaConfig, loadCaConfig } from '../../ca/config.ts'
 import { type RunningAuthority, type RunOptions, runAuthority } from '../../ca/main.ts'
 import { prepareState } from '../../ca/state-folder.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
 import { createLog, type Log } from '../../runtime/log.ts'
-
-export interface TestFolder extends Disposable {
-  readonly path: string
-}
-
-export function testFolder(): TestFolder {
-  const path = mkdtempSync(join(tmpdir(), 'castellan-ca-'))
-  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
-}
+import { testFolder } from './folder.ts'
 
 /** Writes ca.yaml into `folder` and lays out its state; `more` are further lines of it. */
 export function testConfig(folder: string, more = '', port = 0): CaConfig {

@@ -13,14 +13,22 @@ export interface CommandResult {
 
 const launcher = join(import.meta.dirname, '../../bin/castellan')
 
-/** `bin/castellan` as people start it; without `stdin` nothing is written there. */
+export interface Surroundings {
+  readonly cwd: string
+  /** beside what this process has */
+  readonly env?: Readonly<Record<string, string>>
+  /** without it nothing is written there */
+  readonly stdin?: string
+}
+
+/** `bin/castellan` as people start it. */
 export function startCastellan(
   args: readonly string[],
-  cwd: string,
-  stdin?: string,
+  { cwd, env, stdin }: Surroundings,
 ): Promise<CommandResult> {
   const { promise, resolve } = Promise.withResolvers<CommandResult>()
-  const child = execFile(launcher, args, { cwd }, (error, stdout, stderr) => {
+  const options = { cwd, env: { ...process.env, ...env } }
+  const child = execFile(launcher, args, options, (error, stdout, stderr) => {
     resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
   })
   if (stdin !== undefined) child.stdin?.end(stdin)

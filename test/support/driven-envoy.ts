@@ -1,19 +1,19 @@
 // A node whose agent drives a real Envoy by a proxy spec: an inbound listener before a backend that says what
 // reached it, an outbound one that leads to it.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
 import { stringify } from 'yaml'
 import { envoyBootstrap } from '../../agent/proxies/envoy/bootstrap.ts'
-import { openTransport } from '../../client/transport.ts'
 import { type OwnSvid, startX509Source, type X509Source } from '../../client/x509-source.ts'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
-import { AgentAdmin, type AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
+import type { AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { Bundle } from '../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import { bundleToPem, type X509Bundle } from '../../spiffe/bundle.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
+import { agentStatus } from './agent-status.ts'
 import { type RunningEnvoy, startEnvoy } from './envoy.ts'
+import { testFolder } from './folder.ts'
 import { startNode, type TestNode, trustDomain } from './node.ts'
 import { freePorts } from './ports.ts'
 import { type Reached, startReached } from './reached.ts'
@@ -23,6 +23,8 @@ export const clientId = `spiffe://${trustDomain}/ns/shop/sa/client`
 
 export interface DrivenEnvoy extends AsyncDisposable {
   readonly node: TestNode
+  /** of the workload that Envoy is */
+  readonly entryId: string
   readonly source: X509Source
   readonly ports: { readonly inbound: number; readonly outbound: number; readonly backend: number }
   /** what the backend has seen, the newest last */
@@ -74,28 +76,19 @@ export async function federate(node: TestNode, bundles: readonly X509Bundle[]): 
   }
 }
 
-export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<DrivenEnvoy> {
-  const { envoy: program, delta, svidLifetime = '1h', agent = {}, decides } = options
-  const { federated = [] } = options
-  await using starting = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-driven-'))
-  starting.defer(() => rmSync(folder, { recursive: true, force: true }))
-  const reached: Reached[] = []
-  const backend =
-    options.backend === undefined
-      ? starting.use(await startReached(reached))
-      : { port: options.backend }
-  const [inbound = 0, outbound = 0] = await freePorts(2)
-  const file = join(folder, 'web.yaml')
-  let spec: SpecText = {
+function specOf(
+  { inbound, outbound, backend }: DrivenEnvoy['ports'],
+  more: Pick<DrivenEnvoyOptions, 'inbound' | 'outbound'>,
+): SpecText {
+  return {
     identity: envoyId,
     inbound: [
       {
         name: 'web',
         listen: `127.0.0.1:${inbound}`,
         protocol: 'http',
-        forwardTo: `127.0.0.1:${backend.port}`,
-        ...options.inbound,
+        forwardTo: `127.0.0.1:${backend}`,
+        ...more.inbound,
       },
     ],
     outbound: [
@@ -105,17 +98,41 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
         protocol: 'http',
         destination: `127.0.0.1:${inbound}`,
         expect: [envoyId],
-        ...options.outbound,
+        ...more.outbound,
       },
     ],
   }
+}
+
+const rootsIn = (source: X509Source) =>
+  source
+    .bundles()
+    .filter((it) => it.trustDomain === parseTrustDomain(trustDomain))
+    .map(bundleToPem)
+    .join('')
+
+export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<DrivenEnvoy> {
+  const { envoy: program, delta, svidLifetime = '1h', agent = {}, decides } = options
+  const { federated = [] } = options
+  await using starting = new AsyncDisposableStack()
+  const folder = starting.use(testFolder()).path
+  const reached: Reached[] = []
+  const backend =
+    options.backend === undefined
+      ? starting.use(await startReached(reached))
+      : { port: options.backend }
+  const [inbound = 0, outbound = 0] = await freePorts(2)
+  const file = join(folder, 'web.yaml')
+  const ports = { inbound, outbound, backend: backend.port }
+  let spec = specOf(ports, options)
   writeFileSync(file, stringify(spec))
   const proxies = [{ spec: file, driver: 'envoy', decisions: decides ?? 'native' }]
   const node = starting.use(await startNode({ svidLifetime, agent: { proxies, ...agent } }))
   const uid = `unix:uid:${process.getuid?.()}`
   await federate(node, federated)
   const federatesWith = federated.map((it) => it.trustDomain)
-  await node.register('/ns/shop/sa/web', [uid, `unix:path:${program}`], { federatesWith })
+  const selectors = [uid, `unix:path:${program}`]
+  const entryId = await node.register('/ns/shop/sa/web', selectors, { federatesWith })
   await node.register('/ns/shop/sa/client', [uid, `unix:path:${process.execPath}`])
   const source = starting.use(startX509Source({ kind: 'unix', path: node.agent.socket }))
   await source.ready(AbortSignal.timeout(60_000))
@@ -127,8 +144,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
   starting.defer(() => envoy[Symbol.asyncDispose]())
   const started = starting.move()
   return {
-    ...{ node, source, reached },
-    ports: { inbound, outbound, backend: backend.port },
+    ...{ node, entryId, source, ports, reached },
     get envoy() {
       return envoy
     },
@@ -137,12 +153,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
       if (svid === undefined) throw new Error('the client has no SVID')
       return svid
     },
-    roots: () =>
-      source
-        .bundles()
-        .filter((it) => it.trustDomain === parseTrustDomain(trustDomain))
-        .map(bundleToPem)
-        .join(''),
+    roots: () => rootsIn(source),
     spec: () => spec,
     edit(change) {
       spec = change(spec)
@@ -152,10 +163,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
       const files = texts.map((text, i) => ({ name: `test-${i}.yaml`, text }))
       await createClient(Policies, node.local).applyPolicies({ files })
     },
-    async status() {
-      using admin = openTransport({ kind: 'unix', path: node.agent.adminSocket })
-      return await createClient(AgentAdmin, admin.transport).getStatus({})
-    },
+    status: () => agentStatus(node.agent.adminSocket),
     async startEnvoy() {
       envoy = await start()
     },

@@ -2,27 +2,18 @@
 // a process of its own identity, with the files of its SVID and a bootstrap.
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  copyFileSync,
-  existsSync,
-  linkSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
-import { tmpdir } from 'node:os'
+import { copyFileSync, existsSync, linkSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { createClient } from '@connectrpc/connect'
 import { stringify } from 'yaml'
 import { grpcBootstrap } from '../../agent/proxies/grpc/bootstrap.ts'
-import { openTransport } from '../../client/transport.ts'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
-import { AgentAdmin, type AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
+import type { AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { systemClock } from '../../runtime/clock.ts'
+import { agentStatus } from './agent-status.ts'
+import { testFolder } from './folder.ts'
 import { startNode, type TestNode, trustDomain } from './node.ts'
 import { freePorts } from './ports.ts'
 
@@ -184,8 +175,7 @@ export async function startDrivenGrpc(
   { svidLifetime = '1h' }: { readonly svidLifetime?: string } = {},
 ): Promise<DrivenGrpc> {
   await using starting = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-grpc-'))
-  starting.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const folder = starting.use(testFolder()).path
   const [server = 0, wrong = 0] = await freePorts(2)
   const listen = `127.0.0.1:${server}`
   const own: Own = (party, name) => join(folder, party, name)
@@ -209,10 +199,7 @@ export async function startDrivenGrpc(
         files: [{ name: 'test.yaml', text }],
       })
     },
-    async status() {
-      using admin = openTransport({ kind: 'unix', path: node.agent.adminSocket })
-      return await createClient(AgentAdmin, admin.transport).getStatus({})
-    },
+    status: () => agentStatus(node.agent.adminSocket),
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   }
 }

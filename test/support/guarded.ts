@@ -8,7 +8,7 @@ import { proxySpec } from '../../proxy-spec/spec.ts'
 import { createLog } from '../../runtime/log.ts'
 import { bundleToPem } from '../../spiffe/bundle.ts'
 import { parseSpiffeId, trustDomainOf } from '../../spiffe/id.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem } from '../../spiffe/pem.ts'
 import { type NodeOptions, startNode, type TestNode } from './node.ts'
 import { type App, dial, startApp, untilClosed } from './sidecar.ts'
 
@@ -42,8 +42,7 @@ async function askOver(source: X509Source, port: number, request: string): Promi
   if (svid === undefined || bundle === undefined) throw new Error('no identity to ask with')
   const socket = await dial({
     ...{ host: '127.0.0.1', port, ca: bundleToPem(bundle) },
-    cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-    key: svid.key.export({ format: 'pem', type: 'pkcs8' }),
+    ...keyPairToPem(svid),
     checkServerIdentity: (_, peer) =>
       peer.subjectaltname === `URI:${payments}` ? undefined : new Error(peer.subjectaltname),
   })

@@ -2,13 +2,12 @@
 import { issueDev, type LeafChoices, makeDevCa } from '../../certs-dev/authority.ts'
 import type { OwnSvid, X509Context, X509Source } from '../../client/x509-source.ts'
 import type { MeshState } from '../../decisions/mesh.ts'
-import { compile } from '../../policies/compile.ts'
-import { readPolicies } from '../../policies/language/read.ts'
 import { createTopic } from '../../runtime/lifecycle.ts'
 import { bundleOf, bundleSourceOf, type X509Bundle } from '../../spiffe/bundle.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { denyNothing } from '../../spiffe/deny-list.ts'
 import { parseSpiffeId, parseTrustDomain } from '../../spiffe/id.ts'
+import { policySet, policyText } from './policy-text.ts'
 
 const hour = 3_600_000
 
@@ -57,13 +56,13 @@ export function createTestSource(first: X509Context): TestSource {
   }
 }
 
-/** ALLOW policies in namespace `shop`: each text is the YAML of one list of rules, in flow style. */
+/** These documents and nothing else. */
+export function stateUnder(...documents: readonly string[]): MeshState {
+  const policies = policySet(...documents)
+  return { policies, endpoints: new Map(), denyList: denyNothing, labels: new Map() }
+}
+
+/** One ALLOW policy in namespace `shop`; `rules` is YAML in flow style. */
 export function stateOf(rules: string, endpoints: MeshState['endpoints'] = new Map()): MeshState {
-  const text = `apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: { name: test, namespace: shop }
-spec: { action: ALLOW, rules: ${rules} }
-`
-  const policies = compile(readPolicies([{ name: 'test.yaml', text }]))
-  return { policies, endpoints, denyList: denyNothing, labels: new Map() }
+  return { ...stateUnder(policyText(rules)), endpoints }
 }

@@ -1,7 +1,6 @@
 // An authority and an agent in this process, on a folder of their own: what a workload on a node finds.
 import { createPublicKey } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient, type Transport } from '@connectrpc/connect'
 import { stringify } from 'yaml'
@@ -19,6 +18,8 @@ import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { type Clock, systemClock } from '../../runtime/clock.ts'
 import { createLog } from '../../runtime/log.ts'
 import { bundleToPem } from '../../spiffe/bundle.ts'
+import { testFolder } from './folder.ts'
+import { writeAgentConfig } from './invited-agent.ts'
 
 export const trustDomain = 'example.org'
 const silent = () => createLog({ name: 'test', level: process.env.TEST_LOG ?? 'silent' })
@@ -82,8 +83,7 @@ export async function startNode({
   clock = systemClock,
 }: NodeOptions = {}): Promise<TestNode> {
   await using starting = new AsyncDisposableStack()
-  const folder = mkdtempSync(join(tmpdir(), 'castellan-node-'))
-  starting.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const folder = starting.use(testFolder()).path
   const caConfig = (port: number) => {
     const file = join(folder, 'ca.yaml')
     const content = {
@@ -108,19 +108,7 @@ export async function startNode({
   const agentId = { trustDomain, path: '/node' }
   const token = await createClient(Agent, transport).createJoinToken({ ttl: 60, agentId })
   writeFileSync(join(folder, 'token'), token.value)
-  writeFileSync(
-    join(folder, 'agent.yaml'),
-    stringify({
-      trustDomain,
-      authority: { address: `127.0.0.1:${port}`, bundle: 'bundle.pem' },
-      joinTokenFile: 'token',
-      state: 'agent',
-      socket: 'run/agent.sock',
-      adminSocket: 'admin/agent-admin.sock',
-      ...moreOfAgent,
-    }),
-  )
-  const config = loadAgentConfig(join(folder, 'agent.yaml'))
+  const config = loadAgentConfig(writeAgentConfig(folder, port, moreOfAgent))
   const stop = new AbortController()
   starting.defer(() => stop.abort())
   const start = () => runAgent(config, { log: silent(), clock, signal: stop.signal })

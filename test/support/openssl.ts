@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { toPem } from '../../spiffe/pem.ts'
+import { chainToPem } from '../../spiffe/pem.ts'
 
 export interface Question {
   readonly chain: readonly Uint8Array[]
@@ -24,8 +24,6 @@ const script = `for folder in */; do
   done > $folder/output 2>&1
 done`
 
-const pemOf = (ders: readonly Uint8Array[]) => ders.map((der) => toPem(der, 'CERTIFICATE')).join('')
-
 /** The verdict on each question, at the time `now` (milliseconds since the epoch). */
 export function opensslVerify(questions: readonly Question[], now: number): Verdict[] {
   const place = mkdtempSync(join(tmpdir(), 'castellan-openssl-'))
@@ -33,10 +31,10 @@ export function opensslVerify(questions: readonly Question[], now: number): Verd
     const folders = questions.map(({ chain, roots }, i) => {
       const folder = join(place, String(i))
       mkdirSync(folder)
-      writeFileSync(join(folder, 'leaf.pem'), pemOf(chain.slice(0, 1)))
-      writeFileSync(join(folder, 'roots.pem'), pemOf(roots))
+      writeFileSync(join(folder, 'leaf.pem'), chainToPem(chain.slice(0, 1)))
+      writeFileSync(join(folder, 'roots.pem'), chainToPem(roots))
       // the leaf once more, as OpenSSL refuses an empty file; it is no CA and adds nothing
-      writeFileSync(join(folder, 'rest.pem'), pemOf(chain))
+      writeFileSync(join(folder, 'rest.pem'), chainToPem(chain))
       return folder
     })
     const shell = spawnSync('sh', ['-c', script, 'sh', String(Math.floor(now / 1000))], {

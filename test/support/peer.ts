@@ -4,7 +4,7 @@ import { createServer as createHttp2, type ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
 import type { OwnSvid } from '../../client/x509-source.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem } from '../../spiffe/pem.ts'
 import { type App, listening } from './sidecar.ts'
 
 export interface Peer extends App {
@@ -43,8 +43,7 @@ export async function startPeer(options: PeerOptions): Promise<Peer> {
   let accepted = 0
   const server = createServer(
     {
-      cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-      key: svid.key.export({ format: 'pem', type: 'pkcs8' }),
+      ...keyPairToPem(svid),
       ALPNProtocols: ['h2', 'http/1.1'],
     },
     (socket) => {

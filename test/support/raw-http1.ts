@@ -2,7 +2,7 @@
 import { connect as connectPlain, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { OwnSvid } from '../../client/x509-source.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem } from '../../spiffe/pem.ts'
 
 export interface RawAnswer {
   /** 0: the connection ended, or nothing came */
@@ -34,13 +34,7 @@ const nothing: RawAnswer = { status: 0, headers: new Map(), body: '' }
 function open({ port, svid, roots }: RawOptions): Socket {
   const where = { host: '127.0.0.1', port }
   if (svid === undefined && roots === undefined) return connectPlain(where)
-  const identity =
-    svid === undefined
-      ? {}
-      : {
-          cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-          key: svid.key.export({ format: 'pem', type: 'pkcs8' }),
-        }
+  const identity = svid === undefined ? {} : keyPairToPem(svid)
   return connectTls({ ...where, ...identity, ca: roots, checkServerIdentity: () => undefined })
 }
 

@@ -11,7 +11,7 @@ import { type Serving, serve } from '../../proxy/serve.ts'
 import { type ProxySpec, proxySpec } from '../../proxy-spec/spec.ts'
 import { type Clock, systemClock } from '../../runtime/clock.ts'
 import { createLog } from '../../runtime/log.ts'
-import { toPem } from '../../spiffe/pem.ts'
+import { keyPairToPem, toPem } from '../../spiffe/pem.ts'
 import type { TestAuthority, TestSource } from './mesh.ts'
 
 export interface Sidecar extends Serving {
@@ -99,10 +99,7 @@ export function peerOptions(
   svid: OwnSvid | undefined,
   server: { readonly authority: TestAuthority; readonly id: string },
 ): ConnectionOptions {
-  const own = svid && {
-    cert: svid.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-    key: svid.key.export({ format: 'pem', type: 'pkcs8' }),
-  }
+  const own = svid && keyPairToPem(svid)
   return {
     host: '127.0.0.1',
     port,

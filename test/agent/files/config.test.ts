@@ -5,7 +5,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { createAccounts } from '../../../agent/files/accounts.ts'
 import { agentFileSets, ownFileSets } from '../../../agent/files/config.ts'
 import { parseConfig, pathRelativeTo } from '../../../runtime/config.ts'
-import { testFolder } from '../../support/ca.ts'
+import { testFolder } from '../../support/folder.ts'
 import { refusalOf } from '../../support/refusal.ts'
 
 const folder = testFolder()

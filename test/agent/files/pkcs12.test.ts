@@ -8,7 +8,7 @@ import { keyStore, trustStore } from '../../../agent/files/pkcs12.ts'
 import { issueDev } from '../../../certs-dev/authority.ts'
 import { toPem } from '../../../spiffe/pem.ts'
 import { foreignDomain } from '../../support/bundle-endpoint.ts'
-import { testFolder } from '../../support/ca.ts'
+import { testFolder } from '../../support/folder.ts'
 import { ec, nodeIssuer, rsa } from '../../support/node-certificates.ts'
 
 const folder = testFolder()

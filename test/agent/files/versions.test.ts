@@ -17,8 +17,8 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { publish, rememberTold, type Step, wasTold } from '../../../agent/files/versions.ts'
 import { explain, IdentityError } from '../../../spiffe/errors.ts'
-import { testFolder } from '../../support/ca.ts'
 import { setOf } from '../../support/doomed-files.ts'
+import { testFolder } from '../../support/folder.ts'
 
 const support = (name: string) => fileURLToPath(new URL(`../../support/${name}`, import.meta.url))
 const program = support('doomed-files.ts')

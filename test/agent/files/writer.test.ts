@@ -8,8 +8,8 @@ import { type SetStatus, startFileWriter } from '../../../agent/files/writer.ts'
 import { systemClock } from '../../../runtime/clock.ts'
 import { bundleToPem } from '../../../spiffe/bundle.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
-import { toPem } from '../../../spiffe/pem.ts'
-import { memoryLog, testFolder } from '../../support/ca.ts'
+import { chainToPem } from '../../../spiffe/pem.ts'
+import { memoryLog } from '../../support/ca.ts'
 import {
   createTestSource,
   federated,
@@ -19,6 +19,7 @@ import {
   setsOf,
   untilStatus,
 } from '../../support/file-material.ts'
+import { testFolder } from '../../support/folder.ts'
 
 function newFolder(): string {
   const folder = testFolder()
@@ -41,7 +42,6 @@ const isFailed = (untold: string | undefined) => untold !== undefined && untold 
 const isTold = (version: string) => (it: SetStatus) =>
   it.version === version && it.untold === undefined
 const pair = '{ name: tls.crt, holds: chain }, { name: tls.key, holds: key }'
-const pemOf = (ders: readonly Uint8Array[]) => ders.map((der) => toPem(der, 'CERTIFICATE')).join('')
 
 describe('what is in the files', () => {
   it('is the chain, the key, bundles, tokens and keys of tokens, alone or together', async () => {
@@ -76,7 +76,7 @@ describe('what is in the files', () => {
     })
     const [cert, key] = [read('tls.crt'), read('tls.key')]
     expect(new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))).toBe(true)
-    expect(cert).toBe(pemOf(material.chain))
+    expect(cert).toBe(chainToPem(material.chain))
     expect(read('both.pem')).toBe(key + cert)
     expect(read('ca.crt')).toBe(bundleToPem(material.bundles[0]))
     expect(read('trusted.pem')).toBe(cert + read('ca.crt'))
@@ -203,7 +203,7 @@ describe('who uses the files', () => {
     const second = signalled()
     source.become(next)
     await second
-    expect(seen[1]).toBe(pemOf(next.chain))
+    expect(seen[1]).toBe(chainToPem(next.chain))
     expect(seen[0]).not.toBe(seen[1])
     await untilStatus(writer, isTold('v2'))
   })
@@ -216,7 +216,7 @@ describe('who uses the files', () => {
     const material = newMaterial()
     const { writer } = start(text, createTestSource(material), folder)
     await untilStatus(writer, isTold('v1'))
-    expect(readFileSync(out, 'utf8')).toBe(pemOf(material.chain))
+    expect(readFileSync(out, 'utf8')).toBe(chainToPem(material.chain))
   })
 
   it.each([

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { openKeyFolder } from '../../../ca/authorities/keys.ts'
 import { sealingSecret } from '../../../runtime/sealed.ts'
-import { testFolder } from '../../support/ca.ts'
+import { testFolder } from '../../support/folder.ts'
 import { refusalOf } from '../../support/refusal.ts'
 
 const secret = sealingSecret(Buffer.from('a secret of the test'))

@@ -8,7 +8,7 @@ import { Bundle } from '../../../proto/gen/spire/api/server/bundle/v1/bundle_pb.
 import { LocalAuthority } from '../../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
 import { SVID } from '../../../proto/gen/spire/api/server/svid/v1/svid_pb.js'
 import { parseCertificate } from '../../../spiffe/certificate.ts'
-import { toPem } from '../../../spiffe/pem.ts'
+import { keyPairToPem } from '../../../spiffe/pem.ts'
 import { type Connection, denialOf, newKeys } from '../../support/ca-client.ts'
 import { makeCsr, requestedNames } from '../../support/csr.ts'
 import { sharedCa } from '../../support/shared-ca.ts'
@@ -33,8 +33,7 @@ const serialOf = (der: Uint8Array) => parseCertificate(der).serial
 async function openConnection(credential: Awaited<ReturnType<typeof ca.join>>) {
   const socket = connect({
     ...{ host: '127.0.0.1', port: ca.running.port, ca: ca.roots, ALPNProtocols: ['h2'] },
-    cert: credential.chain.map((der) => toPem(der, 'CERTIFICATE')).join(''),
-    key: credential.keys.privateKey.export({ format: 'pem', type: 'pkcs8' }),
+    ...keyPairToPem({ chain: credential.chain, key: credential.keys.privateKey }),
     checkServerIdentity: () => undefined,
   })
   socket.on('error', () => {})

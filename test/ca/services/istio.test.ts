@@ -10,9 +10,9 @@ import { IstioCertificateService } from '../../../proto/gen/istio/v1/auth/ca_pb.
 import { LocalAuthority } from '../../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
 import { SVID } from '../../../proto/gen/spire/api/server/svid/v1/svid_pb.js'
 import { parsePem, toPem } from '../../../spiffe/pem.ts'
-import { testFolder } from '../../support/ca.ts'
 import { type Connection, type Credential, denialOf, newKeys } from '../../support/ca-client.ts'
 import { makeCsr, requestedNames } from '../../support/csr.ts'
+import { testFolder } from '../../support/folder.ts'
 import { sharedCa } from '../../support/shared-ca.ts'
 import { createTestIssuer, type TestIssuer } from '../../support/token-issuer.ts'
 

@@ -10,8 +10,8 @@ import {
   foreignDomain,
   startEndpoint,
 } from '../../support/bundle-endpoint.ts'
-import { testFolder } from '../../support/ca.ts'
 import { denialOf } from '../../support/ca-client.ts'
+import { testFolder } from '../../support/folder.ts'
 import { sharedCa } from '../../support/shared-ca.ts'
 import { makeTestTls, type TestTls } from '../../support/test-tls.ts'
 

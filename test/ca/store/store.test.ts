@@ -12,7 +12,7 @@ import type {
 import type { StoreLocation } from '../../../ca/store/open.ts'
 import type { Store } from '../../../ca/store/store.ts'
 import { serialOf } from '../../../spiffe/certificate.ts'
-import { testFolder } from '../../support/ca.ts'
+import { testFolder } from '../../support/folder.ts'
 import { startPostgres, type TestPostgres, whyNoPostgres } from '../../support/postgres.ts'
 import { testAgent, testEntry } from '../../support/rows.ts'
 import { testStore } from '../../support/store.ts'

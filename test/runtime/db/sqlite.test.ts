@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Database } from '../../../runtime/db/database.ts'
 import { openSqlite } from '../../../runtime/db/sqlite.ts'
-import { testFolder } from '../../support/ca.ts'
+import { testFolder } from '../../support/folder.ts'
 import { refusalOf } from '../../support/refusal.ts'
 
 const tables = ['CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT UNIQUE) STRICT']
