@@ -10,7 +10,6 @@ import { createClient } from '@connectrpc/connect'
 import type { OwnSvid } from '../../client/x509-source.ts'
 import { startX509Source } from '../../client/x509-source.ts'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
-import { systemClock } from '../../runtime/clock.ts'
 import { bundleToPem } from '../../spiffe/bundle.ts'
 import { explain } from '../../spiffe/errors.ts'
 import { toPem } from '../../spiffe/pem.ts'
@@ -29,6 +28,7 @@ import { policyText } from '../support/policy-text.ts'
 import { freePorts } from '../support/ports.ts'
 import { dial, untilClosed } from '../support/sidecar.ts'
 import { authzBootstrap, type Ports, type Tls } from './envoy-authz-bootstrap.ts'
+import { until } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
 const other = 'spiffe://example.org/ns/shop/sa/other'
@@ -98,16 +98,6 @@ function ask(
   })
   request.end()
   return promise
-}
-
-/** Looks again until it holds. */
-async function until(what: string, look: () => Promise<boolean>): Promise<void> {
-  const signal = AbortSignal.timeout(90_000)
-  for (let count = 0; count < 900; count++) {
-    if (await look()) return
-    await systemClock.sleep(100, { signal })
-  }
-  throw new Error(`in vain: ${what}`)
 }
 
 /** Says whom it was told, in HTTP or, to who says nothing, in bytes. */
@@ -222,6 +212,41 @@ async function startNext(path: string, authority: TestAuthority): Promise<Decidi
 
 const handOvers = 10
 const clients = 8
+/** answers between two hand-overs */
+const between = 80
+
+/** Clients that ask one request after the other, each over a connection of its own, until it is disposed. */
+function startLoad(client: Client) {
+  const counts = new Map<string, number>()
+  let isOver = false
+  let awaited = { left: 0, reached: () => {} }
+  const loop = async () => {
+    const agent = new TlsAgent({ keepAlive: true, maxSockets: 1 })
+    while (!isOver) {
+      const answer = await ask('/ok', { ...client, agent }).catch((error: unknown) => ({
+        status: 0,
+        text: explain(error),
+      }))
+      const key = answer.status === 200 ? '200' : `${answer.status} ${answer.text.trim()}`
+      counts.set(key, (counts.get(key) ?? 0) + 1)
+      if (--awaited.left === 0) awaited.reached()
+    }
+    agent.destroy()
+  }
+  const loops = Array.from({ length: clients }, loop)
+  return {
+    counts,
+    /** Resolves after so many answers more. */
+    answers: (more: number) =>
+      new Promise<void>((reached) => {
+        awaited = { left: more, reached }
+      }),
+    async [Symbol.asyncDispose]() {
+      isOver = true
+      await Promise.all(loops)
+    },
+  }
+}
 
 /** One decision server after the other at the same path, under requests: none may be lost. */
 async function handedOver({ envoy, log, folder }: Scene): Promise<void> {
@@ -242,36 +267,18 @@ async function handedOver({ envoy, log, folder }: Scene): Promise<void> {
     { http, tcp, backend: backend.http, bytes: backend.tcp },
   )
   stack.use(await startEnvoy(envoy, { name: 'handed', folder, bootstrap }))
-  const svid = authority.issue(web)
-  await until(
-    'an allowed request',
-    async () => (await ask('/ok', { port: http, svid, roots })).status === 200,
-  )
-  let stop = false
-  const counts = new Map<string, number>()
-  const loop = async () => {
-    const agent = new TlsAgent({ keepAlive: true, maxSockets: 1 })
-    while (!stop) {
-      const answer = await ask('/ok', { port: http, svid, roots, agent }).catch(
-        (error: unknown) => ({
-          status: 0,
-          text: explain(error),
-        }),
-      )
-      const key = answer.status === 200 ? '200' : `${answer.status} ${answer.text.trim()}`
-      counts.set(key, (counts.get(key) ?? 0) + 1)
-    }
-    agent.destroy()
-  }
-  const loops = Array.from({ length: clients }, loop)
+  const client = { port: http, svid: authority.issue(web), roots }
+  await until('an allowed request', async () => (await ask('/ok', client)).status === 200)
+  const load = stack.use(startLoad(client))
   for (let i = 0; i < handOvers; i++) {
-    await systemClock.sleep(300, { signal: AbortSignal.timeout(60_000) })
+    await load.answers(between)
     const next = await startNext(path, authority)
     await current[Symbol.asyncDispose]()
     current = next
   }
-  stop = true
-  await Promise.all(loops)
+  await load.answers(between)
+  await load[Symbol.asyncDispose]()
+  const { counts } = load
   log(`${handOvers} hand-overs: ${JSON.stringify(Object.fromEntries(counts))}`)
   demand(counts.size === 1 && (counts.get('200') ?? 0) > 100, 'requests were lost')
 }
