@@ -1,9 +1,8 @@
 // A real Envoy whose requests and connections our agent decides about: allowed, denied, restarts of the agent,
 // and hand-overs of the socket while requests are under way.
 import { mkdtempSync, rmSync } from 'node:fs'
-import { type Agent, createServer } from 'node:http'
+import type { Agent } from 'node:http'
 import { Agent as TlsAgent, request as tlsRequest } from 'node:https'
-import { createServer as createTcp } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
@@ -27,8 +26,9 @@ import { startNode } from '../support/node.ts'
 import { policyText } from '../support/policy-text.ts'
 import { freePorts } from '../support/ports.ts'
 import { dial, untilClosed } from '../support/sidecar.ts'
+import { startBackend } from './envoy-authz-backend.ts'
 import { authzBootstrap, type Ports, type Tls } from './envoy-authz-bootstrap.ts'
-import { until } from './eventually.ts'
+import { eventually, until } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
 const other = 'spiffe://example.org/ns/shop/sa/other'
@@ -100,34 +100,12 @@ function ask(
   return promise
 }
 
-/** Says whom it was told, in HTTP or, to who says nothing, in bytes. */
-async function startBackend(): Promise<
-  AsyncDisposable & { readonly http: number; readonly tcp: number }
-> {
-  const http = createServer({ keepAliveTimeout: 60_000 }, ({ headers }, response) =>
-    response.end(`${headers['x-spiffe-peer-id']}`),
-  )
-  const tcp = createTcp((socket) => {
-    socket.on('error', () => socket.destroy())
-    socket.once('data', () => socket.end('welcome'))
+/** Envoy says that it starts its workers before they listen: until then one is refused. */
+const servesAt = (client: Client) =>
+  eventually('an allowed request', async () => {
+    const { status } = await ask('/ok', client)
+    demand(status === 200, `${status}`)
   })
-  const portOf = (server: typeof tcp) =>
-    new Promise<number>((resolve) =>
-      server.listen(0, '127.0.0.1', () => {
-        const at = server.address()
-        resolve(typeof at === 'object' && at !== null ? at.port : 0)
-      }),
-    )
-  const [httpPort, tcpPort] = [await portOf(http), await portOf(tcp)]
-  return {
-    http: httpPort,
-    tcp: tcpPort,
-    async [Symbol.asyncDispose]() {
-      http.closeAllConnections()
-      for (const server of [http, tcp]) server.close()
-    },
-  }
-}
 
 interface Scene {
   readonly envoy: string
@@ -171,7 +149,7 @@ async function withRealAgent({ envoy, log, folder }: Scene): Promise<void> {
   )
   stack.use(await startEnvoy(envoy, { name: 'real', folder, bootstrap }))
   const mine: Client = { port: http, svid, roots }
-  await until('an allowed request', async () => (await ask('/ok', mine)).status === 200)
+  await servesAt(mine)
   const spoofed = await ask('/ok?x=1', { ...mine, headers: { 'x-spiffe-peer-id': other } })
   demand(spoofed.text === web, `the workload was told ${spoofed.text}`)
   const denied = await ask('/ok/secret', mine)
@@ -268,7 +246,7 @@ async function handedOver({ envoy, log, folder }: Scene): Promise<void> {
   )
   stack.use(await startEnvoy(envoy, { name: 'handed', folder, bootstrap }))
   const client = { port: http, svid: authority.issue(web), roots }
-  await until('an allowed request', async () => (await ask('/ok', client)).status === 200)
+  await servesAt(client)
   const load = stack.use(startLoad(client))
   for (let i = 0; i < handOvers; i++) {
     await load.answers(between)

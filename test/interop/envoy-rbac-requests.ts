@@ -65,7 +65,10 @@ export async function askBytes(door: Door, bytes: Uint8Array): Promise<Answered>
   const { promise, resolve, reject } = Promise.withResolvers<string>()
   let text = ''
   socket.setTimeout(patience, () => reject(new Error(`no answer in ${patience} ms`)))
-  socket.on('error', () => resolve(text))
+  socket.on('error', (error) =>
+    // nobody listens there
+    'code' in error && error.code === 'ECONNREFUSED' ? reject(error) : resolve(text),
+  )
   socket.on('close', () => resolve(text))
   socket.on('data', (chunk) => {
     text += chunk.toString('latin1')

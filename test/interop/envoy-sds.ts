@@ -23,7 +23,7 @@ import { makeTestAuthority } from '../support/mesh.ts'
 import { startNode, type TestNode, trustDomain } from '../support/node.ts'
 import { freePorts } from '../support/ports.ts'
 import { bootstrapOf, type Ports, type Way } from './envoy-sds-bootstrap.ts'
-import { until } from './eventually.ts'
+import { eventually, until } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
 const envoyId = `spiffe://${trustDomain}/envoy`
@@ -238,7 +238,8 @@ async function takesLate(scene: Scene): Promise<void> {
 async function walk(way: Way, scene: Scene): Promise<void> {
   const log = (line: string) => scene.log(`${way.name}: ${line}`)
   const it = { ...scene, log }
-  await serves(it)
+  // Envoy says that it starts its workers before they listen
+  await eventually('Envoy serves', () => serves(it))
   log('ok serves and asks by mutual TLS')
   await refusesStrangers(it)
   await takesLate(it)
