@@ -110,23 +110,20 @@ afterAll(async () => {
 
 describe('a service', () => {
   it('is found where it is served by whom one expects, and no longer once nobody serves it', async () => {
+    const outbound = { listen: '127.0.0.1:0', protocol: 'http', service: 'shop' }
     await using caller = await startSidecar(other.socket, callerId, {
       outbound: [
-        {
-          name: 'shop',
-          listen: '127.0.0.1:0',
-          protocol: 'http',
-          service: 'shop',
-          expect: [serverId],
-        },
+        { ...outbound, name: 'shop', expect: [serverId] },
+        { ...outbound, name: 'impostor', expect: [impostorId] },
       ],
     })
-    const port = caller.listeners[0]?.port ?? 0
+    const [port = 0, toImpostor = 0] = caller.listeners.map((it) => it.port)
     expect(await ask(port)).toBe(502)
     {
       // somebody else says to serve it: nobody even connects there
       await using _ = await serving(impostorId)
-      await vi.waitFor(() => expect(node.authority).toBeDefined())
+      // the caller has been told of it: who expects it gets there
+      await vi.waitFor(async () => expect(await ask(toImpostor)).toBe(200), patience)
       expect(await ask(port)).toBe(502)
       await using __ = await serving(serverId)
       await vi.waitFor(async () => expect(await ask(port)).toBe(200), patience)

@@ -1,16 +1,14 @@
 // A real Envoy whose requests and connections our agent decides about: allowed, denied, restarts of the agent,
 // and hand-overs of the socket while requests are under way.
 import { mkdtempSync, rmSync } from 'node:fs'
-import { type Agent, createServer } from 'node:http'
+import type { Agent } from 'node:http'
 import { Agent as TlsAgent, request as tlsRequest } from 'node:https'
-import { createServer as createTcp } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
 import type { OwnSvid } from '../../client/x509-source.ts'
 import { startX509Source } from '../../client/x509-source.ts'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
-import { systemClock } from '../../runtime/clock.ts'
 import { bundleToPem } from '../../spiffe/bundle.ts'
 import { explain } from '../../spiffe/errors.ts'
 import { toPem } from '../../spiffe/pem.ts'
@@ -28,7 +26,9 @@ import { startNode } from '../support/node.ts'
 import { policyText } from '../support/policy-text.ts'
 import { freePorts } from '../support/ports.ts'
 import { dial, untilClosed } from '../support/sidecar.ts'
+import { startBackend } from './envoy-authz-backend.ts'
 import { authzBootstrap, type Ports, type Tls } from './envoy-authz-bootstrap.ts'
+import { eventually, until } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
 const other = 'spiffe://example.org/ns/shop/sa/other'
@@ -100,44 +100,12 @@ function ask(
   return promise
 }
 
-/** Looks again until it holds. */
-async function until(what: string, look: () => Promise<boolean>): Promise<void> {
-  const signal = AbortSignal.timeout(90_000)
-  for (let count = 0; count < 900; count++) {
-    if (await look()) return
-    await systemClock.sleep(100, { signal })
-  }
-  throw new Error(`in vain: ${what}`)
-}
-
-/** Says whom it was told, in HTTP or, to who says nothing, in bytes. */
-async function startBackend(): Promise<
-  AsyncDisposable & { readonly http: number; readonly tcp: number }
-> {
-  const http = createServer({ keepAliveTimeout: 60_000 }, ({ headers }, response) =>
-    response.end(`${headers['x-spiffe-peer-id']}`),
-  )
-  const tcp = createTcp((socket) => {
-    socket.on('error', () => socket.destroy())
-    socket.once('data', () => socket.end('welcome'))
+/** Envoy says that it starts its workers before they listen: until then one is refused. */
+const servesAt = (client: Client) =>
+  eventually('an allowed request', async () => {
+    const { status } = await ask('/ok', client)
+    demand(status === 200, `${status}`)
   })
-  const portOf = (server: typeof tcp) =>
-    new Promise<number>((resolve) =>
-      server.listen(0, '127.0.0.1', () => {
-        const at = server.address()
-        resolve(typeof at === 'object' && at !== null ? at.port : 0)
-      }),
-    )
-  const [httpPort, tcpPort] = [await portOf(http), await portOf(tcp)]
-  return {
-    http: httpPort,
-    tcp: tcpPort,
-    async [Symbol.asyncDispose]() {
-      http.closeAllConnections()
-      for (const server of [http, tcp]) server.close()
-    },
-  }
-}
 
 interface Scene {
   readonly envoy: string
@@ -181,7 +149,7 @@ async function withRealAgent({ envoy, log, folder }: Scene): Promise<void> {
   )
   stack.use(await startEnvoy(envoy, { name: 'real', folder, bootstrap }))
   const mine: Client = { port: http, svid, roots }
-  await until('an allowed request', async () => (await ask('/ok', mine)).status === 200)
+  await servesAt(mine)
   const spoofed = await ask('/ok?x=1', { ...mine, headers: { 'x-spiffe-peer-id': other } })
   demand(spoofed.text === web, `the workload was told ${spoofed.text}`)
   const denied = await ask('/ok/secret', mine)
@@ -222,6 +190,41 @@ async function startNext(path: string, authority: TestAuthority): Promise<Decidi
 
 const handOvers = 10
 const clients = 8
+/** answers between two hand-overs */
+const between = 80
+
+/** Clients that ask one request after the other, each over a connection of its own, until it is disposed. */
+function startLoad(client: Client) {
+  const counts = new Map<string, number>()
+  let isOver = false
+  let awaited = { left: 0, reached: () => {} }
+  const loop = async () => {
+    const agent = new TlsAgent({ keepAlive: true, maxSockets: 1 })
+    while (!isOver) {
+      const answer = await ask('/ok', { ...client, agent }).catch((error: unknown) => ({
+        status: 0,
+        text: explain(error),
+      }))
+      const key = answer.status === 200 ? '200' : `${answer.status} ${answer.text.trim()}`
+      counts.set(key, (counts.get(key) ?? 0) + 1)
+      if (--awaited.left === 0) awaited.reached()
+    }
+    agent.destroy()
+  }
+  const loops = Array.from({ length: clients }, loop)
+  return {
+    counts,
+    /** Resolves after so many answers more. */
+    answers: (more: number) =>
+      new Promise<void>((reached) => {
+        awaited = { left: more, reached }
+      }),
+    async [Symbol.asyncDispose]() {
+      isOver = true
+      await Promise.all(loops)
+    },
+  }
+}
 
 /** One decision server after the other at the same path, under requests: none may be lost. */
 async function handedOver({ envoy, log, folder }: Scene): Promise<void> {
@@ -242,36 +245,18 @@ async function handedOver({ envoy, log, folder }: Scene): Promise<void> {
     { http, tcp, backend: backend.http, bytes: backend.tcp },
   )
   stack.use(await startEnvoy(envoy, { name: 'handed', folder, bootstrap }))
-  const svid = authority.issue(web)
-  await until(
-    'an allowed request',
-    async () => (await ask('/ok', { port: http, svid, roots })).status === 200,
-  )
-  let stop = false
-  const counts = new Map<string, number>()
-  const loop = async () => {
-    const agent = new TlsAgent({ keepAlive: true, maxSockets: 1 })
-    while (!stop) {
-      const answer = await ask('/ok', { port: http, svid, roots, agent }).catch(
-        (error: unknown) => ({
-          status: 0,
-          text: explain(error),
-        }),
-      )
-      const key = answer.status === 200 ? '200' : `${answer.status} ${answer.text.trim()}`
-      counts.set(key, (counts.get(key) ?? 0) + 1)
-    }
-    agent.destroy()
-  }
-  const loops = Array.from({ length: clients }, loop)
+  const client = { port: http, svid: authority.issue(web), roots }
+  await servesAt(client)
+  const load = stack.use(startLoad(client))
   for (let i = 0; i < handOvers; i++) {
-    await systemClock.sleep(300, { signal: AbortSignal.timeout(60_000) })
+    await load.answers(between)
     const next = await startNext(path, authority)
     await current[Symbol.asyncDispose]()
     current = next
   }
-  stop = true
-  await Promise.all(loops)
+  await load.answers(between)
+  await load[Symbol.asyncDispose]()
+  const { counts } = load
   log(`${handOvers} hand-overs: ${JSON.stringify(Object.fromEntries(counts))}`)
   demand(counts.size === 1 && (counts.get('200') ?? 0) > 100, 'requests were lost')
 }

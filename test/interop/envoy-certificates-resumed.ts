@@ -26,7 +26,7 @@ const request = 'GET /ok HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n
 
 /** One request over a connection of its own, and the session that it leaves. */
 function visit(options: ConnectionOptions): Promise<Visit> {
-  const { promise, resolve } = Promise.withResolvers<Visit>()
+  const { promise, resolve, reject } = Promise.withResolvers<Visit>()
   const socket: TLSSocket = connect(options, () => socket.write(request))
   let session: Buffer | undefined
   let isReused = false
@@ -42,7 +42,10 @@ function visit(options: ConnectionOptions): Promise<Visit> {
     text += it.toString('latin1')
   })
   socket.on('error', () => {})
-  socket.setTimeout(15_000, () => socket.destroy())
+  socket.setTimeout(15_000, () => {
+    reject(new Error('no answer in 15 seconds, which is no refusal'))
+    socket.destroy()
+  })
   socket.on('close', () => resolve({ answer: text.split('\r\n')[0] ?? '', isReused, session }))
   return promise
 }

@@ -55,9 +55,13 @@ export function bytesOf({ raw, http }: CorpusRequest, remote?: string): Buffer |
   return Buffer.concat([given.subarray(0, end), line, given.subarray(end)])
 }
 
+/** milliseconds until an answer is given up: that nothing comes is no refusal */
+const patience = 15_000
+const silence = () => new Error(`no answer in ${patience} ms`)
+
 /** The status of the first answer that is final; 0 for a connection that ended without one. */
 export async function askBytes(door: Door, bytes: Uint8Array): Promise<number> {
-  const { promise, resolve } = Promise.withResolvers<number>()
+  const { promise, resolve, reject } = Promise.withResolvers<number>()
   const socket = connect(tlsOf(door, 'http/1.1'))
   let text = ''
   socket.on('data', (part) => {
@@ -66,12 +70,10 @@ export async function askBytes(door: Door, bytes: Uint8Array): Promise<number> {
     if (status !== undefined) resolve(Number(status))
   })
   socket.on('error', () => {})
-  socket.setTimeout(15_000, () => socket.destroy())
+  socket.setTimeout(patience, () => reject(silence()))
   socket.once('close', () => resolve(0))
   socket.write(bytes)
-  const status = await promise
-  socket.destroy()
-  return status
+  return await promise.finally(() => socket.destroy())
 }
 
 // google.rpc.Code of what a denial and a refusal are for gRPC
@@ -84,16 +86,14 @@ export async function askFields(
 ): Promise<number> {
   const socket = connect(tlsOf(door, 'h2'))
   const session = connectHttp2('https://app', { createConnection: () => socket })
-  const { promise, resolve } = Promise.withResolvers<number>()
+  const { promise, resolve, reject } = Promise.withResolvers<number>()
   session.on('error', () => resolve(0))
-  session.setTimeout(15_000, () => resolve(0))
+  session.setTimeout(patience, () => reject(silence()))
   const stream = session.request(fields.flat(), { endStream: true })
   stream.on('error', () => {})
   stream.once('response', ({ ':status': status = 0, 'grpc-status': code }) =>
     resolve(code === undefined ? status : (httpStatuses[String(code)] ?? 0)),
   )
   stream.once('close', () => resolve(0))
-  const status = await promise
-  session.destroy()
-  return status
+  return await promise.finally(() => session.destroy())
 }

@@ -36,7 +36,7 @@ export async function startBackend(): Promise<Backend> {
 }
 
 export interface Answered {
-  /** 0: the connection ended, or nothing came */
+  /** 0: the connection ended */
   readonly status: number
   /** the request's target as it reached the backend */
   readonly target: string | undefined
@@ -56,21 +56,26 @@ function open({ port, svid, roots = '' }: Door): Socket {
   return connectTls({ ...where, cert, key, ca: roots, checkServerIdentity: () => undefined })
 }
 
+/** milliseconds until an answer is given up: that nothing comes is no refusal */
+const patience = 15_000
+
 /** The first answer to these bytes, over a connection of its own. */
 export async function askBytes(door: Door, bytes: Uint8Array): Promise<Answered> {
   const socket = open(door)
-  const { promise, resolve } = Promise.withResolvers<string>()
+  const { promise, resolve, reject } = Promise.withResolvers<string>()
   let text = ''
-  socket.setTimeout(10_000, () => resolve(text))
-  socket.on('error', () => resolve(text))
+  socket.setTimeout(patience, () => reject(new Error(`no answer in ${patience} ms`)))
+  socket.on('error', (error) =>
+    // nobody listens there
+    'code' in error && error.code === 'ECONNREFUSED' ? reject(error) : resolve(text),
+  )
   socket.on('close', () => resolve(text))
   socket.on('data', (chunk) => {
     text += chunk.toString('latin1')
     if (text.includes('\r\n\r\n')) resolve(text)
   })
   socket.write(bytes)
-  const answer = await promise
-  socket.destroy()
+  const answer = await promise.finally(() => socket.destroy())
   const [, status = '0'] = /^HTTP\/1\.1 (\d{3})/.exec(answer) ?? []
   const [, target] = /^x-line: \S+ (\S+)/m.exec(answer) ?? []
   return { status: Number(status), target }

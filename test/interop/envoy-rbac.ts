@@ -27,6 +27,7 @@ import { freePorts } from '../support/ports.ts'
 import { type Listener, rbacBootstrap } from './envoy-rbac-bootstrap.ts'
 import { richPolicies } from './envoy-rbac-policies.ts'
 import { anySent, askBytes, bytesOf, type Door, startBackend } from './envoy-rbac-requests.ts'
+import { eventually } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
 const corpus = join(import.meta.dirname, '../../../shared/corpus')
@@ -195,6 +196,8 @@ async function run({ log }: Surroundings): Promise<Outcome> {
     backend: backend.port,
   })
   stack.use(await startEnvoy(envoy.path, { name: 'envoy', folder, bootstrap }))
+  const hello = Buffer.from('GET / HTTP/1.1\r\nhost: a\r\n\r\n')
+  await eventually('Envoy listens', () => askBytes({ port: ports[0] ?? 0 }, hello))
   const counts: Counts = { asked: 0, allowed: 0, rewritten: [], lost: [] }
   for (const [i, it] of cases.entries()) await compareCases(it, { port: ports[i] ?? 0 }, counts)
   log(`corpus: ${counts.asked} asked, ${counts.allowed} allowed, none that the engine denies`)

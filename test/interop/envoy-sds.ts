@@ -12,7 +12,6 @@ import { Authorities } from '../../proto/gen/castellan/authority/v1/authorities_
 import { DenyRules } from '../../proto/gen/castellan/deny/v1/deny_rules_pb.js'
 import { Entry } from '../../proto/gen/spire/api/server/entry/v1/entry_pb.js'
 import { LocalAuthority } from '../../proto/gen/spire/api/server/localauthority/v1/localauthority_pb.js'
-import { systemClock } from '../../runtime/clock.ts'
 import { bundleToPem } from '../../spiffe/bundle.ts'
 import { type Certificate, parseCertificate } from '../../spiffe/certificate.ts'
 import { explain } from '../../spiffe/errors.ts'
@@ -24,6 +23,7 @@ import { makeTestAuthority } from '../support/mesh.ts'
 import { startNode, type TestNode, trustDomain } from '../support/node.ts'
 import { freePorts } from '../support/ports.ts'
 import { bootstrapOf, type Ports, type Way } from './envoy-sds-bootstrap.ts'
+import { eventually, until } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
 const envoyId = `spiffe://${trustDomain}/envoy`
@@ -107,18 +107,6 @@ function demand(isSo: boolean, what: string): asserts isSo {
   if (!isSo) throw new Error(what)
 }
 
-/** Looks again until it holds; every look that throws ends it. */
-async function until(what: string, look: () => Promise<boolean>): Promise<number> {
-  const signal = AbortSignal.timeout(90_000)
-  for (let count = 1; count <= 900; count++) {
-    if (await look()) return count
-    await systemClock.sleep(100, { signal }).catch(() => {
-      throw new Error(`in vain: ${what}`)
-    })
-  }
-  throw new Error(`in vain: ${what}`)
-}
-
 interface Scene {
   readonly node: TestNode
   readonly source: X509Source
@@ -176,7 +164,8 @@ async function rotates(scene: Scene): Promise<void> {
   const next = preparedAuthority?.authorityId ?? ''
   let requests = 0
   const whileServing = async (what: string, step: () => Promise<unknown>) => {
-    requests += await until(what, async () => {
+    await until(what, async () => {
+      requests++
       await serves(scene)
       return await step().then(
         (it) => it !== false,
@@ -249,7 +238,8 @@ async function takesLate(scene: Scene): Promise<void> {
 async function walk(way: Way, scene: Scene): Promise<void> {
   const log = (line: string) => scene.log(`${way.name}: ${line}`)
   const it = { ...scene, log }
-  await serves(it)
+  // Envoy says that it starts its workers before they listen
+  await eventually('Envoy serves', () => serves(it))
   log('ok serves and asks by mutual TLS')
   await refusesStrangers(it)
   await takesLate(it)

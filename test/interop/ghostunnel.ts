@@ -6,12 +6,12 @@ import { join } from 'node:path'
 import { connectTls } from '../../client/tls-connect.ts'
 import { startTlsServer } from '../../client/tls-server.ts'
 import { startX509Source, type X509Source } from '../../client/x509-source.ts'
-import { systemClock } from '../../runtime/clock.ts'
 import { explain } from '../../spiffe/errors.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { matchId } from '../../spiffe/match.ts'
 import { startNode, type TestNode, trustDomain } from '../support/node.ts'
 import { freePorts } from '../support/ports.ts'
+import { until } from './eventually.ts'
 import { type RunningGhostunnel, startGhostunnel } from './ghostunnel-process.ts'
 import { buildGo } from './go.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
@@ -22,7 +22,6 @@ const patience = () => AbortSignal.timeout(120_000)
 const notAllowed = 'unauthorized: invalid principal, or principal not allowed'
 /** of each side, after the agent's restart */
 const rotations = 2
-const most = 3000
 
 /** What comes back for `bytes` over a new connection: all of them, or what there was until it was closed. */
 async function through(port: number, bytes: Buffer): Promise<Buffer> {
@@ -144,17 +143,15 @@ async function throughRotations(scene: Scene, tunnels: Tunnels): Promise<void> {
   using held = hold(tunnels.tunnel.port)
   await held.speak()
   const serials = { server: new Set<string>(), client: new Set<string>() }
-  const enough = () => Math.min(serials.server.size, serials.client.size) > rotations
-  const signal = AbortSignal.timeout(300_000)
   let connections = 0
-  for (; connections < most && !enough(); connections += 3) {
+  await until(`${rotations} rotations of either side`, async () => {
     await carries(tunnels.tunnel.port, 1000)
     const { server, client } = await shown(scene, tunnels)
     serials.server.add(server)
     serials.client.add(client)
-    await systemClock.sleep(200, { signal })
-  }
-  if (!enough()) throw new Error(`no ${rotations} rotations in ${connections} connections`)
+    connections += 3
+    return Math.min(serials.server.size, serials.client.size) > rotations
+  })
   await held.speak()
   scene.log(
     `ok ${serials.server.size} certificates of the server, ${serials.client.size} of the client, ` +

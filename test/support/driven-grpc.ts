@@ -2,16 +2,16 @@
 // a process of its own identity, with the files of its SVID and a bootstrap.
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { copyFileSync, existsSync, linkSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, linkSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { createClient } from '@connectrpc/connect'
 import { stringify } from 'yaml'
 import { grpcBootstrap } from '../../agent/proxies/grpc/bootstrap.ts'
+import { openTransport } from '../../client/transport.ts'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
-import type { AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
-import { systemClock } from '../../runtime/clock.ts'
+import { AgentAdmin, type AgentStatus } from '../../proto/gen/castellan/workload/v1/admin_pb.js'
 import { agentStatus } from './agent-status.ts'
 import { testFolder } from './folder.ts'
 import { startNode, type TestNode, trustDomain } from './node.ts'
@@ -46,11 +46,6 @@ export interface DrivenGrpc extends AsyncDisposable {
   edit(party: Party, spec: object): void
   apply(text: string): Promise<void>
   status(): Promise<AgentStatus>
-}
-
-const isThere = async (path: string) => {
-  const signal = AbortSignal.timeout(60_000)
-  while (!existsSync(path)) await systemClock.sleep(50, { signal })
 }
 
 function linked(from: string, to: string): string {
@@ -139,7 +134,19 @@ async function registerParties(node: TestNode, own: Own): Promise<void> {
   for (const party of parties)
     await node.register(`/ns/shop/sa/${party}`, [uid, `unix:path:${own(party, 'program')}`])
   await node.register('/ns/shop/sa/test', [uid, `unix:path:${process.execPath}`])
-  for (const party of parties) await isThere(own(party, 'tls/current/svid.pem'))
+  await filesOf(node, own)
+}
+
+/** Resolves once the agent says that the files of every party are written. */
+async function filesOf(node: TestNode, own: Own): Promise<void> {
+  using admin = openTransport({ kind: 'unix', path: node.agent.adminSocket })
+  const signal = AbortSignal.timeout(60_000)
+  const statuses = createClient(AgentAdmin, admin.transport).watchStatus({}, { signal })
+  for await (const { files } of statuses) {
+    const written = new Set(files.flatMap((it) => (it.version === '' ? [] : it.folder)))
+    if (parties.every((party) => written.has(own(party, 'tls')))) return
+  }
+  throw new Error('the agent ended')
 }
 
 interface Starting {

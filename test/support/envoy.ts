@@ -18,7 +18,7 @@ export interface RunningEnvoy extends AsyncDisposable {
   readonly pid: number
 }
 
-/** Starts Envoy as this process's user; resolves once its listeners are open. */
+/** Starts Envoy as this process's user; resolves once it starts its workers, which listen a moment later. */
 export async function startEnvoy(
   path: string,
   { name, folder, bootstrap }: { name: string; folder: string; bootstrap: object },

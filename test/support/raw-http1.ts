@@ -5,7 +5,7 @@ import type { OwnSvid } from '../../client/x509-source.ts'
 import { keyPairToPem } from '../../spiffe/pem.ts'
 
 export interface RawAnswer {
-  /** 0: the connection ended, or nothing came */
+  /** 0: the connection ended */
   readonly status: number
   /** names in lower case */
   readonly headers: ReadonlyMap<string, string>
@@ -25,10 +25,10 @@ export interface RawOptions {
   readonly svid?: Pick<OwnSvid, 'chain' | 'key'> | undefined
   /** PEM */
   readonly roots?: string | undefined
-  /** milliseconds until an answer is given up */
-  readonly patience?: number
 }
 
+/** milliseconds until an answer is given up */
+const patience = 15_000
 const nothing: RawAnswer = { status: 0, headers: new Map(), body: '' }
 
 function open({ port, svid, roots }: RawOptions): Socket {
@@ -63,18 +63,21 @@ function parse(text: string): { answer: RawAnswer; rest: string } | undefined {
   return { answer: { status, headers, body: after.slice(0, length) }, rest: after.slice(length) }
 }
 
-/** Never rejects: what is refused is an answer of status 0. */
+/** What is refused is an answer of status 0; rejects when nothing comes at all, which is no refusal. */
 export function connectRaw(options: RawOptions): RawConnection {
   const socket = open(options)
   let text = ''
-  let waiting: ((answer: RawAnswer) => void) | undefined
+  let waiting: PromiseWithResolvers<RawAnswer> | undefined
+  const answered = (answer: RawAnswer) => {
+    waiting?.resolve(answer)
+    waiting = undefined
+  }
   const look = () => {
     const found = parse(text)
     if (found === undefined || waiting === undefined) return
     text = found.rest
-    waiting(found.answer)
+    answered(found.answer)
   }
-  const over = () => waiting?.(nothing)
   socket.on('error', () => {})
   socket.on('data', (chunk: Buffer) => {
     text += chunk.toString('latin1')
@@ -82,19 +85,21 @@ export function connectRaw(options: RawOptions): RawConnection {
   })
   const { promise: closed, resolve: close } = Promise.withResolvers<void>()
   socket.on('close', () => {
-    over()
+    answered(nothing)
     close()
   })
-  socket.setTimeout(options.patience ?? 15_000, () => socket.destroy())
-  const send = (bytes: string | Uint8Array) =>
-    new Promise<RawAnswer>((resolve) => {
-      waiting = (answer) => {
-        waiting = undefined
-        resolve(answer)
-      }
-      if (socket.destroyed) over()
-      else socket.write(bytes)
-    })
+  socket.setTimeout(patience, () => {
+    if (waiting === undefined) return
+    waiting.reject(new Error(`no answer in ${patience} ms`))
+    socket.destroy()
+  })
+  const send = (bytes: string | Uint8Array) => {
+    waiting = Promise.withResolvers()
+    const { promise } = waiting
+    if (socket.destroyed) answered(nothing)
+    else socket.write(bytes)
+    return promise
+  }
   return {
     send,
     get(path, headers = {}) {

@@ -31,6 +31,8 @@ const hour = 3_600_000
 const life = { notBefore: Date.now() - 60_000, notAfter: Date.now() + hour }
 const old = { notBefore: Date.now() - 2 * hour, notAfter: Date.now() + 24 * hour }
 
+/** decisions are counted in the agent's own time */
+const patience = { timeout: 60_000 }
 const authority = makeTestAuthority('example.org')
 const partner = makeTestAuthority('partner.test')
 const stranger = makeTestAuthority('stranger.test')
@@ -177,7 +179,10 @@ describe('a client certificate', () => {
 
   it('what is refused is counted and logged with its reason, at this node alone', async () => {
     await expect
-      .poll(() => deciding.ledger.flows().filter(({ destination }) => destination === payments))
+      .poll(
+        () => deciding.ledger.flows().filter(({ destination }) => destination === payments),
+        patience,
+      )
       .toContainEqual(expect.objectContaining({ outcome: 4, source: '' }))
     const reasons = deciding.lines.map(({ reason }) => reason)
     expect(reasons).toContainEqual(expect.stringMatching('2 URI names instead of exactly one'))

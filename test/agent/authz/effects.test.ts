@@ -18,6 +18,8 @@ import {
   web,
 } from './deciding.ts'
 
+/** decisions are counted in the agent's own time */
+const patience = { timeout: 60_000 }
 const authority = makeTestAuthority('example.org')
 const certificate = escaped(authority.issue(web))
 const other = escaped(authority.issue('spiffe://example.org/ns/shop/sa/other'))
@@ -187,7 +189,7 @@ describe('the node', () => {
     await ask('/ok')
     await ask('/secret?token=abc')
     await expect
-      .poll(() => deciding.ledger.own)
+      .poll(() => deciding.ledger.own, patience)
       .toMatchObject({ allowed: 1n, denied: 1n, policies: 1n, refusal: '' })
     expect(deciding.ledger.flows()).toEqual([
       expect.objectContaining({

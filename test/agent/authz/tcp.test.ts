@@ -13,6 +13,8 @@ import {
   web,
 } from './deciding.ts'
 
+/** decisions are counted in the agent's own time */
+const patience = { timeout: 60_000 }
 const authority = makeTestAuthority('example.org')
 const certificate = escaped(authority.issue(web))
 const other = escaped(authority.issue('spiffe://example.org/ns/shop/sa/other'))
@@ -55,7 +57,7 @@ describe('a connection', () => {
     const answer = await deciding.check(rpc('/x', { port: 5433 }))
     expect(answer.status?.code).toBe(7)
     await expect
-      .poll(() => deciding.ledger.denials().map(({ reason }) => reason))
+      .poll(() => deciding.ledger.denials().map(({ reason }) => reason), patience)
       .toContainEqual(expect.stringMatching(/identity|mutual/i))
   })
 

@@ -14,7 +14,7 @@ import { join } from 'node:path'
 import { connect } from 'node:tls'
 import { createClient } from '@connectrpc/connect'
 import { createLocalJWKSet, decodeJwt, jwtVerify } from 'jose'
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { openTransport } from '../../../client/transport.ts'
 import {
   AgentAdmin,
@@ -38,6 +38,7 @@ const at = (...names: string[]) => join(place.path, ...names)
 const read = (...names: string[]) => readFileSync(at(...names), 'utf8')
 const id = `spiffe://${trustDomain}/web`
 const nginx = whyNoNginx()
+const patience = { timeout: 60_000, interval: 50 }
 let node: TestNode
 let entryId = ''
 
@@ -275,11 +276,9 @@ http {
       server.kill('SIGTERM')
       await once(server, 'exit')
     })
-    const until = Date.now() + 60_000
-    const shows = async (serial: string): Promise<void> => {
-      while (Date.now() < until) if ((await serialAt(port).catch(() => '')) === serial) return
-      throw new Error('nginx does not show it')
-    }
+    // refused until it listens; its workers take the new certificate after they were told
+    const shows = (serial: string) =>
+      vi.waitFor(async () => expect(await serialAt(port)).toBe(serial), patience)
     await shows(leafIn('nginx/tls').serialNumber)
     const { version } = await untilSet('nginx/tls', isWhole)
     await changeEntry(['other.test'])

@@ -3,13 +3,14 @@ import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { audienceKey } from '../../../agent/files/material.ts'
+import { audienceKey, type MaterialSource } from '../../../agent/files/material.ts'
 import { type SetStatus, startFileWriter } from '../../../agent/files/writer.ts'
-import { systemClock } from '../../../runtime/clock.ts'
+import { type Clock, systemClock } from '../../../runtime/clock.ts'
 import { bundleToPem } from '../../../spiffe/bundle.ts'
 import { IdentityError } from '../../../spiffe/errors.ts'
 import { chainToPem } from '../../../spiffe/pem.ts'
 import { memoryLog } from '../../support/ca.ts'
+import { createFakeClock } from '../../support/fake-clock.ts'
 import {
   createTestSource,
   federated,
@@ -28,11 +29,13 @@ function newFolder(): string {
 }
 
 /** A writer of one set, `text` in YAML, in a folder of its own. */
-function start(text: string, source: ReturnType<typeof createTestSource>, folder = newFolder()) {
+function start(
+  text: string,
+  source: MaterialSource,
+  { folder = newFolder(), clock = systemClock }: { folder?: string; clock?: Clock } = {},
+) {
   const { log, lines } = memoryLog()
-  const writer = startFileWriter({
-    ...{ sets: setsOf(folder, text), source, clock: systemClock, log },
-  })
+  const writer = startFileWriter({ sets: setsOf(folder, text), source, clock, log })
   onTestFinished(() => writer[Symbol.asyncDispose]())
   const read = (name: string) => readFileSync(join(folder, 'tls/current', name), 'utf8')
   return { writer, folder, lines, read }
@@ -121,7 +124,7 @@ describe('what is in the files', () => {
     writeFileSync(join(folder, 'password'), 'changeit\n', { mode: 0o644 })
     const files =
       '{ name: s.p12, holds: pkcs12, passwordFile: password }, { name: t.p12, holds: pkcs12-bundle, passwordFile: password }'
-    const { writer, lines } = start(`[{ folder: tls, files: [${files}] }]`, source, folder)
+    const { writer, lines } = start(`[{ folder: tls, files: [${files}] }]`, source, { folder })
     const { trouble } = await untilStatus(writer, (it) => it.trouble?.includes('password') === true)
     expect(trouble).toBe(
       `the password file ${join(folder, 'password')} can be read by everybody; chmod o= it`,
@@ -131,7 +134,7 @@ describe('what is in the files', () => {
     await untilStatus(writer, ({ version }) => version === 'v1')
     await writer[Symbol.asyncDispose]()
     // the same again, by another writer: salts differ, the content does not
-    const again = start(`[{ folder: tls, files: [${files}] }]`, source, folder)
+    const again = start(`[{ folder: tls, files: [${files}] }]`, source, { folder })
     await untilStatus(again.writer, ({ version }) => version === 'v1')
     writeFileSync(join(folder, 'password'), 'another', { mode: 0o600 })
     source.become(newMaterial())
@@ -141,7 +144,8 @@ describe('what is in the files', () => {
 })
 
 it('a token is written anew when it is due', async () => {
-  const [until, later] = [Date.now() + 50, Number.POSITIVE_INFINITY]
+  const clock = createFakeClock(Date.now())
+  const [until, later] = [clock.now() + 60_000, Number.POSITIVE_INFINITY]
   const withToken = (token: string, until: number) =>
     newMaterial({ until, tokens: new Map([[audienceKey(['db']), token]]) })
   const states = [withToken('first', until), withToken('second', later)]
@@ -150,7 +154,13 @@ it('a token is written anew when it is due', async () => {
     now: async () => states.shift() ?? newMaterial(),
   }
   const files = '{ name: t, holds: jwt, audience: [db] }'
-  const { writer, read } = start(`[{ folder: tls, files: [${files}] }]`, source)
+  const set = `[{ folder: tls, files: [${files}] }]`
+  const { writer, read } = start(set, source, { clock })
+  await clock.asleep()
+  await clock.advance(59_999)
+  expect(writer.status()).toMatchObject([{ version: 'v1' }])
+  expect(read('t')).toBe('first')
+  await clock.advance(1)
   await untilStatus(writer, ({ version }) => version === 'v2')
   expect(read('t')).toBe('second')
 })
@@ -174,7 +184,7 @@ it.skipIf(!isRoot)(
       [65534, 65533, '640'],
     ])
     // known again, and not written once more
-    const again = start(`[{ folder: tls, ${whose}, files: [${pair}] }]`, source, folder)
+    const again = start(`[{ folder: tls, ${whose}, files: [${pair}] }]`, source, { folder })
     await untilStatus(again.writer, ({ trouble }) => trouble === undefined)
     expect(again.writer.status()[0]?.version).toBe('v1')
   },
@@ -197,7 +207,7 @@ describe('who uses the files', () => {
     }
     const first = signalled()
     const text = `[{ folder: tls, files: [${pair}], notify: ${notify} }]`
-    const { writer } = start(text, source, folder)
+    const { writer } = start(text, source, { folder })
     await first
     const next = newMaterial()
     const second = signalled()
@@ -214,7 +224,7 @@ describe('who uses the files', () => {
     const command = JSON.stringify(['/bin/cp', join(folder, 'tls/current/tls.crt'), out])
     const text = `[{ folder: tls, files: [${pair}], notify: { command: ${command} } }]`
     const material = newMaterial()
-    const { writer } = start(text, createTestSource(material), folder)
+    const { writer } = start(text, createTestSource(material), { folder })
     await untilStatus(writer, isTold('v1'))
     expect(readFileSync(out, 'utf8')).toBe(chainToPem(material.chain))
   })
@@ -229,7 +239,7 @@ describe('who uses the files', () => {
     const command = `command: [${argv}]`.replace('timeout: [50ms]', 'timeout: 50ms')
     const source = createTestSource(newMaterial())
     const text = `[{ folder: tls, files: [${pair}], notify: { ${command} } }]`
-    const { writer, lines } = start(text, source, folder)
+    const { writer, lines } = start(text, source, { folder })
     const { untold, trouble } = await untilStatus(writer, (it) => isFailed(it.untold))
     expect([untold, trouble]).toEqual([expect.stringContaining(why), undefined])
     source.become(newMaterial())
@@ -249,7 +259,7 @@ describe('who uses the files', () => {
     const folder = newFolder()
     if (content !== undefined) writeFileSync(join(folder, 'pid'), content)
     const text = `[{ folder: tls, files: [${pair}], notify: { pidFile: pid, signal: HUP } }]`
-    const { writer } = start(text, createTestSource(newMaterial()), folder)
+    const { writer } = start(text, createTestSource(newMaterial()), { folder })
     const { untold } = await untilStatus(writer, (it) => isFailed(it.untold))
     expect(untold).toContain(why)
   })
@@ -260,15 +270,15 @@ describe('who uses the files', () => {
     const mark = join(folder, 'mark')
     const set = (program: string) =>
       `[{ folder: tls, files: [${pair}], notify: { command: [${program}, ${mark}] } }]`
-    const first = start(set('/bin/false'), source, folder)
+    const first = start(set('/bin/false'), source, { folder })
     await untilStatus(first.writer, (it) => isFailed(it.untold))
     await first.writer[Symbol.asyncDispose]()
-    const second = start(set('/usr/bin/touch'), source, folder)
+    const second = start(set('/usr/bin/touch'), source, { folder })
     await untilStatus(second.writer, isTold('v1'))
     expect(existsSync(mark)).toBe(true)
     rmSync(mark)
     await second.writer[Symbol.asyncDispose]()
-    const third = start(set('/usr/bin/touch'), source, folder)
+    const third = start(set('/usr/bin/touch'), source, { folder })
     await untilStatus(third.writer, isTold('v1'))
     expect(existsSync(mark)).toBe(false)
   })
@@ -298,10 +308,18 @@ describe('when there is nothing to write, or no place for it', () => {
     const folder = newFolder()
     writeFileSync(join(folder, 'tls'), 'no folder')
     const source = createTestSource(newMaterial())
-    const { writer, lines } = start(`[{ folder: tls, files: [${pair}] }]`, source, folder)
+    const clock = createFakeClock(Date.now())
+    const set = `[{ folder: tls, files: [${pair}] }]`
+    const { writer, lines } = start(set, source, { folder, clock })
     const { trouble } = await untilStatus(writer, (it) => it.trouble !== 'not written yet')
     expect(trouble).toContain(`${join(folder, 'tls')} could not be brought up to date`)
+    await clock.asleep()
+    for (let again = 0; again < 3; again++) {
+      await clock.advance(30_000)
+      await clock.asleep()
+    }
     rmSync(join(folder, 'tls'))
+    await clock.advance(30_000)
     await untilStatus(writer, (it) => it.trouble === undefined)
     expect(lines.filter((line) => line.includes('brought up to date'))).toHaveLength(1)
   })

@@ -12,6 +12,8 @@ import type { NewEntry, Operator } from './operator.ts'
 import type { Scene } from './scene.ts'
 
 const soon = 1000
+// the one wait whose length is what is claimed: an agent of somebody else takes no clock of ours, and not
+// every one has an operator who could bring the message after
 const quiet = 2500
 
 const idsOf = ({ svids }: X509SVIDResponse) => svids.map(({ spiffeId }) => spiffeId)
