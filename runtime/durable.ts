@@ -7,12 +7,22 @@ import {
   fsyncSync,
   mkdirSync,
   openSync,
+  readdirSync,
   renameSync,
   rmSync,
   writeSync,
 } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+
+const nameAside = (path: string) => `.${basename(path)}.${randomBytes(6).toString('hex')}`
+const isNameAside = (name: string) => /^\..+\.[0-9a-f]{12}$/.test(name)
+
+/** Takes away what processes that were killed had begun to write in `folder`; nobody else may write there now. */
+export function removeUnfinished(folder: string): void {
+  for (const name of readdirSync(folder))
+    if (isNameAside(name)) rmSync(join(folder, name), { force: true })
+}
 
 /** Replaces `path` by `content` in one step; survives a power cut on either side of it. */
 export function writeDurably(
@@ -21,7 +31,7 @@ export function writeDurably(
   { mode }: { mode: number },
 ): void {
   const folder = dirname(path)
-  const aside = join(folder, `.${basename(path)}.${randomBytes(6).toString('hex')}`)
+  const aside = join(folder, nameAside(path))
   const bytes = typeof content === 'string' ? Buffer.from(content) : content
   const file = openSync(aside, 'wx', mode)
   try {
@@ -55,7 +65,7 @@ export async function writeStreamDurably(
   pieces: AsyncIterable<Uint8Array>,
   { mode }: { mode: number },
 ): Promise<void> {
-  const aside = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`)
+  const aside = join(dirname(path), nameAside(path))
   const file = await open(aside, 'wx', mode)
   try {
     for await (const piece of pieces) await file.writeFile(piece)
