@@ -14,15 +14,22 @@ import { Bundle } from '../../proto/gen/spire/api/server/bundle/v1/bundle_pb.js'
 import { bundleToPem, type X509Bundle } from '../../spiffe/bundle.ts'
 import { parseTrustDomain } from '../../spiffe/id.ts'
 import { type RunningEnvoy, startEnvoy } from './envoy.ts'
-import { startNode, type TestNode, trustDomain } from './node.ts'
+import { type NodeOptions, startNode, type TestNode, trustDomain } from './node.ts'
 import { freePorts } from './ports.ts'
 import { type Reached, startReached } from './reached.ts'
 
 export const envoyId = `spiffe://${trustDomain}/ns/shop/sa/web`
 export const clientId = `spiffe://${trustDomain}/ns/shop/sa/client`
 
-export interface DrivenEnvoy extends AsyncDisposable {
-  readonly node: TestNode
+/** What an Envoy is driven by. */
+export interface DrivingNode
+  extends AsyncDisposable,
+    Pick<TestNode, 'folder' | 'local' | 'register'> {
+  readonly agent: Pick<TestNode['agent'], 'socket' | 'adminSocket'>
+}
+
+export interface DrivenEnvoy<N extends DrivingNode = TestNode> extends AsyncDisposable {
+  readonly node: N
   readonly source: X509Source
   readonly ports: { readonly inbound: number; readonly outbound: number; readonly backend: number }
   /** what the backend has seen, the newest last */
@@ -63,7 +70,10 @@ export interface DrivenEnvoyOptions {
 }
 
 /** Gives the authority these bundles of other trust domains, in the place of what it had of them. */
-export async function federate(node: TestNode, bundles: readonly X509Bundle[]): Promise<void> {
+export async function federate(
+  node: Pick<TestNode, 'local'>,
+  bundles: readonly X509Bundle[],
+): Promise<void> {
   const bundle = bundles.map(({ trustDomain: name, authorities }) => ({
     trustDomain: name,
     x509Authorities: authorities.map(({ der }) => ({ asn1: new Uint8Array(der) })),
@@ -74,7 +84,14 @@ export async function federate(node: TestNode, bundles: readonly X509Bundle[]): 
   }
 }
 
-export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<DrivenEnvoy> {
+export const startDrivenEnvoy = (options: DrivenEnvoyOptions): Promise<DrivenEnvoy> =>
+  driveEnvoy(options, startNode)
+
+/** The same by a node of another kind. */
+export async function driveEnvoy<N extends DrivingNode>(
+  options: DrivenEnvoyOptions,
+  start: (options: NodeOptions) => Promise<N>,
+): Promise<DrivenEnvoy<N>> {
   const { envoy: program, delta, svidLifetime = '1h', agent = {}, decides } = options
   const { federated = [] } = options
   await using starting = new AsyncDisposableStack()
@@ -111,7 +128,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
   }
   writeFileSync(file, stringify(spec))
   const proxies = [{ spec: file, driver: 'envoy', decisions: decides ?? 'native' }]
-  const node = starting.use(await startNode({ svidLifetime, agent: { proxies, ...agent } }))
+  const node = starting.use(await start({ svidLifetime, agent: { proxies, ...agent } }))
   const uid = `unix:uid:${process.getuid?.()}`
   await federate(node, federated)
   const federatesWith = federated.map((it) => it.trustDomain)
@@ -122,8 +139,8 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
   const bootstrap = envoyBootstrap({
     ...{ socket: node.agent.socket, admin: join(folder, 'envoy.sock'), nodeId: 'test', delta },
   })
-  const start = () => startEnvoy(program, { name: 'driven', folder, bootstrap })
-  let envoy = await start()
+  const run = () => startEnvoy(program, { name: 'driven', folder, bootstrap })
+  let envoy = await run()
   starting.defer(() => envoy[Symbol.asyncDispose]())
   const started = starting.move()
   return {
@@ -157,7 +174,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
       return await createClient(AgentAdmin, admin.transport).getStatus({})
     },
     async startEnvoy() {
-      envoy = await start()
+      envoy = await run()
     },
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   }
