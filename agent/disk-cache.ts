@@ -9,7 +9,7 @@ import {
   AuthorityMessageSchema,
 } from '../proto/gen/castellan/control/v1/control_pb.js'
 import type { Clock } from '../runtime/clock.ts'
-import { writeStreamDurably } from '../runtime/durable.ts'
+import { removeUnfinished, writeStreamDurably } from '../runtime/durable.ts'
 import { createLatest, type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { drawnSecret, type SealingSecret, seal, unseal } from '../runtime/sealed.ts'
@@ -160,6 +160,7 @@ export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions):
       },
     follow: (kept, onChange) =>
       run(async (signal) => {
+        tidy(folder, log)
         await Promise.all(parts.map((part) => followPart(part, kept, onChange, signal)))
       }),
     trouble: () => [...troubles.values()][0],
@@ -170,6 +171,15 @@ export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions):
     clear() {
       for (const part of parts) rmSync(pathOf(part), { force: true })
     },
+  }
+}
+
+/** An agent that was killed may have been writing. One that still does would have the socket of this one. */
+function tidy(folder: string, log: Log): void {
+  try {
+    removeUnfinished(folder)
+  } catch (error) {
+    log.warn({ err: error, folder }, 'what a killed agent had begun to write stays there')
   }
 }
 

@@ -7,6 +7,7 @@ import {
   fsyncSync,
   mkdirSync,
   openSync,
+  readdirSync,
   renameSync,
   rmSync,
   writeSync,
@@ -14,8 +15,15 @@ import {
 import { open } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
-const besides = (path: string) =>
-  join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`)
+const nameAside = (path: string) => `.${basename(path)}.${randomBytes(6).toString('hex')}`
+const isNameAside = (name: string) => /^\..+\.[0-9a-f]{12}$/.test(name)
+const besides = (path: string) => join(dirname(path), nameAside(path))
+
+/** Takes away what processes that were killed had begun to write in `folder`; nobody else may write there now. */
+export function removeUnfinished(folder: string): void {
+  for (const name of readdirSync(folder))
+    if (isNameAside(name)) rmSync(join(folder, name), { force: true })
+}
 
 /** Replaces `path` by `content` in one step; survives a power cut on either side of it. */
 export function writeDurably(

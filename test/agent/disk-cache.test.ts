@@ -1,6 +1,14 @@
 // What an agent keeps: it comes back whole, what is damaged is thrown away, and a disk that takes nothing is said.
 import { randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { create, equals } from '@bufbuild/protobuf'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
@@ -99,6 +107,12 @@ describe('what is kept', () => {
       ...{ folder, secret: other, clock: systemClock, log: memoryLog().log },
     })
     expect(foreign.knowledge()).toBe(undefined)
+  })
+
+  it('lies there alone: what an agent that was killed had begun to write is taken away', async () => {
+    writeFileSync(join(folder, '.identities.sealed.0123456789ab'), 'half of it')
+    await fill()
+    expect(readdirSync(folder).toSorted()).toEqual(['identities.sealed', 'knowledge.sealed'])
   })
 
   it('is nothing after it was forgotten', async () => {

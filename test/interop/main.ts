@@ -21,6 +21,10 @@ const clients: readonly { name: string; load: () => Promise<Interop> }[] = [
   { name: 'envoy-corpus', load: async () => (await import('./envoy-corpus.ts')).envoyCorpus },
   { name: 'envoy', load: async () => (await import('./envoy.ts')).envoy },
   { name: 'envoy-revoked', load: async () => (await import('./envoy-revoked.ts')).envoyRevoked },
+  {
+    name: 'envoy-killed-agent',
+    load: async () => (await import('./envoy-killed-agent.ts')).envoyKilledAgent,
+  },
   { name: 'grpc-js-xds', load: async () => (await import('./grpc-js-xds.ts')).grpcJsXds },
   { name: 'python-xds', load: async () => (await import('./python-xds.ts')).pythonXds },
   { name: 'spire-agent', load: async () => (await import('./spire-agent.ts')).spireAgent },

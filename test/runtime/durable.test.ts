@@ -1,7 +1,7 @@
-import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { privateFolder, writeDurably } from '../../runtime/durable.ts'
+import { privateFolder, removeUnfinished, writeDurably } from '../../runtime/durable.ts'
 import { testFolder } from '../support/folder.ts'
 
 let folder: ReturnType<typeof testFolder>
@@ -20,6 +20,14 @@ describe('a durable file', () => {
     expect(readFileSync(path).equals(large)).toBe(true)
     expect(statSync(path).mode & 0o777).toBe(0o640)
     expect(readdirSync(folder.path)).toEqual(['file'])
+  })
+
+  it('that was begun by a process that was killed can be taken away, and nothing else', () => {
+    const others = ['.hidden', '.file.0123456789AB', 'file', 'file.0123456789ab']
+    for (const name of [...others, '.file.0123456789ab', '.state.sealed.ffffffffffff'])
+      writeFileSync(join(folder.path, name), 'x')
+    removeUnfinished(folder.path)
+    expect(readdirSync(folder.path).toSorted()).toEqual(others.toSorted())
   })
 
   it('leaves nothing behind when it cannot be put in place', () => {

@@ -14,15 +14,22 @@ import { parseTrustDomain } from '../../spiffe/id.ts'
 import { agentStatus } from './agent-status.ts'
 import { type RunningEnvoy, startEnvoy } from './envoy.ts'
 import { testFolder } from './folder.ts'
-import { startNode, type TestNode, trustDomain } from './node.ts'
+import { type NodeOptions, startNode, type TestNode, trustDomain } from './node.ts'
 import { freePorts } from './ports.ts'
 import { type Reached, startReached } from './reached.ts'
 
 export const envoyId = `spiffe://${trustDomain}/ns/shop/sa/web`
 export const clientId = `spiffe://${trustDomain}/ns/shop/sa/client`
 
-export interface DrivenEnvoy extends AsyncDisposable {
-  readonly node: TestNode
+/** What an Envoy is driven by. */
+export interface DrivingNode
+  extends AsyncDisposable,
+    Pick<TestNode, 'folder' | 'local' | 'register'> {
+  readonly agent: Pick<TestNode['agent'], 'socket' | 'adminSocket'>
+}
+
+export interface DrivenEnvoy<N extends DrivingNode = TestNode> extends AsyncDisposable {
+  readonly node: N
   /** of the workload that Envoy is */
   readonly entryId: string
   readonly source: X509Source
@@ -65,7 +72,10 @@ export interface DrivenEnvoyOptions {
 }
 
 /** Gives the authority these bundles of other trust domains, in the place of what it had of them. */
-export async function federate(node: TestNode, bundles: readonly X509Bundle[]): Promise<void> {
+export async function federate(
+  node: Pick<TestNode, 'local'>,
+  bundles: readonly X509Bundle[],
+): Promise<void> {
   const bundle = bundles.map(({ trustDomain: name, authorities }) => ({
     trustDomain: name,
     x509Authorities: authorities.map(({ der }) => ({ asn1: new Uint8Array(der) })),
@@ -111,7 +121,14 @@ const rootsIn = (source: X509Source) =>
     .map(bundleToPem)
     .join('')
 
-export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<DrivenEnvoy> {
+export const startDrivenEnvoy = (options: DrivenEnvoyOptions): Promise<DrivenEnvoy> =>
+  driveEnvoy(options, startNode)
+
+/** The same by a node of another kind. */
+export async function driveEnvoy<N extends DrivingNode>(
+  options: DrivenEnvoyOptions,
+  start: (options: NodeOptions) => Promise<N>,
+): Promise<DrivenEnvoy<N>> {
   const { envoy: program, delta, svidLifetime = '1h', agent = {}, decides } = options
   const { federated = [] } = options
   await using starting = new AsyncDisposableStack()
@@ -127,7 +144,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
   let spec = specOf(ports, options)
   writeFileSync(file, stringify(spec))
   const proxies = [{ spec: file, driver: 'envoy', decisions: decides ?? 'native' }]
-  const node = starting.use(await startNode({ svidLifetime, agent: { proxies, ...agent } }))
+  const node = starting.use(await start({ svidLifetime, agent: { proxies, ...agent } }))
   const uid = `unix:uid:${process.getuid?.()}`
   await federate(node, federated)
   const federatesWith = federated.map((it) => it.trustDomain)
@@ -139,8 +156,8 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
   const bootstrap = envoyBootstrap({
     ...{ socket: node.agent.socket, admin: join(folder, 'envoy.sock'), nodeId: 'test', delta },
   })
-  const start = () => startEnvoy(program, { name: 'driven', folder, bootstrap })
-  let envoy = await start()
+  const run = () => startEnvoy(program, { name: 'driven', folder, bootstrap })
+  let envoy = await run()
   starting.defer(() => envoy[Symbol.asyncDispose]())
   const started = starting.move()
   return {
@@ -165,7 +182,7 @@ export async function startDrivenEnvoy(options: DrivenEnvoyOptions): Promise<Dri
     },
     status: () => agentStatus(node.agent.adminSocket),
     async startEnvoy() {
-      envoy = await start()
+      envoy = await run()
     },
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   }

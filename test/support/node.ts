@@ -22,6 +22,7 @@ import { testFolder } from './folder.ts'
 import { writeAgentConfig } from './invited-agent.ts'
 
 export const trustDomain = 'example.org'
+export const agentId = { trustDomain, path: '/node' }
 const silent = () => createLog({ name: 'test', level: process.env.TEST_LOG ?? 'silent' })
 
 export interface TestNode extends AsyncDisposable {
@@ -75,6 +76,25 @@ async function found(config: CaConfig, folder: string): Promise<DevCa> {
   return { subject, certificate: Buffer.from(der), privateKey, publicKey, chain: [] }
 }
 
+/** Makes entries below the agent of a node, at its authority's local socket. */
+export const register =
+  (local: Transport): TestNode['register'] =>
+  async (path, selectors, { federatesWith = [] } = {}) => {
+    const entry = {
+      spiffeId: { trustDomain, path },
+      parentId: agentId,
+      federatesWith: [...federatesWith],
+      selectors: selectors.map((text) => {
+        const colon = text.indexOf(':')
+        return { type: text.slice(0, colon), value: text.slice(colon + 1) }
+      }),
+    }
+    const { results } = await createClient(Entry, local).batchCreateEntry({ entries: [entry] })
+    const [result] = results
+    if (result?.status?.code !== 0) throw new Error(`entry refused: ${result?.status?.message}`)
+    return result.entry?.id ?? ''
+  }
+
 /** Everything on loopback and in a temporary folder; leaves live `svidLifetime`. */
 export async function startNode({
   svidLifetime = '1h',
@@ -105,7 +125,6 @@ export async function startNode({
   starting.defer(() => authority[Symbol.asyncDispose]())
   const { port } = authority
   const transport = starting.use(openTransport({ kind: 'unix', path: authority.socket })).transport
-  const agentId = { trustDomain, path: '/node' }
   const token = await createClient(Agent, transport).createJoinToken({ ttl: 60, agentId })
   writeFileSync(join(folder, 'token'), token.value)
   const config = loadAgentConfig(writeAgentConfig(folder, port, moreOfAgent))
@@ -125,23 +144,7 @@ export async function startNode({
       return agent
     },
     ...{ local: transport, signer },
-    async register(path, selectors, { federatesWith = [] } = {}) {
-      const entry = {
-        spiffeId: { trustDomain, path },
-        parentId: agentId,
-        federatesWith: [...federatesWith],
-        selectors: selectors.map((text) => {
-          const colon = text.indexOf(':')
-          return { type: text.slice(0, colon), value: text.slice(colon + 1) }
-        }),
-      }
-      const { results } = await createClient(Entry, transport).batchCreateEntry({
-        entries: [entry],
-      })
-      const [result] = results
-      if (result?.status?.code !== 0) throw new Error(`entry refused: ${result?.status?.message}`)
-      return result.entry?.id ?? ''
-    },
+    register: register(transport),
     stopAuthority: async () => authority[Symbol.asyncDispose](),
     async startAuthority() {
       authority = await runAuthority(caConfig(port), { log: silent() })

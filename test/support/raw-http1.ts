@@ -28,7 +28,7 @@ export interface RawOptions {
 }
 
 /** milliseconds until an answer is given up */
-const patience = 15_000
+const patience = 60_000
 const nothing: RawAnswer = { status: 0, headers: new Map(), body: '' }
 
 function open({ port, svid, roots }: RawOptions): Socket {

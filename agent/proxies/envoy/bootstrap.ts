@@ -11,6 +11,12 @@ export interface BootstrapOptions {
 
 const httpOptions = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions'
 
+/**
+ * Who has an agent again is told by it at once: left to itself Envoy waits for up to half a minute, and decides by
+ * former policies as long.
+ */
+const retry_policy = { retry_back_off: { base_interval: '0.1s', max_interval: '2s' } }
+
 /** As Envoy reads it, in JSON or YAML. */
 export function envoyBootstrap({ socket, admin, nodeId, delta }: BootstrapOptions) {
   const ads = { resource_api_version: 'V3', ads: {} }
@@ -25,7 +31,7 @@ export function envoyBootstrap({ socket, admin, nodeId, delta }: BootstrapOption
         api_type: delta ? 'DELTA_GRPC' : 'GRPC',
         transport_api_version: 'V3',
         set_node_on_first_message_only: true,
-        grpc_services: [{ envoy_grpc: { cluster_name: 'castellan_agent' } }],
+        grpc_services: [{ envoy_grpc: { cluster_name: 'castellan_agent', retry_policy } }],
       },
     },
     static_resources: {

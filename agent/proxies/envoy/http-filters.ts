@@ -52,7 +52,8 @@ export const agentService: Init<typeof GrpcServiceSchema> = {
   targetSpecifier: { case: 'envoyGrpc', value: { clusterName: decisionsCluster } },
   timeout: durationOf(patience),
   retryPolicy: {
-    numRetries: 8,
+    // more than there is time for: they wait for 12 ms, then for 125 ms in the middle
+    numRetries: 100,
     retryOn: 'connect-failure,refused-stream,reset,unavailable,cancelled,gateway-error',
     retryBackOff: { baseInterval: durationOf(25), maxInterval: durationOf(250) },
   },
