@@ -30,6 +30,26 @@ export type Tree =
       readonly otherwise: Tree
     }
 
+/** Both, one after the other: what the first lets pass the next one looks at. */
+export function followedBy(first: Tree, next: Tree): Tree {
+  switch (first.kind) {
+    case 'end':
+      return first.action === 'ALLOW' ? next : first
+    case 'list':
+      // a rule that allows would need a way on of its own
+      if (first.action === 'ALLOW') throw new TypeError('only what denies can be followed')
+      return { ...first, otherwise: followedBy(first.otherwise, next) }
+    case 'map': {
+      const branches = [...first.branches].map(([key, it]) => [key, followedBy(it, next)] as const)
+      return {
+        ...first,
+        branches: new Map(branches),
+        otherwise: followedBy(first.otherwise, next),
+      }
+    }
+  }
+}
+
 // so many predicates are asked as fast as a path is looked up
 const few = 8
 const path = header(':path')

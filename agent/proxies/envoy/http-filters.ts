@@ -3,7 +3,7 @@
 import { create } from '@bufbuild/protobuf'
 import { type Any, anyPack } from '@bufbuild/protobuf/wkt'
 import { identityGuard } from '../../../policies/lower/guard.ts'
-import { type Tree, treeOf } from '../../../policies/lower/tree.ts'
+import { followedBy, type Tree, treeOf } from '../../../policies/lower/tree.ts'
 import { ApiVersion } from '../../../proto/gen/envoy/config/core/v3/config_source_pb.js'
 import type { GrpcServiceSchema } from '../../../proto/gen/envoy/config/core/v3/grpc_service_pb.js'
 import {
@@ -28,12 +28,8 @@ import { matcherOf } from './matcher.ts'
 type HttpFilter = Init<typeof HttpFilterSchema>
 
 const authzName = 'envoy.filters.http.ext_authz'
-const rbacNames = [
-  'castellan_revoked',
-  'castellan_guard',
-  'castellan_deny',
-  'castellan_allow',
-] as const
+/** each costs a request as much as a few rules do: what can stand in one does */
+const rbacNames = ['castellan_deny', 'castellan_allow'] as const
 type RbacName = (typeof rbacNames)[number]
 
 const nobody: Tree = { kind: 'end', action: 'DENY', name: 'none' }
@@ -106,11 +102,11 @@ function treesOf(
   revoked: readonly SpiffeId[],
 ): Record<RbacName, Tree> {
   const { guard, deny, allow } = lowered
+  const rest = by === 'native' ? allow : by === 'asked' ? everybody : nobody
   return {
-    castellan_revoked: revokedTree(revoked),
-    castellan_guard: guard,
+    // by itself: each caller that it names would need all that follows once more
     castellan_deny: deny,
-    castellan_allow: by === 'native' ? allow : by === 'asked' ? everybody : nobody,
+    castellan_allow: followedBy(revokedTree(revoked), followedBy(guard, rest)),
   }
 }
 
@@ -169,17 +165,16 @@ export function judged({ enforcement, revoked, canAsk, told }: Judged): Record<s
   return { ...Object.fromEntries(filters), ...(canAsk ? { [authzName]: asking } : {}) }
 }
 
-export interface Unjudged extends Pick<Judged, 'canAsk'> {
+export interface Unjudged extends Pick<Judged, 'canAsk' | 'revoked'> {
   /** whether callers have shown a certificate: Envoy gives up where it is asked for nobody's */
   readonly hasPeer: boolean
 }
 
 /** The same for what passes without a decision, but not for those on the deny-list or of two names. */
-export function unjudged({ canAsk, hasPeer }: Unjudged): Record<string, Any> {
-  const trees: Readonly<Record<Exclude<RbacName, 'castellan_revoked'>, Tree>> = {
-    castellan_guard: hasPeer ? identified : everybody,
+export function unjudged({ canAsk, hasPeer, revoked }: Unjudged): Record<string, Any> {
+  const trees: Readonly<Record<RbacName, Tree>> = {
     castellan_deny: everybody,
-    castellan_allow: everybody,
+    castellan_allow: followedBy(revokedTree(revoked), hasPeer ? identified : everybody),
   }
   const filters = Object.entries(trees).map(([name, tree]) => [name, perRoute(tree, name)] as const)
   return { ...Object.fromEntries(filters), ...(canAsk ? { [authzName]: unasked } : {}) }

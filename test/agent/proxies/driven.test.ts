@@ -141,10 +141,11 @@ it('whoever shows no certificate is not looked up in the deny-list: Envoy would 
   const found = ['inbound/web', 'inbound/web/plaintext'].map((name) => {
     const any = routes.get(name)?.pack()
     const [host] = (any && anyUnpack(any, RouteConfigurationSchema)?.virtualHosts) ?? []
-    const filter = host?.typedPerFilterConfig.castellan_revoked
+    const filter = host?.typedPerFilterConfig.castellan_allow
     return filter && anyUnpack(filter, RBACPerRouteSchema)?.rbac?.matcher?.matcherType.case
   })
-  expect(found).toEqual(['matcherTree', undefined])
+  // callers are looked up, then comes the guard
+  expect(found).toEqual(['matcherTree', 'matcherList'])
 })
 
 describe('the health path', () => {
@@ -166,9 +167,14 @@ describe('the health path', () => {
     ).toEqual(['x-spiffe-peer-id'])
   })
 
-  it('looks at the name that a client shows', () => {
-    const any = host().get('health')?.typedPerFilterConfig.castellan_guard
-    const rbac = any && anyUnpack(any, RBACPerRouteSchema)?.rbac
-    expect(rbac?.matcher?.matcherType.case).toBe('matcherList')
+  const look = () => {
+    const any = host().get('health')?.typedPerFilterConfig.castellan_allow
+    return any && anyUnpack(any, RBACPerRouteSchema)?.rbac?.matcher?.matcherType.case
+  }
+
+  it('looks at the name that a client shows, and whether it is denied', () => {
+    expect(look()).toBe('matcherList')
+    deny([{ id: '1', target: { case: 'spiffeId', value: `${identity}/a` } }])
+    expect(look()).toBe('matcherTree')
   })
 })
