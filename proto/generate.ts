@@ -56,11 +56,20 @@ const folders = [
   ...['envoy-api', 'xds', 'googleapis', 'protoc-gen-validate'].map((it) => join(envoy, 'deps', it)),
 ]
 
-/** Texts that need mending: the package's validate.proto is older than those that use it. */
+/** Texts that need mending: the package's validate.proto is older than those that use it, tcp_proxy.proto than Envoy. */
 const mended: Readonly<Record<string, readonly [string, string]>> = {
   'validate/validate.proto': [
     'optional bool strict = 25 [default = true];',
     'optional bool strict = 25 [default = true];\n  optional bool ignore_empty = 26;',
+  ],
+  'envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto': [
+    '  TcpAccessLogOptions access_log_options = 17;',
+    [
+      '  TcpAccessLogOptions access_log_options = 17;',
+      '  enum UpstreamConnectMode { IMMEDIATE = 0; ON_DOWNSTREAM_DATA = 1; }',
+      '  UpstreamConnectMode upstream_connect_mode = 21;',
+      '  google.protobuf.UInt32Value max_early_data_bytes = 22;',
+    ].join('\n'),
   ],
 }
 

@@ -40,6 +40,8 @@ export const inbound = z
       .string()
       .regex(/^(?:\/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$/, 'a plain path such as /healthz')
       .optional(),
+    // of bytes: the workload speaks before its client does (MySQL, SMTP)
+    serverFirst: z.boolean().default(false),
     limits,
     // whose endpoint this is: told to the authority, for outbound listeners that name the service
     service: serviceName.optional(),
@@ -53,6 +55,8 @@ export const inbound = z
     if (streams ?? headerBytes ?? headers ?? requestHeaders) refuseForTcp(it, { limits }, context)
     const problem = (path: string, message: string) =>
       context.addIssue({ code: 'custom', path: [path], message })
+    if (it.serverFirst && it.protocol !== 'tcp')
+      problem('serverFirst', 'has a meaning with protocol: tcp alone')
     if (it.advertise !== undefined && it.service === undefined)
       problem('advertise', 'is of no use without service')
     if (it.service !== undefined && it.mtls === 'off')

@@ -17,6 +17,7 @@ import {
 import { findEnvoy } from '../support/envoy.ts'
 import { freePorts } from '../support/ports.ts'
 import { connectRaw, getRaw, type RawAnswer } from '../support/raw-http1.ts'
+import { greets } from './envoy-greeting.ts'
 import { eventually } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
@@ -375,6 +376,8 @@ async function interop({ log }: Surroundings): Promise<Outcome> {
   await asksAgent(asking, tell)
   await decidesConnections(asking)
   tell('ok connections are decided, about the port of the workload')
+  await greets(asking)
+  tell('ok a workload hears of nobody before that was decided, and may speak first')
   return { kind: 'ok' }
 }
 

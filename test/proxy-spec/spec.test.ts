@@ -149,6 +149,11 @@ const senseless = 'has no meaning with protocol: tcp'
 Object.assign(refused, {
   'a health path of bytes': [inbound('healthPath: /a'), ':2 inbound[0].healthPath', senseless],
   'streams of bytes': [inbound('limits: { streams: 1 }'), ':2 inbound[0].limits', senseless],
+  'an HTTP server that speaks first': [
+    inbound('serverFirst: true').replace('tcp', 'http'),
+    ':2 inbound[0].serverFirst',
+    'with protocol: tcp alone',
+  ],
   'a health path that could be read in two ways': [
     inbound('healthPath: /a/../b').replace('tcp', 'http'),
     ':2 inbound[0].healthPath',
@@ -232,6 +237,7 @@ ${outbound('service: payments')}`)
           listen: { host: '127.0.0.1', port: 8443 },
           protocol: 'http',
           mtls: 'strict',
+          serverFirst: false,
           forwardTo: { host: '::1', port: 8080 },
           maxConnectionAge: 1_800_000,
           limits: {},

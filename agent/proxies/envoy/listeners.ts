@@ -22,7 +22,10 @@ import {
   HttpConnectionManager_PathWithEscapedSlashesAction as EscapedSlashes,
   HttpConnectionManagerSchema,
 } from '../../../proto/gen/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager_pb.js'
-import { TcpProxySchema } from '../../../proto/gen/envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy_pb.js'
+import {
+  TcpProxy_UpstreamConnectMode as ConnectMode,
+  TcpProxySchema,
+} from '../../../proto/gen/envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy_pb.js'
 import type { InboundSpec } from '../../../proxy-spec/inbound.ts'
 import type { OutboundSpec } from '../../../proxy-spec/outbound.ts'
 import { peerCluster, workloadCluster } from './clusters.ts'
@@ -46,6 +49,8 @@ const limitsOf = ({ limits }: InboundSpec) => ({
   idle: limits.idle ?? 65_000,
 })
 const streamIdle = 300_000
+/** that wait for the workload */
+const earlyBytes = 64 * 1024
 const drain = 5000
 
 const codecs = { http: Codec.AUTO, grpc: Codec.HTTP2 } as const
@@ -102,7 +107,13 @@ function inboundManager(spec: InboundSpec, inbound: Inbound, routeConfigName: st
   })
 }
 
-function tcpFilters({ resource, name, maxConnectionAge }: Inbound): Filter[] {
+/** Nothing is said to the workload before Envoy has asked, which it does at the client's first byte. */
+function connecting({ serverFirst }: InboundSpec) {
+  if (serverFirst) return {}
+  return { upstreamConnectMode: ConnectMode.ON_DOWNSTREAM_DATA, maxEarlyDataBytes: earlyBytes }
+}
+
+function tcpFilters(spec: InboundSpec, { resource, name, maxConnectionAge }: Inbound): Filter[] {
   return [
     typed('envoy.filters.network.ext_authz', ExtAuthzSchema, {
       statPrefix: resource,
@@ -116,6 +127,7 @@ function tcpFilters({ resource, name, maxConnectionAge }: Inbound): Filter[] {
       statPrefix: resource,
       clusterSpecifier: { case: 'cluster', value: workloadCluster(name) },
       maxDownstreamConnectionDuration: durationOf(maxConnectionAge),
+      ...connecting(spec),
     }),
   ]
 }
@@ -139,7 +151,7 @@ const alpn = { http: ['h2', 'http/1.1'], grpc: ['h2'], tcp: [] } as const
 function inboundChain(spec: InboundSpec, inbound: Inbound, connection: Connection): FilterChain {
   const routes = routesOf(inbound.resource, connection)
   const own =
-    spec.protocol === 'tcp' ? tcpFilters(inbound) : [inboundManager(spec, inbound, routes)]
+    spec.protocol === 'tcp' ? tcpFilters(spec, inbound) : [inboundManager(spec, inbound, routes)]
   const filters = [...connectionLimit(spec, inbound), ...own]
   if (connection === 'plaintext') {
     return { name: connection, filters, filterChainMatch: { transportProtocol: 'raw_buffer' } }
