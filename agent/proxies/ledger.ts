@@ -90,10 +90,14 @@ export function stateIn({ kinds: all }: ProxyRecord, kind: Kind) {
   return known
 }
 
-/** Whether what was told of policies is in force, as far as the proxy says. */
-export function isInForce(record: ProxyRecord): boolean {
+/**
+ * Whether what was told of policies is in force, as far as the proxy says; what of it is empty no proxy asks for: with
+ * nothing but bytes there are no routes.
+ */
+export function isInForce(record: ProxyRecord, isEmpty: (kind: Kind) => boolean): boolean {
   return deciding[record.form].every((kind) => {
     const state = record.kinds.get(kind)
+    if (state === undefined && isEmpty(kind)) return true
     return state !== undefined && state.refusal === '' && state.told === state.taken
   })
 }

@@ -56,7 +56,10 @@ export function createTelling<Req, Res>({ driven, record, told, note }: TellingO
   }
 
   function settle(): void {
-    if (driving !== undefined && isInForce(record)) record.policies = driving.policies
+    const { snapshot, policies } = driving ?? {}
+    if (snapshot === undefined || policies === undefined) return
+    const isEmpty = (kind: Kind) => kind === 'routes' && snapshot.routes.size === 0
+    if (isInForce(record, isEmpty)) record.policies = policies
   }
 
   return {

@@ -17,7 +17,7 @@ import {
   startEndless,
   startPeer,
 } from './envoy-revoked-streams.ts'
-import { eventually } from './eventually.ts'
+import { eventually, until } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
 /** milliseconds from the ban to the end of what is open */
@@ -63,6 +63,31 @@ async function untilServed(it: DrivenEnvoy): Promise<void> {
   })
 }
 
+const elsewhere = policy.replace('namespace: shop', 'namespace: elsewhere')
+const nobody = policy.replace('rules: [{}]', 'rules: []')
+
+/** Connections of bytes are asked about once: they end when others may have them, and not before. */
+async function followsRules(it: DrivenEnvoy): Promise<number> {
+  using stream = await openRaw(it)
+  const versionOf = async () => (await it.status()).proxies[0]?.policyVersion
+  const before = await versionOf()
+  await it.apply(policy, elsewhere)
+  await until('policies of others are in force', async () => (await versionOf()) !== before)
+  const still = await Promise.race([
+    stream.ended.then(() => false),
+    untilServed(it).then(() => true),
+  ])
+  demand(still, 'a policy of others has ended a connection')
+  const began = systemClock.monotonic()
+  await it.apply(nobody)
+  await stream.ended
+  const took = Math.round(systemClock.monotonic() - began)
+  demand(took < most, `a connection that nobody may have any more ended after ${took} ms`)
+  await it.apply(policy)
+  await untilServed(it)
+  return took
+}
+
 interface Case {
   readonly protocol: 'http' | 'tcp'
   readonly decides: 'native' | 'agent'
@@ -90,10 +115,11 @@ async function cuts(envoy: string, { protocol, decides }: Case): Promise<string>
   await untilServed(it)
   const went = await endsOf(it, [openOutbound])
   await untilServed(it)
+  const bytes = protocol === 'tcp' ? `, at a change of policy ${await followsRules(it)} ms` : ''
   const { proxies } = await it.status()
   const said = proxies[0]?.remarks.filter((one) => one.includes('drain-time')) ?? []
   demand(said.length === 0, `agent status says ${said.join()}`)
-  return `${came} ms, those to a denied server ${went} ms`
+  return `${came} ms, those to a denied server ${went} ms${bytes}`
 }
 
 async function runAll({ log }: Surroundings): Promise<Outcome> {

@@ -68,6 +68,8 @@ export interface Inbound {
   readonly trustedHops: number
   /** see Situation */
   readonly cut: string
+  /** names what was decided by about connections, where that is not looked at again; empty elsewhere */
+  readonly rules: string
 }
 
 /** What of requests both programs could read differently is refused or made plain before anything looks at it. */
@@ -143,8 +145,10 @@ export const routesOf = (resource: string, connection: Connection): string =>
   connection === 'mutual-tls' ? resource : `${resource}/plaintext`
 
 /** Envoy drains the connections of a chain that is not what it was, and takes new ones by the next. */
-const marked = (cut: string): FilterChain =>
-  cut === '' ? {} : { metadata: { filterMetadata: { castellan: { cut } } } }
+function marked(cut: string, rules = ''): FilterChain {
+  const castellan = { ...(cut === '' ? {} : { cut }), ...(rules === '' ? {} : { rules }) }
+  return cut === '' && rules === '' ? {} : { metadata: { filterMetadata: { castellan } } }
+}
 
 const alpn = { http: ['h2', 'http/1.1'], grpc: ['h2'], tcp: [] } as const
 
@@ -154,10 +158,15 @@ function inboundChain(spec: InboundSpec, inbound: Inbound, connection: Connectio
     spec.protocol === 'tcp' ? tcpFilters(spec, inbound) : [inboundManager(spec, inbound, routes)]
   const filters = [...connectionLimit(spec, inbound), ...own]
   if (connection === 'plaintext') {
-    return { name: connection, filters, filterChainMatch: { transportProtocol: 'raw_buffer' } }
+    return {
+      ...marked('', inbound.rules),
+      name: connection,
+      filters,
+      filterChainMatch: { transportProtocol: 'raw_buffer' },
+    }
   }
   return {
-    ...marked(inbound.cut),
+    ...marked(inbound.cut, inbound.rules),
     name: connection,
     filters,
     filterChainMatch: { transportProtocol: 'tls' },

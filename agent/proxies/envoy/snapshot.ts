@@ -3,7 +3,8 @@ import { hash } from 'node:crypto'
 import { type DescMessage, type MessageShape, toBinary } from '@bufbuild/protobuf'
 import { anyPack } from '@bufbuild/protobuf/wkt'
 import type { PolicySet } from '../../../policies/compile.ts'
-import type { Labels } from '../../../policies/language/policy.ts'
+import { type Labels, policyName } from '../../../policies/language/policy.ts'
+import type { Lowered } from '../../../policies/lower/lower.ts'
 import { ClusterSchema } from '../../../proto/gen/envoy/config/cluster/v3/cluster_pb.js'
 import { ClusterLoadAssignmentSchema } from '../../../proto/gen/envoy/config/endpoint/v3/endpoint_pb.js'
 import { ListenerSchema } from '../../../proto/gen/envoy/config/listener/v3/listener_pb.js'
@@ -120,6 +121,17 @@ function ageOf({ maxConnectionAge }: Partial<InboundSpec>, { life }: Situation):
   return Math.max(1000, Math.min(maxConnectionAge ?? Infinity, Math.floor(life / 4)))
 }
 
+const unmapped = (_: string, value: unknown) => (value instanceof Map ? [...value] : value)
+
+/** Names what decides about connections: another text once that is something else. */
+function rulesIn(all: readonly Lowered[], { documents }: PolicySet): string {
+  const refused = new Set(all.flatMap((it) => it.refused.map(({ policy }) => policy)))
+  const texts = documents.policies.filter((it) => refused.has(policyName(it)))
+  const parts = all.map(({ guard, deny, allow }) => [guard, deny, allow])
+  const text = JSON.stringify([parts, texts.map(({ rules }) => rules)], unmapped)
+  return hash('sha256', text, 'base64url').slice(0, 16)
+}
+
 function addInbound(
   into: Gathering,
   spec: InboundSpec,
@@ -137,6 +149,8 @@ function addInbound(
     ...federation,
   }
   for (const cluster of workloadClusters(spec, name)) into.put('clusters', cluster.name, cluster)
+  const judged = connectionsOf(spec).map((it) => [it, enforcementOf(spec, it, decider)] as const)
+  const lowered = judged.map(([, enforcement]) => enforcement.lowered)
   const listener = inboundListener(
     { ...spec, listen: listening(spec.listen) },
     {
@@ -144,11 +158,12 @@ function addInbound(
       secrets: { svid: identity, trust: isFederated ? trust.all : trust.own },
       maxConnectionAge: ageOf(spec, situation),
       cut: situation.cut,
+      // Envoy asks about a connection once: it is made anew when others may have it
+      rules: spec.protocol === 'tcp' ? rulesIn(lowered, policies) : '',
     },
   )
   into.put('listeners', resource, listener)
-  return connectionsOf(spec).map((connection) => {
-    const enforcement = enforcementOf(spec, connection, decider)
+  return judged.map(([connection, enforcement]) => {
     if (spec.protocol === 'tcp') return enforcement
     const told = { port: spec.forwardTo.port, backend: spec.backend, identityHeader }
     const hasPeer = connection === 'mutual-tls'

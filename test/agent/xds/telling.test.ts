@@ -124,15 +124,19 @@ function open() {
   }
 }
 
-/** By the names of listeners. */
-const cutsIn = (told: ReadonlyMap<Kind, Response>) =>
+/** What listeners say of their connections, by name. */
+const marksIn = (told: ReadonlyMap<Kind, Response>) =>
   new Map(
     (told.get('listeners')?.resources ?? []).flatMap((any) => {
       const listener = any.$typeName === undefined ? undefined : anyUnpack(any, ListenerSchema)
-      const cut = listener?.filterChains[0]?.metadata?.filterMetadata.castellan?.cut
-      return listener === undefined || cut === undefined ? [] : [[listener.name, cut] as const]
+      const mark = listener?.filterChains[0]?.metadata?.filterMetadata.castellan
+      return listener === undefined || mark === undefined ? [] : [[listener.name, mark] as const]
     }),
   )
+
+/** Those that end what is open because somebody is denied. */
+const cutsIn = (told: ReadonlyMap<Kind, Response>) =>
+  new Map([...marksIn(told)].flatMap(([name, { cut }]) => (cut === undefined ? [] : [[name, cut]])))
 
 const addressesIn = (told: ReadonlyMap<Kind, Response>) =>
   (told.get('endpoints')?.resources ?? []).flatMap((any) =>
@@ -158,7 +162,7 @@ it('a denied caller is cut off once the rules that keep it out were taken', () =
   expect(proxy.look().size).toBe(0)
 })
 
-it('nothing is cut when a denial is over, nor when a policy changes', () => {
+it('nothing is cut when a denial is over', () => {
   const proxy = open()
   deny(caller, server)
   const before = proxy.look()
@@ -168,12 +172,34 @@ it('nothing is cut when a denial is over, nor when a policy changes', () => {
   for (; told.size > 0 && !told.has('listeners'); told = proxy.look()) proxy.take(told)
   for (const name of ['inbound/web', 'inbound/raw'])
     expect(cutsIn(told).get(name)).toBe(cutsIn(before).get(name))
-  for (; told.size > 0; told = proxy.look()) proxy.take(told)
-  const files = [
-    { name: 'test.yaml', text: policyText('[{ to: [{ operation: { paths: [/a] } }] }]') },
-  ]
-  apply({ policies: { version: 2n, rootNamespace: '', files } })
-  expect([...proxy.look().keys()]).toEqual(['routes'])
+})
+
+const applied = (version: bigint, ...texts: readonly string[]) =>
+  apply({
+    policies: {
+      ...{ version, rootNamespace: '' },
+      files: texts.map((text, i) => ({ name: `test-${i}.yaml`, text })),
+    },
+  })
+
+it('connections of bytes are made anew when others may have them, those of requests are not', () => {
+  const proxy = open()
+  const before = proxy.look()
+  proxy.take(before)
+  applied(2n, policyText('[{ from: [{ source: { namespaces: [other] } }] }]'))
+  const told = proxy.look()
+  expect([...told.keys()]).toEqual(['listeners', 'routes'])
+  const [former, now] = [before, told].map(marksIn)
+  expect(now?.get('inbound/raw')).not.toEqual(former?.get('inbound/raw'))
+  expect(now?.get('inbound/web')).toEqual(former?.get('inbound/web'))
+})
+
+it('nothing is made anew when policies change that are about others', () => {
+  const proxy = open()
+  proxy.take(proxy.look())
+  const others = policyText('[{}]').replace(/namespace: [^ ,}\n]+/, 'namespace: others')
+  applied(2n, policyText('[{}]'), others)
+  expect(proxy.look().size).toBe(0)
 })
 
 it('a proxy that comes back is told of its newest listeners at once', () => {
