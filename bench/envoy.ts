@@ -106,7 +106,7 @@ async function startPlain(it: DrivenEnvoy, program: string, folder: string) {
       },
       trust: { own: 'spiffe://example.org', all: 'ALL' },
       ...{ isFederated: false, endpoints: new Map(), decisions: undefined, asksAlways: false },
-      cut: '',
+      cuts: { inbound: '', outbound: {} },
       life: 3_600_000,
     }),
   )

@@ -1,7 +1,9 @@
 // What /proc says of a process. Each read is about whoever has the pid then: callers check afterwards, by
 // its pidfd, that the process they mean is still alive.
-import { closeSync, openSync, readFileSync, readlinkSync, readSync } from 'node:fs'
+import { closeSync, openSync, readlinkSync, readSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { getSystemErrorName } from 'node:util'
+import type { Clock } from '../../runtime/clock.ts'
 import { errnoOf } from '../../runtime/errno.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import { type Libc, loadLibc } from './libc.ts'
@@ -35,12 +37,34 @@ export interface Proc {
   look(pid: number): string
 }
 
-/** What a process was started with, as far as it has not said otherwise since; nothing when that cannot be read. */
-export function argumentsOf(pid: number): readonly string[] {
+const mostArguments = 64 * 1024
+/** milliseconds: it is memory of the process, which can make a reader wait */
+const patience = 1000
+
+async function readArguments(pid: number): Promise<readonly string[]> {
+  const file = await open(`/proc/${pid}/cmdline`, 'r')
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
-  } catch {
-    return []
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(mostArguments), 0, mostArguments, 0)
+    return buffer.toString('utf8', 0, bytesRead).split('\0').slice(0, -1)
+  } finally {
+    await file.close()
+  }
+}
+
+/** What a process says that it was started with; nothing when that cannot be read soon. Never rejects. */
+export async function argumentsOf(
+  pid: number,
+  clock: Pick<Clock, 'sleep'>,
+): Promise<readonly string[]> {
+  const done = new AbortController()
+  const late = clock.sleep(patience, { signal: done.signal }).then(
+    () => [],
+    () => [],
+  )
+  try {
+    return await Promise.race([readArguments(pid).catch(() => []), late])
+  } finally {
+    done.abort()
   }
 }
 

@@ -3,7 +3,14 @@ import { type Stats, statSync } from 'node:fs'
 
 export type Hold = 'listening' | 'taken over' | 'lost'
 
-const fileAt = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })
+/** Undefined also for what cannot be looked at: nobody connects there either. */
+function fileAt(path: string): Stats | undefined {
+  try {
+    return statSync(path)
+  } catch {
+    return undefined
+  }
+}
 
 /** Of whoever has bound `path` just now. A file that is bound keeps its inode, under whatever name. */
 export function createHold(path: string): () => Hold {

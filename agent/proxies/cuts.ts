@@ -8,6 +8,13 @@ export interface Denial {
   readonly createdAt: bigint
 }
 
+/** The newest cut of each listener; empty before the first. */
+export interface Cuts {
+  readonly inbound: string
+  /** by the names of outbound listeners */
+  readonly outbound: Readonly<Record<string, string>>
+}
+
 /** The newest ones: the same after older ones are over, so that an agent that starts again cuts nothing. */
 function newestOf(denials: readonly Denial[]): string {
   const byTime = Map.groupBy(denials, ({ createdAt }) => createdAt)
@@ -32,5 +39,28 @@ export function createCuts(): (denials: readonly Denial[]) => string {
     const next = named(newestOf(denials))
     cut = next === cut ? named(`${cut} ${news.map(({ id }) => id).join(' ')}`) : next
     return cut
+  }
+}
+
+/** What may have to do with listeners: all denials with those for callers, with each of the others its own. */
+export interface Concerned {
+  readonly inbound: readonly Denial[]
+  readonly outbound: ReadonlyMap<string, readonly Denial[]>
+}
+
+/** The same value again while nothing is to be cut. */
+export function createCutBook(): (concerned: Concerned) => Cuts {
+  const inbound = createCuts()
+  const outbound = new Map<string, ReturnType<typeof createCuts>>()
+  let cuts: Cuts = { inbound: '', outbound: {} }
+  return (concerned) => {
+    const each = [...concerned.outbound].map(([name, denials]): [string, string] => {
+      const cutBy = outbound.get(name) ?? createCuts()
+      outbound.set(name, cutBy)
+      return [name, cutBy(denials)]
+    })
+    const next = { inbound: inbound(concerned.inbound), outbound: Object.fromEntries(each) }
+    if (JSON.stringify(next) !== JSON.stringify(cuts)) cuts = next
+    return cuts
   }
 }

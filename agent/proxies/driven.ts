@@ -7,7 +7,7 @@ import { createTopic } from '../../runtime/lifecycle.ts'
 import type { Log } from '../../runtime/log.ts'
 import { parseCertificate } from '../../spiffe/certificate.ts'
 import { explain } from '../../spiffe/errors.ts'
-import { parseSpiffeId, type SpiffeId } from '../../spiffe/id.ts'
+import { isSpiffeId, parseSpiffeId, type SpiffeId, trustDomainOf } from '../../spiffe/id.ts'
 import { keyIdOf } from '../../spiffe/key-id.ts'
 import type { AgentConfig } from '../config.ts'
 import type { AgentEntry } from '../entries.ts'
@@ -17,7 +17,7 @@ import { labelsOf } from '../sidecar/state.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
 import { crlsOf } from '../xds/crls.ts'
 import { earliest } from '../xds/resource.ts'
-import { createCuts, type Denial } from './cuts.ts'
+import { type Concerned, type Cuts, createCutBook } from './cuts.ts'
 import { type Situation, type Snapshot, snapshotOf } from './envoy/snapshot.ts'
 import { type DeniedToPrograms, deniedToPrograms } from './grpc/denied.ts'
 import { grpcSnapshot } from './grpc/snapshot.ts'
@@ -40,8 +40,8 @@ export interface Driving {
   readonly id: SpiffeId
   /** undefined while its SVID is made */
   readonly snapshot: Snapshot | undefined
-  /** the newest cut; listeners are told of it once those that are denied cannot come back */
-  readonly cut: string
+  /** the newest; listeners are told of them once those that are denied cannot come back */
+  readonly cuts: Cuts
   /** version of the policies that it enforces */
   readonly policies: bigint
 }
@@ -51,7 +51,7 @@ export interface Driven {
    * What the proxy of these entries is to be, in that form, with its connections cut as said, the newest way when
    * left out; undefined where no spec is of their identities.
    */
-  of(entries: readonly AgentEntry[], form: Form, cut?: string): Driving | undefined
+  of(entries: readonly AgentEntry[], form: Form, cuts?: Cuts): Driving | undefined
   /** Called when specs have changed; what the agent is told is told by its knowledge. */
   onChange(listener: () => void): Disposable
 }
@@ -97,16 +97,17 @@ const lifeOf = ({ certificates: [leaf] }: WorkloadSvid): number => {
   return notAfter - notBefore
 }
 
+type Rules = NonNullable<ReturnType<Knowledge['revocation']>['message']>['rules']
+
 interface Revoked extends Partial<Pick<DeniedToPrograms, 'remarks' | 'trust'>> {
   readonly ids: readonly SpiffeId[]
-  readonly denials: readonly Denial[]
+  readonly denials: Rules
+  readonly servers?: Situation['servers']
   /** what else is denied, and Envoy cannot see, in words */
   readonly unseen: readonly string[]
   /** milliseconds since the epoch */
   readonly until: number | undefined
 }
-
-type Rules = NonNullable<ReturnType<Knowledge['revocation']>['message']>['rules']
 
 function rootsOf({ knowledge }: DrivenOptions): ReadonlySet<string> {
   const { authorities } = knowledge.own().x509
@@ -121,12 +122,31 @@ function isDeniedBelow(rules: Rules, options: DrivenOptions): boolean {
   )
 }
 
-/** Envoy knows certificates that are denied by the CRLs, and gets all of them or none. */
-function listedBy(rules: Rules, { knowledge, clock }: DrivenOptions) {
-  const isAsked = rules.some(({ target }) => target.case === 'serial')
-  if (!isAsked) return { isWhole: true }
-  const { crls, until } = crlsOf(knowledge.own(), knowledge.revocation().crls, clock.now())
-  return { isWhole: crls.length > 0, until }
+/** Envoy knows certificates that are denied by the CRLs: those that no list names it would let in. */
+function unlistedOf(rules: Rules, { knowledge, clock }: DrivenOptions) {
+  const denied = rules.filter(({ target }) => target.case === 'serial')
+  if (denied.length === 0) return { rules: [] }
+  const { serials, until } = crlsOf(knowledge.own(), knowledge.revocation().crls, clock.now())
+  const listed: ReadonlySet<string | undefined> = serials ?? new Set()
+  return { rules: denied.filter(({ target }) => !listed.has(target.value)), until }
+}
+
+const below =
+  'an authority below our own is on the deny-list: only the agent looks at who has signed'
+
+/** Whom Envoy must not call: there is nobody to ask about servers. */
+function serversIn(unlisted: Rules, isBelow: boolean): Situation['servers'] {
+  const holders = unlisted.map(({ issuedTo }) => issuedTo).filter((it) => isSpiffeId(it))
+  const isUnknown = holders.length < unlisted.length
+  return {
+    denied: holders,
+    barred: [
+      ...(isBelow ? [below] : []),
+      ...(isUnknown
+        ? ['a certificate is on the deny-list, of which nobody knows whose it is']
+        : []),
+    ],
+  }
 }
 
 function revokedBy(options: DrivenOptions, form: Form): Revoked {
@@ -139,19 +159,19 @@ function revokedBy(options: DrivenOptions, form: Form): Revoked {
     const denied = deniedToPrograms(held, { roots: rootsOf(options), now: clock.now() })
     return { ...denied, denials: held, until: earliest(...ends, denied.until) }
   }
-  const { isWhole, until } = listedBy(held, options)
+  const { rules: unlisted, until } = unlistedOf(held, options)
   if (until !== undefined) ends.push(until)
+  const isBelow = isDeniedBelow(held, options)
   const unseen = [
-    ...(isDeniedBelow(held, options)
-      ? ['an authority below our own is on the deny-list: only the agent looks at who has signed']
-      : []),
-    ...(isWhole
+    ...(isBelow ? [below] : []),
+    ...(unlisted.length === 0
       ? []
       : ['a certificate is on the deny-list, and the CRLs that would say so are not whole']),
   ]
   return {
     unseen,
     denials: held,
+    servers: serversIn(unlisted, isBelow),
     ids: held.flatMap(({ target }) =>
       target.case === 'spiffeId' ? [parseSpiffeId(target.value)] : [],
     ),
@@ -164,27 +184,48 @@ interface Making {
   readonly form: Form
   /** milliseconds */
   readonly life: number
-  readonly cut: string
+  readonly cuts: Cuts
   readonly revocation: Revoked
+}
+
+/** Names of identities concern who expects them; what else is denied may concern whoever calls our own. */
+function concernedBy(denials: Rules, { spec, identity }: DrivenSpec): Concerned {
+  const own = trustDomainOf(identity)
+  const outbound = spec.outbound.map((it, i): [string, Rules] => {
+    const expected: ReadonlySet<string> = new Set(it.expect)
+    const isOwn = it.expect.some((id) => trustDomainOf(id) === own)
+    const its = denials.filter(({ target }) =>
+      target.case === 'spiffeId' ? expected.has(target.value) : isOwn,
+    )
+    return [it.name ?? `outbound-${i}`, its]
+  })
+  return { inbound: denials, outbound: new Map(outbound) }
 }
 
 export function createDriven(options: DrivenOptions): Driven {
   const { knowledge, cache, config, services, specs, decisions } = options
   const compiled = createCompiled(options)
-  const cutBy = createCuts()
+  const books = new Map<string, ReturnType<typeof createCutBook>>()
   const topic = createTopic<void>()
   specs.onChange(() => topic.publish())
   services.onChange(() => topic.publish())
   /** the newest of each form and spec, and what it was made of */
   const made = new Map<string, { readonly of: readonly unknown[]; readonly snapshot: Snapshot }>()
 
-  function make(it: DrivenSpec, { mine, form, life, cut, revocation }: Making): Snapshot {
+  function cutsOf(it: DrivenSpec, form: Form, { denials }: Revoked): Cuts {
+    const key = `${form} ${it.file}`
+    const book = books.get(key) ?? createCutBook()
+    books.set(key, book)
+    return book(concernedBy(denials, it))
+  }
+
+  function make(it: DrivenSpec, { mine, form, life, cuts, revocation }: Making): Snapshot {
     const { set } = compiled()
-    const { ids: revoked, unseen, remarks, trust: believed, until } = revocation
+    const { ids: revoked, unseen, servers, remarks, trust: believed, until } = revocation
     const isFederated = mine.some(({ federatesWith }) => federatesWith.length > 0)
     const labels: Labels = labelsOf(mine)[0]?.labels ?? {}
     const endpoints = services.of(it.spec.outbound.flatMap(({ service }) => service ?? []))
-    const known = [labels, revoked, unseen, remarks, believed, until, cut, [...endpoints]]
+    const known = [labels, revoked, unseen, servers, remarks, believed, until, cuts, [...endpoints]]
     const rest = JSON.stringify(known)
     const of = [it.spec, set, life, isFederated, rest]
     const key = `${form} ${it.file}`
@@ -194,7 +235,18 @@ export function createDriven(options: DrivenOptions): Driven {
     const all = config.sds.defaultAllBundlesName
     const snapshot = dialects[form]({
       ...{ spec: it.spec, identity: it.identity, labels, policies: set, trust: { own, all } },
-      ...{ isFederated, revoked, unseen, remarks, believed, endpoints, decisions, life, cut },
+      ...{
+        isFederated,
+        revoked,
+        unseen,
+        remarks,
+        believed,
+        endpoints,
+        decisions,
+        life,
+        cuts,
+        servers,
+      },
       asksAlways: it.asksAlways,
     })
     const whole = { ...snapshot, changesAt: earliest(snapshot.changesAt, until) }
@@ -212,10 +264,10 @@ export function createDriven(options: DrivenOptions): Driven {
       const svid = entry && cache.svids.get(entry.id)
       if (entry !== undefined && svid === undefined) cache.want(entry)
       const revocation = revokedBy(options, form)
-      const newest = cutBy(revocation.denials)
-      const cut = wanted ?? newest
-      const snapshot = svid && make(it, { mine, form, life: lifeOf(svid), cut, revocation })
-      return { id: it.identity, snapshot, cut: newest, policies: compiled().version }
+      const newest = cutsOf(it, form, revocation)
+      const cuts = wanted ?? newest
+      const snapshot = svid && make(it, { mine, form, life: lifeOf(svid), cuts, revocation })
+      return { id: it.identity, snapshot, cuts: newest, policies: compiled().version }
     },
     onChange: (listener) => topic.subscribe(listener),
   }

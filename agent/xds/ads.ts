@@ -6,8 +6,10 @@ import type { Status } from '../../proto/gen/google/rpc/status_pb.js'
 import { type Service, service } from '../../runtime/grpc/service.ts'
 import { IdentityError } from '../../spiffe/errors.ts'
 import type { Caller } from '../attest/caller.ts'
+import { argumentsOf } from '../attest/proc.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Driven } from '../proxies/driven.ts'
+import { drainRemarks } from '../proxies/envoy/drain.ts'
 import {
   type Form,
   type Kind,
@@ -65,17 +67,19 @@ interface Streaming {
   readonly options: AdsOptions
   readonly secrets: OfferSecrets
   readonly pushes: Pushes
+  /** what its start lets a person expect of an Envoy */
+  readonly started: readonly string[]
 }
 
 function createStream<Req extends Request, Res>(
   { protocol: make, versionOf }: Variant<Req, Res>,
-  { record, options, secrets, pushes }: Streaming,
+  { record, options, secrets, pushes, started }: Streaming,
 ): Pick<Conversation<Req, Res>, 'hear' | 'answer'> {
   const { config, driven, proxies, log } = options
   const protocols = new Map<Kind, Protocol<Req, Res>>()
   const told: Told<Req, Res> = { protocols, clusters: new Map() }
   let node: Node | undefined
-  const telling = createTelling({ driven, record, told, note })
+  const telling = createTelling({ driven, record, told, note, started })
 
   function hear(request: Req): void {
     const kind = kindOf.get(request.typeUrl)
@@ -112,17 +116,27 @@ function createStream<Req extends Request, Res>(
     return response
   }
 
-  function answer(entries: readonly AgentEntry[]): Answers<Res> {
-    const { responses, until } = telling.of(entries)
+  function tellSecrets(entries: readonly AgentEntry[]): Answers<Res> {
     const protocol = protocols.get('secrets')
     const wanted = protocol?.wanted()
-    if (protocol === undefined || wanted === undefined) return { responses, until }
+    if (protocol === undefined || wanted === undefined) return { responses: [] }
     const offer = secrets(wanted, { entries, shape: shapeOf(node, config.sds) })
     const response = protocol.tell(offer)
+    return {
+      responses: response === undefined ? [] : [note('secrets', response)],
+      until: offer.until,
+    }
+  }
+
+  function answer(entries: readonly AgentEntry[]): Answers<Res> {
+    const all = [telling.of(entries), tellSecrets(entries)]
+    const isNews = all.some(({ responses }) => responses.length > 0)
+    const cut = isNews ? undefined : telling.cut(entries)
+    if (cut !== undefined) all.push(cut)
     proxies.tell()
     return {
-      responses: response === undefined ? responses : [...responses, note('secrets', response)],
-      until: earliest(until, offer.until),
+      responses: all.flatMap(({ responses }) => responses),
+      until: earliest(...all.map(({ until }) => until)),
     }
   }
   return { hear, answer }
@@ -140,9 +154,10 @@ export function aggregatedService(options: AdsOptions): Service<Caller> {
   ): AsyncGenerator<Res> {
     const record = proxies.open(call.peer.process)
     const pushes = createPushes('ads', record.pid, options)
+    const started = drainRemarks(await argumentsOf(record.pid, clock))
     try {
       yield* converse(requests, call, {
-        ...createStream(variant, { record, options, secrets, pushes }),
+        ...createStream(variant, { record, options, secrets, pushes, started }),
         ...{ follow, audience, clock, pushes, onChange: driven.onChange },
       })
     } finally {

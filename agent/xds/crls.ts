@@ -1,6 +1,16 @@
 // Which CRLs go along with roots. A verifier that has one list wants one of every issuer, none of them
 // over, or it refuses everybody: so it gets all of them or none.
-import { childrenOf, encodedOf, expectTag, parseDer, tags, timeOf } from '../../spiffe/der.ts'
+import { type Serial, serialOf } from '../../spiffe/certificate.ts'
+import {
+  childrenOf,
+  type Element,
+  encodedOf,
+  expectTag,
+  integerOf,
+  parseDer,
+  tags,
+  timeOf,
+} from '../../spiffe/der.ts'
 import { hasCode } from '../../spiffe/errors.ts'
 import type { Trust } from '../trust.ts'
 
@@ -10,6 +20,7 @@ interface Crl {
   readonly issuer: Uint8Array
   /** milliseconds since the epoch */
   readonly nextUpdate: number
+  readonly serials: readonly Serial[]
 }
 
 export interface CrlSet {
@@ -17,21 +28,41 @@ export interface CrlSet {
   readonly crls: readonly Uint8Array[]
   /** milliseconds since the epoch at which the first of them is over */
   readonly until?: number
+  /** of the certificates that they name */
+  readonly serials?: ReadonlySet<Serial>
   /** why there are none though there are lists */
   readonly problem?: string
 }
 
 const none: CrlSet = { crls: [] }
 
-/** Issuer and nextUpdate of a version 2 list (RFC 5280 §5.1). Throws ERR_DER. */
+const mostRevoked = 1_000_000
+
+/** revokedCertificates; left out where there are none. */
+function serialsIn(list: Element | undefined): Serial[] {
+  if (list?.tag !== tags.sequence) return []
+  return childrenOf(list, mostRevoked).map((entry) => {
+    const [serial] = childrenOf(expectTag(entry, tags.sequence), 3)
+    return serialOf(integerOf(serial))
+  })
+}
+
+const read = new WeakMap<Uint8Array, Crl>()
+
+/** What is needed of a version 2 list (RFC 5280 §5.1). Throws ERR_DER. */
 function crlOf(der: Uint8Array): Crl {
+  const known = read.get(der)
+  if (known !== undefined) return known
   const [tbs] = childrenOf(parseDer(der), 3)
-  const [, , issuer, , nextUpdate] = childrenOf(expectTag(tbs, tags.sequence), 7)
-  return {
+  const [, , issuer, , nextUpdate, list] = childrenOf(expectTag(tbs, tags.sequence), 7)
+  const crl = {
     der,
     issuer: encodedOf(expectTag(issuer, tags.sequence)),
     nextUpdate: timeOf(nextUpdate),
+    serials: serialsIn(list),
   }
+  read.set(der, crl)
+  return crl
 }
 
 /** Those of `lists` that the authorities of this bundle have signed. */
@@ -54,5 +85,6 @@ export function crlsOf({ x509 }: Trust, lists: readonly Uint8Array[], now: numbe
   return {
     crls: crls.map(({ der }) => der),
     until: Math.min(...crls.map(({ nextUpdate }) => nextUpdate)),
+    serials: new Set(crls.flatMap(({ serials }) => serials)),
   }
 }

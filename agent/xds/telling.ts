@@ -1,9 +1,8 @@
 // What one proxy is told to be: the newest of it, in an order that breaks nothing, and that lets nobody back in.
 
-import { argumentsOf } from '../attest/proc.ts'
 import type { AgentEntry } from '../entries.ts'
+import type { Cuts } from '../proxies/cuts.ts'
 import type { Driven, Driving } from '../proxies/driven.ts'
-import { drainRemarks } from '../proxies/envoy/drain.ts'
 import type { Resources, Snapshot } from '../proxies/envoy/snapshot.ts'
 import { isInForce, type Kind, type ProxyRecord } from '../proxies/ledger.ts'
 import type { Answers } from './converse.ts'
@@ -26,34 +25,21 @@ function remarksOf({ enforcement, remarks = [] }: Snapshot): string[] {
   return [...deciding, ...remarks]
 }
 
-/** What the command line of an Envoy lets one expect. */
-const started = ({ form, pid }: ProxyRecord): readonly string[] =>
-  form === 'envoy' ? drainRemarks(argumentsOf(pid)) : []
-
 export interface TellingOptions<Req, Res> {
   readonly driven: Pick<Driven, 'of'>
   readonly record: ProxyRecord
   readonly told: Told<Req, Res>
+  /** what its start lets a person expect of an Envoy */
+  readonly started: readonly string[]
   readonly note: (kind: Kind, response: Res) => Res
 }
 
 /** What one proxy is told to be, beside its secrets. `note` hears of each answer. */
-export function createTelling<Req, Res>({ driven, record, told, note }: TellingOptions<Req, Res>) {
+export function createTelling<Req, Res>(options: TellingOptions<Req, Res>) {
+  const { driven, record, told, note, started } = options
   let driving: Driving | undefined
   /** the newest that the proxy was told of */
-  let cut: string | undefined
-
-  function tell(entries: readonly AgentEntry[]): Answers<Res> {
-    driving = driven.of(entries, record.form, cut)
-    record.id = driving?.id
-    const { snapshot } = driving ?? { snapshot: nothing }
-    if (snapshot === undefined) return { responses: [] }
-    cut ??= driving?.cut
-    record.closed = [...snapshot.enforcement.values()].filter(({ by }) => by === 'closed').length
-    record.remarks = [...remarksOf(snapshot), ...(driving === undefined ? [] : started(record))]
-    const responses = answersOf(told, snapshot).map(({ kind, response }) => note(kind, response))
-    return { responses, until: snapshot.changesAt }
-  }
+  let cuts: Cuts | undefined
 
   function settle(): void {
     const { snapshot, policies } = driving ?? {}
@@ -62,19 +48,32 @@ export function createTelling<Req, Res>({ driven, record, told, note }: TellingO
     if (isInForce(record, isEmpty)) record.policies = policies
   }
 
+  function tell(entries: readonly AgentEntry[]): Answers<Res> {
+    driving = driven.of(entries, record.form, cuts)
+    record.id = driving?.id
+    const { snapshot } = driving ?? { snapshot: nothing }
+    if (snapshot === undefined) return { responses: [] }
+    cuts ??= driving?.cuts
+    record.closed = [...snapshot.enforcement.values()].filter(({ by }) => by === 'closed').length
+    const expected = driving !== undefined && record.form === 'envoy' ? started : []
+    record.remarks = [...remarksOf(snapshot), ...expected]
+    const responses = answersOf(told, snapshot).map(({ kind, response }) => note(kind, response))
+    settle()
+    return { responses, until: snapshot.changesAt }
+  }
+
   return {
     settle,
-    /** Connections are cut once whoever is denied cannot come back: what says so was taken, or refused. */
-    of(entries: readonly AgentEntry[]): Answers<Res> {
-      let answers = tell(entries)
+    of: tell,
+    /**
+     * Of connections that are to be made anew, when there is no other news: whoever is denied cannot come back, since
+     * what says so was taken, or refused.
+     */
+    cut(entries: readonly AgentEntry[]): Answers<Res> | undefined {
       const areSettled = [...told.protocols.values()].every((it) => it.isSettled())
-      const isOver = answers.responses.length === 0 && areSettled
-      if (isOver && driving !== undefined && cut !== driving.cut) {
-        cut = driving.cut
-        answers = tell(entries)
-      }
-      settle()
-      return answers
+      if (!areSettled || driving?.snapshot === undefined || cuts === driving.cuts) return undefined
+      cuts = driving.cuts
+      return tell(entries)
     },
   }
 }

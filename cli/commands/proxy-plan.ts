@@ -78,7 +78,7 @@ function situationOf(spec: ProxySpec, it: Options): Situation {
       labels: {},
       revoked: [],
       unseen: [],
-      cut: '',
+      cuts: { inbound: '', outbound: {} },
       life,
       decisions,
       asksAlways,

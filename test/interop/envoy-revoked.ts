@@ -33,17 +33,19 @@ metadata: { name: web, namespace: shop }
 spec: { action: ALLOW, rules: [{}] }
 `
 
+type Target = { readonly case: 'spiffeId' | 'serial'; readonly value: string }
+
 /** Milliseconds until all have ended after the client's identity was denied. */
 async function endsOf(
   it: DrivenEnvoy,
   open: readonly ((it: DrivenEnvoy) => Promise<OpenStream>)[],
+  target: Target = { case: 'spiffeId', value: clientId },
 ): Promise<number> {
   const rules = createClient(DenyRules, it.node.local)
   using stack = new DisposableStack()
   const streams: OpenStream[] = []
   for (const one of open) streams.push(stack.use(await one(it)))
   const began = systemClock.monotonic()
-  const target = { case: 'spiffeId', value: clientId } as const
   const { id } = await rules.addRule({ rule: { target, reason: 'a drill' } })
   await Promise.all(streams.map(({ ended }) => ended))
   const took = Math.round(systemClock.monotonic() - began)
@@ -116,10 +118,12 @@ async function cuts(envoy: string, { protocol, decides }: Case): Promise<string>
   const went = await endsOf(it, [openOutbound])
   await untilServed(it)
   const bytes = protocol === 'tcp' ? `, at a change of policy ${await followsRules(it)} ms` : ''
+  const one = { case: 'serial', value: it.svid().serial } as const
+  const both = await endsOf(it, [openRaw, openOutbound], one)
   const { proxies } = await it.status()
   const said = proxies[0]?.remarks.filter((one) => one.includes('drain-time')) ?? []
   demand(said.length === 0, `agent status says ${said.join()}`)
-  return `${came} ms, those to a denied server ${went} ms${bytes}`
+  return `${came} ms, those to a denied server ${went} ms, both of a denied certificate ${both} ms${bytes}`
 }
 
 async function runAll({ log }: Surroundings): Promise<Outcome> {

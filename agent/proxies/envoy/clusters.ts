@@ -168,6 +168,8 @@ export interface Peers {
   readonly secrets: Secrets
   /** milliseconds */
   readonly maxConnectionAge: number
+  /** see Cuts: another one leaves the connections of before */
+  readonly cut: string
 }
 
 /** Of a service the addresses come beside (EDS), unless they are names that Envoy has to look up. */
@@ -176,7 +178,7 @@ export function isDiscovered({ service }: OutboundSpec, endpoints: readonly Addr
 }
 
 export function peersCluster(spec: OutboundSpec, peers: Peers): Cluster {
-  const { name, endpoints, secrets, maxConnectionAge } = peers
+  const { name, endpoints, secrets, maxConnectionAge, cut } = peers
   const { protocol, expect, connectTimeout, loadBalancing, outliers } = spec
   const clusterName = peerCluster(name)
   const detection = outlierDetection(outliers)
@@ -190,6 +192,7 @@ export function peersCluster(spec: OutboundSpec, peers: Peers): Cluster {
     : fixed(clusterName, spec.destination ?? endpoints)
   return create(ClusterSchema, {
     ...discovery,
+    ...(cut === '' ? {} : { metadata: { filterMetadata: { castellan: { cut } } } }),
     connectTimeout: durationOf(connectTimeout),
     lbPolicy: balancing[loadBalancing],
     circuitBreakers: thresholds(spec),

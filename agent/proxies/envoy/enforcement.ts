@@ -12,6 +12,8 @@ export interface Enforcement {
   /** native: Envoy's RBAC alone; asked: the agent, behind what Envoy can refuse by itself; closed: nobody gets in */
   readonly by: 'native' | 'asked' | 'closed'
   readonly lowered: Lowered
+  /** all that is in force, also what is left to the agent */
+  readonly rules: Lowered
   /** why Envoy does not decide alone */
   readonly reasons: readonly string[]
 }
@@ -37,8 +39,8 @@ const passes: Tree = { kind: 'end', action: 'ALLOW', name: 'none' }
 /** Whom Envoy denied by itself the agent would never hear of; the guard stays, for it keeps requests plain. */
 function leftToAgent(lowered: Lowered, canAsk: boolean): Enforcement {
   const reasons = ['the configuration says that the agent decides']
-  if (!canAsk) return { by: 'closed', lowered, reasons }
-  return { by: 'asked', lowered: { ...lowered, deny: passes }, reasons }
+  if (!canAsk) return { by: 'closed', lowered, rules: lowered, reasons }
+  return { by: 'asked', lowered: { ...lowered, deny: passes }, rules: lowered, reasons }
 }
 
 const asksFor = (predicate: Predicate, name: string): boolean => {
@@ -113,6 +115,6 @@ export function enforcementOf(
   const reasons = reasonsOf(lowered, decider)
   // rules of connections would have to stand in the listener, whose live connections keep the old ones
   if (protocol === 'tcp') reasons.push('connections are decided by the agent')
-  if (reasons.length === 0) return { by: 'native', lowered, reasons }
-  return { by: canAsk ? 'asked' : 'closed', lowered, reasons }
+  if (reasons.length === 0) return { by: 'native', lowered, rules: lowered, reasons }
+  return { by: canAsk ? 'asked' : 'closed', lowered, rules: lowered, reasons }
 }

@@ -29,7 +29,7 @@ type HttpFilter = Init<typeof HttpFilterSchema>
 
 const authzName = 'envoy.filters.http.ext_authz'
 /** each costs a request as much as a few rules do: what can stand in one does */
-const rbacNames = ['castellan_deny', 'castellan_allow'] as const
+const rbacNames = ['castellan_deny', 'castellan_judge'] as const
 type RbacName = (typeof rbacNames)[number]
 
 const nobody: Tree = { kind: 'end', action: 'DENY', name: 'none' }
@@ -106,7 +106,7 @@ function treesOf(
   return {
     // by itself: each caller that it names would need all that follows once more
     castellan_deny: deny,
-    castellan_allow: followedBy(revokedTree(revoked), followedBy(guard, rest)),
+    castellan_judge: followedBy(revokedTree(revoked), followedBy(guard, rest)),
   }
 }
 
@@ -174,7 +174,7 @@ export interface Unjudged extends Pick<Judged, 'canAsk' | 'revoked'> {
 export function unjudged({ canAsk, hasPeer, revoked }: Unjudged): Record<string, Any> {
   const trees: Readonly<Record<RbacName, Tree>> = {
     castellan_deny: everybody,
-    castellan_allow: followedBy(revokedTree(revoked), hasPeer ? identified : everybody),
+    castellan_judge: followedBy(revokedTree(revoked), hasPeer ? identified : everybody),
   }
   const filters = Object.entries(trees).map(([name, tree]) => [name, perRoute(tree, name)] as const)
   return { ...Object.fromEntries(filters), ...(canAsk ? { [authzName]: unasked } : {}) }

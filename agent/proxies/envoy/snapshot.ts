@@ -15,6 +15,7 @@ import type { OutboundSpec } from '../../../proxy-spec/outbound.ts'
 import type { ProxySpec } from '../../../proxy-spec/spec.ts'
 import { type SpiffeId, trustDomainOf } from '../../../spiffe/id.ts'
 import type { Resource } from '../../xds/resource.ts'
+import type { Cuts } from '../cuts.ts'
 import {
   assignment,
   decisionCluster,
@@ -59,8 +60,16 @@ export interface Situation {
   readonly asksAlways: boolean
   /** milliseconds of the own SVID, from notBefore to notAfter */
   readonly life: number
-  /** names the newest cut: what was open before is closed where it is another than before; empty for none */
-  readonly cut: string
+  /** what was open before is closed where they are others than before */
+  readonly cuts: Cuts
+  /** what is denied of servers besides `revoked`: nobody can be asked about them */
+  readonly servers?:
+    | {
+        readonly denied: readonly SpiffeId[]
+        /** why nobody of the own trust domain can be called, in words */
+        readonly barred: readonly string[]
+      }
+    | undefined
 }
 
 export type Resources = ReadonlyMap<string, Resource>
@@ -125,10 +134,12 @@ const unmapped = (_: string, value: unknown) => (value instanceof Map ? [...valu
 
 /** Names what decides about connections: another text once that is something else. */
 function rulesIn(all: readonly Lowered[], { documents }: PolicySet): string {
-  const refused = new Set(all.flatMap((it) => it.refused.map(({ policy }) => policy)))
+  const refused = new Set(
+    all.flatMap((it) => it.refused.filter(({ isHarmless }) => !isHarmless)).map((it) => it.policy),
+  )
   const texts = documents.policies.filter((it) => refused.has(policyName(it)))
   const parts = all.map(({ guard, deny, allow }) => [guard, deny, allow])
-  const text = JSON.stringify([parts, texts.map(({ rules }) => rules)], unmapped)
+  const text = JSON.stringify([parts, texts.map(({ action, rules }) => [action, rules])], unmapped)
   return hash('sha256', text, 'base64url').slice(0, 16)
 }
 
@@ -150,16 +161,16 @@ function addInbound(
   }
   for (const cluster of workloadClusters(spec, name)) into.put('clusters', cluster.name, cluster)
   const judged = connectionsOf(spec).map((it) => [it, enforcementOf(spec, it, decider)] as const)
-  const lowered = judged.map(([, enforcement]) => enforcement.lowered)
+  const rules = judged.map(([, enforcement]) => enforcement.rules)
   const listener = inboundListener(
     { ...spec, listen: listening(spec.listen) },
     {
       ...{ resource, name, canAsk, isFederated, trustedHops: policies.mesh.trustedHops },
       secrets: { svid: identity, trust: isFederated ? trust.all : trust.own },
       maxConnectionAge: ageOf(spec, situation),
-      cut: situation.cut,
+      cut: situation.cuts.inbound,
       // Envoy asks about a connection once: it is made anew when others may have it
-      rules: spec.protocol === 'tcp' ? rulesIn(lowered, policies) : '',
+      rules: spec.protocol === 'tcp' ? rulesIn(rules, policies) : '',
     },
   )
   into.put('listeners', resource, listener)
@@ -189,22 +200,28 @@ function addOutbound(
   name: string,
   situation: Situation,
 ): readonly string[] {
-  const { identity, trust, endpoints: known, revoked, unseen } = situation
+  const { identity, trust, endpoints: known, revoked, servers } = situation
   const resource = `outbound/${name}`
-  const trusted = spec.expect.filter((id) => !revoked.includes(id))
-  // there is nobody to ask about servers
-  const reasons = trusted.length === 0 ? ['whom it expects is on the deny-list'] : unseen
-  const isBarred = reasons.length > 0
+  const own = trustDomainOf(identity)
+  const { denied = [], barred = [] } = servers ?? {}
+  const isTrusted = (id: SpiffeId) =>
+    !revoked.includes(id) &&
+    !denied.includes(id) &&
+    (barred.length === 0 || trustDomainOf(id) !== own)
+  const trusted = spec.expect.filter(isTrusted)
+  const isBarred = trusted.length === 0
   const found = endpointsFor(known.get(spec.service ?? '') ?? [], trusted)
   const endpoints = isBarred ? [] : found
-  const isOwn = isOf(spec, trustDomainOf(identity))
-  const servers = {
+  const isOwn = isOf(spec, own)
+  const called = {
     ...spec,
-    expect: trusted.length === 0 ? spec.expect : trusted,
+    expect: isBarred ? spec.expect : trusted,
     ...(isBarred && spec.destination !== undefined ? { destination: [] } : {}),
   }
-  const cluster = peersCluster(servers, {
-    ...{ name, endpoints },
+  // what is open to a server that is denied ends with what the workload has open here
+  const cut = situation.cuts.outbound[name] ?? ''
+  const cluster = peersCluster(called, {
+    ...{ name, endpoints, cut },
     secrets: { svid: identity, trust: isOwn ? trust.own : trust.all },
     maxConnectionAge: ageOf({}, situation),
   })
@@ -213,15 +230,15 @@ function addOutbound(
     into.put('endpoints', peerCluster(name), assignment(peerCluster(name), endpoints))
   }
   const listen = listening(spec.listen)
-  // what is open to a server that is denied ends with what the workload has open here
-  const isLess = isBarred || trusted.length < spec.expect.length
-  const cut = isLess ? situation.cut : ''
   into.put('listeners', resource, outboundListener({ ...spec, listen }, { resource, name, cut }))
   if (spec.protocol !== 'tcp') {
     const { identityHeader } = situation.spec
     into.put('routes', resource, outboundRoutes(spec, { resource, name, identityHeader }))
   }
-  return isBarred ? [`${name}: nobody is called: ${reasons.join('; ')}`] : []
+  const reasons = ['whom it expects is on the deny-list', ...barred]
+  return isBarred
+    ? [`${name}: nobody is called: ${(barred.length > 0 ? barred : reasons).join('; ')}`]
+    : []
 }
 
 export function snapshotOf(situation: Situation): Snapshot {

@@ -13,7 +13,7 @@ import { RBACPerRouteSchema } from '../../../proto/gen/envoy/extensions/filters/
 import { proxySpec } from '../../../proxy-spec/spec.ts'
 import { systemClock } from '../../../runtime/clock.ts'
 import { createLog } from '../../../runtime/log.ts'
-import { parseCertificate } from '../../../spiffe/certificate.ts'
+import { parseCertificate, serialFromHex } from '../../../spiffe/certificate.ts'
 import { parseSpiffeId } from '../../../spiffe/id.ts'
 import { keyIdOf } from '../../../spiffe/key-id.ts'
 import { policyText } from '../../support/policy-text.ts'
@@ -37,14 +37,20 @@ const specOf = (mtls: 'strict' | 'permissive') =>
 const strict = specOf('strict')
 
 const hour = 3_600_000
-const crl = signCrl(
-  {
-    issuer: authority.subject,
-    authorityKeyId: keyIdOf(authority.publicKey),
-    ...{ number: 1, thisUpdate: Date.now(), nextUpdate: Date.now() + hour, revoked: [] },
-  },
-  root.privateKey,
-)
+const crlOf = (...serials: readonly string[]) =>
+  signCrl(
+    {
+      issuer: authority.subject,
+      authorityKeyId: keyIdOf(authority.publicKey),
+      ...{ number: 1, thisUpdate: Date.now(), nextUpdate: Date.now() + hour },
+      revoked: serials.flatMap((text) => {
+        const serial = serialFromHex(text)
+        return serial === undefined ? [] : [{ serial, at: Date.now() }]
+      }),
+    },
+    root.privateKey,
+  )
+const crl = crlOf('0a')
 
 let knowledge: Knowledge
 beforeEach(() => {
@@ -116,11 +122,12 @@ it('Envoy decides alone where a root is denied that nobody has any more', () => 
 })
 
 describe('the agent is asked, or nobody gets in', () => {
-  it.each<[string, Rule['target'], RegExp]>([
-    ['a certificate, and there is no CRL', { case: 'serial', value: '0a' }, /CRLs/],
-    ['an authority below ours', { case: 'authorityId', value: 'ab'.repeat(20) }, /who has signed/],
-  ])('where the deny-list names %s', (_, target, why) => {
-    deny([{ id: '1', target }])
+  it.each<[string, Rule['target'], readonly Uint8Array[], RegExp]>([
+    ['a certificate, and there is no CRL', { case: 'serial', value: '0a' }, [], /CRLs/],
+    ['a certificate that no CRL names yet', { case: 'serial', value: '0b' }, [crl], /CRLs/],
+    ['an authority below ours', { case: 'authorityId', value: 'ab'.repeat(20) }, [], /has signed/],
+  ])('where the deny-list names %s', (_, target, crls, why) => {
+    deny([{ id: '1', target }], crls)
     expect(decides('/run/authz.sock')).toMatchObject({ by: 'asked' })
     expect(decides()).toMatchObject({ by: 'closed', reasons: [expect.stringMatching(why)] })
     deny([])
@@ -141,7 +148,7 @@ it('whoever shows no certificate is not looked up in the deny-list: Envoy would 
   const found = ['inbound/web', 'inbound/web/plaintext'].map((name) => {
     const any = routes.get(name)?.pack()
     const [host] = (any && anyUnpack(any, RouteConfigurationSchema)?.virtualHosts) ?? []
-    const filter = host?.typedPerFilterConfig.castellan_allow
+    const filter = host?.typedPerFilterConfig.castellan_judge
     return filter && anyUnpack(filter, RBACPerRouteSchema)?.rbac?.matcher?.matcherType.case
   })
   // callers are looked up, then comes the guard
@@ -168,7 +175,7 @@ describe('the health path', () => {
   })
 
   const look = () => {
-    const any = host().get('health')?.typedPerFilterConfig.castellan_allow
+    const any = host().get('health')?.typedPerFilterConfig.castellan_judge
     return any && anyUnpack(any, RBACPerRouteSchema)?.rbac?.matcher?.matcherType.case
   }
 

@@ -1,6 +1,6 @@
 // In which order a proxy hears of a denial: who is denied cannot come back when its connections are cut.
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
-import { anyUnpack } from '@bufbuild/protobuf/wkt'
+import { AnySchema, anyUnpack } from '@bufbuild/protobuf/wkt'
 import { beforeEach, expect, it } from 'vitest'
 import { createKnowledge, type Knowledge } from '../../../agent/knowledge.ts'
 import { createDriven } from '../../../agent/proxies/driven.ts'
@@ -16,7 +16,9 @@ import type { DiscoveryResponseSchema } from '../../../proto/gen/envoy/service/d
 import { proxySpec } from '../../../proxy-spec/spec.ts'
 import { systemClock } from '../../../runtime/clock.ts'
 import { createLog } from '../../../runtime/log.ts'
+import { parseCertificate } from '../../../spiffe/certificate.ts'
 import { parseSpiffeId } from '../../../spiffe/id.ts'
+import { keyIdOf } from '../../../spiffe/key-id.ts'
 import { policyText } from '../../support/policy-text.ts'
 import { request } from './fake-resources.ts'
 import { bundleOf, entryOf, makeRoot, svidOf, trustDomain } from './sds-server.ts'
@@ -99,10 +101,12 @@ function open() {
   for (const [kind, protocol] of protocols)
     protocol.hear(request({ resourceNames: [...(subscriptions[kind] ?? [])] }))
   let newest = new Map<Kind, Response>()
+  let held: Response | undefined
   const telling = createTelling({
     driven,
     record: createProxyLedger().open({ pid: 0, uid: 0 }),
     told: { protocols, clusters: new Map() },
+    started: [],
     note(kind, response: Response) {
       newest.set(kind, response)
       return response
@@ -112,8 +116,25 @@ function open() {
     /** What is news. */
     look() {
       newest = new Map()
-      telling.of(knowledge.entriesFor(new Set(['test:caller'])))
+      const entries = knowledge.entriesFor(new Set(['test:caller']))
+      if (telling.of(entries).responses.length === 0) telling.cut(entries)
       return newest
+    },
+    /** Tells it secrets that it does not answer. */
+    holdSecrets() {
+      const protocol = stateOfTheWorld('secrets')
+      protocols.set('secrets', protocol)
+      protocol.hear(request({ resourceNames: ['ROOT'] }))
+      const pack = () => create(AnySchema, {})
+      const resource = { name: 'ROOT', version: '1', pack }
+      held = protocol.tell({
+        ...{ resources: new Map([['ROOT', resource]]), pending: new Set(), absent: new Map() },
+      })
+    },
+    takeSecrets() {
+      protocols
+        .get('secrets')
+        ?.hear(request({ resourceNames: ['ROOT'], responseNonce: held?.nonce ?? '' }))
     },
     take(told: ReadonlyMap<Kind, Response>) {
       for (const [kind, { nonce = '' }] of told) {
@@ -165,13 +186,39 @@ it('a denied caller is cut off once the rules that keep it out were taken', () =
 it('nothing is cut when a denial is over', () => {
   const proxy = open()
   deny(caller, server)
+  proxy.take(proxy.look())
+  deny(caller)
+  const kinds: Kind[] = []
+  for (let told = proxy.look(); told.size > 0; told = proxy.look()) {
+    kinds.push(...told.keys())
+    proxy.take(told)
+  }
+  expect(new Set(kinds)).toEqual(new Set(['endpoints', 'routes']))
+})
+
+const rootId = keyIdOf(parseCertificate(root.certificate).publicKey).toString('hex')
+
+it('a denied root changes no rule: who was let in by it is cut off once other roots were taken', () => {
+  const proxy = open()
   const before = proxy.look()
   proxy.take(before)
-  deny(caller)
-  let told = proxy.look()
-  for (; told.size > 0 && !told.has('listeners'); told = proxy.look()) proxy.take(told)
-  for (const name of ['inbound/web', 'inbound/raw'])
-    expect(cutsIn(told).get(name)).toBe(cutsIn(before).get(name))
+  proxy.holdSecrets()
+  const rules = [
+    { id: 'root', createdAt: 1n, target: { case: 'authorityId', value: rootId } },
+  ] as const
+  apply({ revocation: { denyList: { rules: [...rules] }, crls: [] } })
+  expect(proxy.look().size).toBe(0)
+  proxy.takeSecrets()
+  const told = proxy.look()
+  // also what is open to servers of ours: their clusters are others, so that no connection of before is used
+  expect([...told.keys()]).toEqual(['clusters', 'endpoints', 'listeners'])
+  expect([...cutsIn(told).keys()]).toEqual(['inbound/web', 'inbound/raw', 'outbound/server'])
+})
+
+it('no server of ours is called when an authority below is denied, and those of others are', () => {
+  const target = { case: 'authorityId', value: 'ab'.repeat(20) } as const
+  apply({ revocation: { denyList: { rules: [{ id: 'below', createdAt: 1n, target }] }, crls: [] } })
+  expect(addressesIn(open().look())).toEqual([])
 })
 
 const applied = (version: bigint, ...texts: readonly string[]) =>

@@ -32,7 +32,7 @@ const situationOf = (spec: ProxySpec, more: Partial<Situation> = {}): Situation 
     revoked: [],
     unseen: [],
     asksAlways: false,
-    ...{ cut: '', life: 3_600_000 },
+    ...{ cuts: { inbound: '', outbound: {} }, life: 3_600_000 },
   },
   ...{ trust: { own: 'spiffe://example.org', all: 'ALL' }, isFederated: false },
   ...{ endpoints: new Map(), decisions: undefined },

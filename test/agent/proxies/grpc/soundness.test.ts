@@ -28,7 +28,7 @@ const situationOf = (policies: PolicySet, labels: Labels) => ({
     labels,
     revoked: [],
     unseen: [],
-    cut: '',
+    cuts: { inbound: '', outbound: {} },
     asksAlways: false,
     life: 3_600_000,
   },
