@@ -48,8 +48,17 @@ export interface Concerned {
   readonly outbound: ReadonlyMap<string, readonly Denial[]>
 }
 
-/** The same value again while nothing is to be cut. */
-export function createCutBook(): (concerned: Concerned) => Cuts {
+/** Of each proxy by a name of its own; the same value again while nothing is to be cut. */
+export function createCutBooks(): (proxy: string, concerned: Concerned) => Cuts {
+  const books = new Map<string, ReturnType<typeof createCutBook>>()
+  return (proxy, concerned) => {
+    const book = books.get(proxy) ?? createCutBook()
+    books.set(proxy, book)
+    return book(concerned)
+  }
+}
+
+function createCutBook(): (concerned: Concerned) => Cuts {
   const inbound = createCuts()
   const outbound = new Map<string, ReturnType<typeof createCuts>>()
   let cuts: Cuts = { inbound: '', outbound: {} }

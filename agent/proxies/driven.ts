@@ -17,11 +17,12 @@ import { labelsOf } from '../sidecar/state.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
 import { crlsOf } from '../xds/crls.ts'
 import { earliest } from '../xds/resource.ts'
-import { type Concerned, type Cuts, createCutBook } from './cuts.ts'
+import { type Concerned, type Cuts, createCutBooks } from './cuts.ts'
 import { type Situation, type Snapshot, snapshotOf } from './envoy/snapshot.ts'
 import { type DeniedToPrograms, deniedToPrograms } from './grpc/denied.ts'
 import { grpcSnapshot } from './grpc/snapshot.ts'
 import type { Form } from './ledger.ts'
+import { createLives } from './lives.ts'
 import type { DrivenSpec, Specs } from './specs.ts'
 
 export interface DrivenOptions {
@@ -205,19 +206,13 @@ function concernedBy(denials: Rules, { spec, identity }: DrivenSpec): Concerned 
 export function createDriven(options: DrivenOptions): Driven {
   const { knowledge, cache, config, services, specs, decisions } = options
   const compiled = createCompiled(options)
-  const books = new Map<string, ReturnType<typeof createCutBook>>()
+  const steady = createLives()
+  const cutsOf = createCutBooks()
   const topic = createTopic<void>()
   specs.onChange(() => topic.publish())
   services.onChange(() => topic.publish())
   /** the newest of each form and spec, and what it was made of */
   const made = new Map<string, { readonly of: readonly unknown[]; readonly snapshot: Snapshot }>()
-
-  function cutsOf(it: DrivenSpec, form: Form, { denials }: Revoked): Cuts {
-    const key = `${form} ${it.file}`
-    const book = books.get(key) ?? createCutBook()
-    books.set(key, book)
-    return book(concernedBy(denials, it))
-  }
 
   function make(it: DrivenSpec, { mine, form, life, cuts, revocation }: Making): Snapshot {
     const { set } = compiled()
@@ -263,10 +258,12 @@ export function createDriven(options: DrivenOptions): Driven {
       const [entry] = mine
       const svid = entry && cache.svids.get(entry.id)
       if (entry !== undefined && svid === undefined) cache.want(entry)
+      const key = `${form} ${it.file}`
       const revocation = revokedBy(options, form)
-      const newest = cutsOf(it, form, revocation)
+      const newest = cutsOf(key, concernedBy(revocation.denials, it))
       const cuts = wanted ?? newest
-      const snapshot = svid && make(it, { mine, form, life: lifeOf(svid), cuts, revocation })
+      const snapshot =
+        svid && make(it, { mine, form, life: steady(key, lifeOf(svid)), cuts, revocation })
       return { id: it.identity, snapshot, cuts: newest, policies: compiled().version }
     },
     onChange: (listener) => topic.subscribe(listener),

@@ -58,7 +58,7 @@ export interface Situation {
   readonly decisions: string | undefined
   /** whether the agent is asked even where Envoy could decide alone */
   readonly asksAlways: boolean
-  /** milliseconds of the own SVID, from notBefore to notAfter */
+  /** milliseconds that SVIDs live at least, from notBefore to notAfter */
   readonly life: number
   /** what was open before is closed where they are others than before */
   readonly cuts: Cuts
