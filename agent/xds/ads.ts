@@ -75,11 +75,11 @@ function createStream<Req extends Request, Res>(
   { protocol: make, versionOf }: Variant<Req, Res>,
   { record, options, secrets, pushes, started }: Streaming,
 ): Pick<Conversation<Req, Res>, 'hear' | 'answer'> {
-  const { config, driven, proxies, log } = options
+  const { config, driven, proxies, clock, log } = options
   const protocols = new Map<Kind, Protocol<Req, Res>>()
   const told: Told<Req, Res> = { protocols, clusters: new Map() }
   let node: Node | undefined
-  const telling = createTelling({ driven, record, told, note, started })
+  const telling = createTelling({ driven, record, told, note, started, clock })
 
   function hear(request: Req): void {
     const kind = kindOf.get(request.typeUrl)

@@ -1,5 +1,6 @@
 // What one proxy is told to be: the newest of it, in an order that breaks nothing, and that lets nobody back in.
 
+import type { Clock } from '../../runtime/clock.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Cuts } from '../proxies/cuts.ts'
 import type { Driven, Driving } from '../proxies/driven.ts'
@@ -32,14 +33,20 @@ export interface TellingOptions<Req, Res> {
   /** what its start lets a person expect of an Envoy */
   readonly started: readonly string[]
   readonly note: (kind: Kind, response: Res) => Res
+  readonly clock: Pick<Clock, 'now'>
 }
+
+/** milliseconds for a proxy to take what keeps somebody out: a cluster that warms holds its answer back */
+const patience = 3000
 
 /** What one proxy is told to be, beside its secrets. `note` hears of each answer. */
 export function createTelling<Req, Res>(options: TellingOptions<Req, Res>) {
-  const { driven, record, told, note, started } = options
+  const { driven, record, told, note, started, clock } = options
   let driving: Driving | undefined
   /** the newest that the proxy was told of */
   let cuts: Cuts | undefined
+  /** since when there are others, in milliseconds since the epoch */
+  let waitingSince: number | undefined
 
   function settle(): void {
     const { snapshot, policies } = driving ?? {}
@@ -67,11 +74,15 @@ export function createTelling<Req, Res>(options: TellingOptions<Req, Res>) {
     of: tell,
     /**
      * Of connections that are to be made anew, when there is no other news: whoever is denied cannot come back, since
-     * what says so was taken, or refused.
+     * what says so was taken, or refused; or the proxy has been silent about something for too long.
      */
     cut(entries: readonly AgentEntry[]): Answers<Res> | undefined {
+      if (driving?.snapshot === undefined || cuts === driving.cuts) return undefined
+      waitingSince ??= clock.now()
+      const late = waitingSince + patience
       const areSettled = [...told.protocols.values()].every((it) => it.isSettled())
-      if (!areSettled || driving?.snapshot === undefined || cuts === driving.cuts) return undefined
+      if (!areSettled && clock.now() < late) return { responses: [], until: late }
+      waitingSince = undefined
       cuts = driving.cuts
       return tell(entries)
     },

@@ -102,11 +102,13 @@ function open() {
     protocol.hear(request({ resourceNames: [...(subscriptions[kind] ?? [])] }))
   let newest = new Map<Kind, Response>()
   let held: Response | undefined
+  let now = Date.now()
   const telling = createTelling({
     driven,
     record: createProxyLedger().open({ pid: 0, uid: 0 }),
     told: { protocols, clusters: new Map() },
     started: [],
+    clock: { now: () => now },
     note(kind, response: Response) {
       newest.set(kind, response)
       return response
@@ -119,6 +121,9 @@ function open() {
       const entries = knowledge.entriesFor(new Set(['test:caller']))
       if (telling.of(entries).responses.length === 0) telling.cut(entries)
       return newest
+    },
+    pass(ms: number) {
+      now += ms
     },
     /** Tells it secrets that it does not answer. */
     holdSecrets() {
@@ -213,6 +218,19 @@ it('a denied root changes no rule: who was let in by it is cut off once other ro
   // also what is open to servers of ours: their clusters are others, so that no connection of before is used
   expect([...told.keys()]).toEqual(['clusters', 'endpoints', 'listeners'])
   expect([...cutsIn(told).keys()]).toEqual(['inbound/web', 'inbound/raw', 'outbound/server'])
+})
+
+it('a proxy that takes nothing is told to cut after a while', () => {
+  const proxy = open()
+  proxy.take(proxy.look())
+  proxy.holdSecrets()
+  deny(caller)
+  expect([...proxy.look().keys()]).toEqual(['routes'])
+  expect(proxy.look().size).toBe(0)
+  proxy.pass(2999)
+  expect(proxy.look().size).toBe(0)
+  proxy.pass(1)
+  expect([...proxy.look().keys()]).toEqual(['listeners'])
 })
 
 it('no server of ours is called when an authority below is denied, and those of others are', () => {
