@@ -123,13 +123,23 @@ function isDeniedBelow(rules: Rules, options: DrivenOptions): boolean {
   )
 }
 
-/** Envoy knows certificates that are denied by the CRLs: those that no list names it would let in. */
+/**
+ * Milliseconds after which every authority has put a denial into its list: what none names then is over, or its issuer
+ * is not believed any more.
+ */
+const listing = 120_000
+
+/** Envoy knows certificates that are denied by the CRLs: those that no list names yet it would let in. */
 function unlistedOf(rules: Rules, { knowledge, clock }: DrivenOptions) {
   const denied = rules.filter(({ target }) => target.case === 'serial')
   if (denied.length === 0) return { rules: [] }
-  const { serials, until } = crlsOf(knowledge.own(), knowledge.revocation().crls, clock.now())
-  const listed: ReadonlySet<string | undefined> = serials ?? new Set()
-  return { rules: denied.filter(({ target }) => !listed.has(target.value)), until }
+  const now = clock.now()
+  const { serials, until } = crlsOf(knowledge.own(), knowledge.revocation().crls, now)
+  if (serials === undefined) return { rules: denied }
+  const listed: ReadonlySet<string | undefined> = serials
+  const endOf = ({ createdAt }: Rules[number]) => Number(createdAt) * 1000 + listing
+  const awaited = denied.filter((it) => !listed.has(it.target.value) && endOf(it) > now)
+  return { rules: awaited, until: earliest(until, ...awaited.map(endOf)) }
 }
 
 const below =

@@ -68,7 +68,7 @@ const apply = (message: MessageInitShape<typeof AuthorityMessageSchema>) =>
   knowledge.apply(create(AuthorityMessageSchema, message))
 
 type Target = { case: 'serial' | 'authorityId' | 'spiffeId'; value: string }
-type Rule = { id: string; target: Target; root?: boolean }
+type Rule = { id: string; createdAt?: bigint; target: Target; root?: boolean }
 const deny = (rules: readonly Rule[], crls: readonly Uint8Array[] = []) =>
   apply({ revocation: { denyList: { rules: [...rules] }, crls: [...crls] } })
 
@@ -124,13 +124,23 @@ it('Envoy decides alone where a root is denied that nobody has any more', () => 
 describe('the agent is asked, or nobody gets in', () => {
   it.each<[string, Rule['target'], readonly Uint8Array[], RegExp]>([
     ['a certificate, and there is no CRL', { case: 'serial', value: '0a' }, [], /CRLs/],
-    ['a certificate that no CRL names yet', { case: 'serial', value: '0b' }, [crl], /CRLs/],
     ['an authority below ours', { case: 'authorityId', value: 'ab'.repeat(20) }, [], /has signed/],
   ])('where the deny-list names %s', (_, target, crls, why) => {
     deny([{ id: '1', target }], crls)
     expect(decides('/run/authz.sock')).toMatchObject({ by: 'asked' })
     expect(decides()).toMatchObject({ by: 'closed', reasons: [expect.stringMatching(why)] })
     deny([])
+    expect(decides()?.by).toBe('native')
+  })
+
+  it('where the deny-list names a certificate that no CRL names yet, for two minutes', () => {
+    const rule = { id: '1', target: { case: 'serial', value: '0b' } } as const
+    const now = Math.floor(Date.now() / 1000)
+    deny([{ ...rule, createdAt: BigInt(now) }], [crl])
+    expect(decides()?.by).toBe('closed')
+    expect(snapshot().changesAt).toBe((now + 120) * 1000)
+    // its issuer is not believed any more, or it is over
+    deny([{ ...rule, createdAt: BigInt(now - 121) }], [crl])
     expect(decides()?.by).toBe('native')
   })
 
