@@ -33,7 +33,7 @@ export function envoyCommands(register: Register): void {
       const { socket, admin, nodeId, stateOfTheWorld = false } = optionsOf(given, options)
       if (socket === admin) throw new IdentityError('ERR_BAD_REQUEST', '--admin: is the --socket')
       const bootstrap = envoyBootstrap({ socket, admin, nodeId, delta: !stateOfTheWorld })
-      const start = `# envoy -c FILE ${drainArguments.join(' ')}`
+      const start = `# envoy -c FILE ${drainArguments.join(' ')}: so soon ends what a denied caller has open`
       answer(context, bootstrap, () => `${start}\n${stringify(bootstrap).trimEnd()}`)
       return Promise.resolve(0)
     },
