@@ -51,7 +51,8 @@ async function heard(it: DrivenEnvoy, says: string): Promise<string> {
   return text
 }
 
-const rules = (port: number) => `apiVersion: security.istio.io/v1
+/** Lets the client in, where it asks for that port of the workload. */
+export const tcpRules = (port: number) => `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: { name: tcp, namespace: shop }
 spec:
@@ -77,16 +78,16 @@ export async function greets(it: DrivenEnvoy): Promise<void> {
       })),
     }))
   leadsOn(false)
-  await it.apply(rules(workload.port))
+  await it.apply(tcpRules(workload.port))
   await eventually('the workload is heard', async () => {
     demand((await heard(it, 'EHLO\r\n')) === greeting, 'nothing was heard')
   })
-  await it.apply(rules(1))
+  await it.apply(tcpRules(1))
   await until('whoever is denied hears nothing', async () => (await heard(it, 'EHLO\r\n')) === '')
   const before = workload.count()
   demand((await heard(it, 'EHLO\r\n')) === '', 'whoever is denied hears the workload')
   demand(workload.count() === before, 'the workload heard of one who is denied')
-  await it.apply(rules(workload.port))
+  await it.apply(tcpRules(workload.port))
   leadsOn(true)
   await eventually('the workload speaks first', async () => {
     demand((await heard(it, '')) === greeting, 'nothing was heard')

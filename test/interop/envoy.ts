@@ -17,7 +17,7 @@ import {
 import { findEnvoy } from '../support/envoy.ts'
 import { freePorts } from '../support/ports.ts'
 import { connectRaw, getRaw, type RawAnswer } from '../support/raw-http1.ts'
-import { greets } from './envoy-greeting.ts'
+import { greets, tcpRules } from './envoy-greeting.ts'
 import { eventually } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
@@ -318,16 +318,6 @@ async function outlivesEnvoy(it: DrivenEnvoy): Promise<void> {
   is(await getRaw(direct(it), '/admin'), 403, 'GET /admin, after a kill')
 }
 
-const tcpText = (port: number) => `apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: { name: tcp, namespace: shop }
-spec:
-  action: ALLOW
-  rules:
-    - from: [{ source: { principals: ["${clientId.slice('spiffe://'.length)}"] } }]
-      to: [{ operation: { ports: ["${port}"] } }]
-`
-
 /** Bytes: decided once per connection, by the agent, about the port of the workload. */
 async function decidesConnections(it: DrivenEnvoy): Promise<void> {
   const { identity, inbound, outbound } = it.spec()
@@ -335,11 +325,11 @@ async function decidesConnections(it: DrivenEnvoy): Promise<void> {
     ...{ identity, outbound },
     inbound: inbound.map(({ healthPath: _, ...one }) => ({ ...one, protocol: 'tcp' })),
   }))
-  await it.apply(tcpText(it.ports.backend))
+  await it.apply(tcpRules(it.ports.backend))
   await eventually('a connection is let through', async () => {
     is(await getRaw(direct(it), '/bytes'), 200, 'GET /bytes')
   })
-  await it.apply(tcpText(it.ports.inbound))
+  await it.apply(tcpRules(it.ports.inbound))
   await eventually('a connection to another port is not', async () => {
     is(await getRaw(direct(it), '/bytes'), 0, 'GET /bytes')
   })

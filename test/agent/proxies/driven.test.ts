@@ -2,22 +2,17 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import { anyUnpack } from '@bufbuild/protobuf/wkt'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { createKnowledge, type Knowledge } from '../../../agent/knowledge.ts'
-import { createDriven } from '../../../agent/proxies/driven.ts'
-import type { WorkloadSvid } from '../../../agent/svid-cache.ts'
-import { sdsConfig } from '../../../agent/xds/config.ts'
+import type { Knowledge } from '../../../agent/knowledge.ts'
 import { signCrl } from '../../../ca/crl.ts'
 import { AuthorityMessageSchema } from '../../../proto/gen/castellan/control/v1/control_pb.js'
 import { RouteConfigurationSchema } from '../../../proto/gen/envoy/config/route/v3/route_pb.js'
 import { RBACPerRouteSchema } from '../../../proto/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
 import { proxySpec } from '../../../proxy-spec/spec.ts'
-import { systemClock } from '../../../runtime/clock.ts'
-import { createLog } from '../../../runtime/log.ts'
 import { parseCertificate, serialFromHex } from '../../../spiffe/certificate.ts'
 import { parseSpiffeId } from '../../../spiffe/id.ts'
 import { keyIdOf } from '../../../spiffe/key-id.ts'
-import { policyText } from '../../support/policy-text.ts'
-import { bundleOf, entryOf, makeRoot, svidOf, trustDomain } from '../xds/sds-server.ts'
+import { knowledgeOf, snapshotBy } from '../../support/driving.ts'
+import { makeRoot, svidOf, trustDomain } from '../xds/sds-server.ts'
 
 const path = '/ns/shop/sa/web'
 const identity = parseSpiffeId(`spiffe://${trustDomain}${path}`)
@@ -54,14 +49,7 @@ const crl = crlOf('0a')
 
 let knowledge: Knowledge
 beforeEach(() => {
-  knowledge = createKnowledge(trustDomain, systemClock)
-  const text = policyText('[{}]')
-  apply({
-    snapshot: true,
-    bundle: bundleOf(trustDomain, root),
-    entries: [entryOf(path, 1)],
-    policies: { version: 1n, rootNamespace: '', files: [{ name: 'test.yaml', text }] },
-  })
+  knowledge = knowledgeOf(path, [root])
 })
 
 const apply = (message: MessageInitShape<typeof AuthorityMessageSchema>) =>
@@ -72,28 +60,8 @@ type Rule = { id: string; createdAt?: bigint; target: Target; root?: boolean }
 const deny = (rules: readonly Rule[], crls: readonly Uint8Array[] = []) =>
   apply({ revocation: { denyList: { rules: [...rules] }, crls: [...crls] } })
 
-function snapshot(decisions?: string, spec = strict) {
-  const never = { [Symbol.dispose]: () => {} }
-  const one = {
-    ...{ file: 'web.yaml', driver: 'envoy' as const, spec, identity },
-    ...{ asksAlways: false, trouble: '' },
-  }
-  const driven = createDriven({
-    ...{
-      knowledge,
-      decisions,
-      clock: systemClock,
-      log: createLog({ name: 'test', level: 'silent' }),
-    },
-    cache: { svids: new Map<string, WorkloadSvid>([[path, svid]]), want: () => {} },
-    config: { sds: sdsConfig.parse({}) },
-    services: { of: () => new Map(), onChange: () => never },
-    specs: { current: () => [one], onChange: () => never },
-  })
-  const found = driven.of(knowledge.entriesFor(new Set(['test:caller'])), 'envoy')?.snapshot
-  if (found === undefined) throw new Error('no snapshot')
-  return found
-}
+const snapshot = (decisions?: string, spec = strict) =>
+  snapshotBy({ knowledge, spec, identity, svid, decisions })
 
 const decides = (decisions?: string) => snapshot(decisions).enforcement.get('web')
 

@@ -2,11 +2,8 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import { AnySchema, anyUnpack } from '@bufbuild/protobuf/wkt'
 import { beforeEach, expect, it } from 'vitest'
-import { createKnowledge, type Knowledge } from '../../../agent/knowledge.ts'
-import { createDriven } from '../../../agent/proxies/driven.ts'
+import type { Knowledge } from '../../../agent/knowledge.ts'
 import { createProxyLedger, type Kind } from '../../../agent/proxies/ledger.ts'
-import type { WorkloadSvid } from '../../../agent/svid-cache.ts'
-import { sdsConfig } from '../../../agent/xds/config.ts'
 import { type StateOfTheWorld, stateOfTheWorld } from '../../../agent/xds/state-of-the-world.ts'
 import { createTelling } from '../../../agent/xds/telling.ts'
 import { AuthorityMessageSchema } from '../../../proto/gen/castellan/control/v1/control_pb.js'
@@ -14,14 +11,13 @@ import { ClusterLoadAssignmentSchema } from '../../../proto/gen/envoy/config/end
 import { ListenerSchema } from '../../../proto/gen/envoy/config/listener/v3/listener_pb.js'
 import type { DiscoveryResponseSchema } from '../../../proto/gen/envoy/service/discovery/v3/discovery_pb.js'
 import { proxySpec } from '../../../proxy-spec/spec.ts'
-import { systemClock } from '../../../runtime/clock.ts'
-import { createLog } from '../../../runtime/log.ts'
 import { parseCertificate } from '../../../spiffe/certificate.ts'
 import { parseSpiffeId } from '../../../spiffe/id.ts'
 import { keyIdOf } from '../../../spiffe/key-id.ts'
+import { driveBy, knowledgeOf } from '../../support/driving.ts'
 import { policyText } from '../../support/policy-text.ts'
 import { request } from './fake-resources.ts'
-import { bundleOf, entryOf, makeRoot, svidOf, trustDomain } from './sds-server.ts'
+import { makeRoot, svidOf, trustDomain } from './sds-server.ts'
 
 type Response = MessageInitShape<typeof DiscoveryResponseSchema>
 
@@ -65,34 +61,14 @@ const deny = (...ids: readonly string[]) => {
 }
 
 beforeEach(() => {
-  knowledge = createKnowledge(trustDomain, systemClock)
-  const text = policyText('[{}]')
-  apply({
-    snapshot: true,
-    bundle: bundleOf(trustDomain, root),
-    entries: [entryOf(path, 1)],
-    policies: { version: 1n, rootNamespace: '', files: [{ name: 'test.yaml', text }] },
-  })
+  knowledge = knowledgeOf(path, [root])
 })
 
 /** A proxy that has subscribed to everything, and takes only what it is told to take. */
 function open() {
-  const never = { [Symbol.dispose]: () => {} }
-  const one = { file: 'web.yaml', driver: 'envoy' as const, spec, identity }
-  const driven = createDriven({
-    ...{ knowledge, decisions: '/run/authz.sock', clock: systemClock },
-    log: createLog({ name: 'test', level: 'silent' }),
-    cache: { svids: new Map<string, WorkloadSvid>([[path, svid]]), want: () => {} },
-    config: { sds: sdsConfig.parse({}) },
-    services: {
-      of: () =>
-        new Map([['server', [{ host: '192.0.2.1', port: 443, id: parseSpiffeId(server) }]]]),
-      onChange: () => never,
-    },
-    specs: {
-      current: () => [{ ...one, asksAlways: false, trouble: '' }],
-      onChange: () => never,
-    },
+  const driven = driveBy({
+    ...{ knowledge, spec, identity, svid, decisions: '/run/authz.sock' },
+    endpoints: new Map([['server', [{ host: '192.0.2.1', port: 443, id: parseSpiffeId(server) }]]]),
   })
   const kinds: readonly Kind[] = ['clusters', 'endpoints', 'listeners', 'routes']
   const protocols = new Map(

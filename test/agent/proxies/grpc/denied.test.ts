@@ -2,21 +2,17 @@
 // to, and nobody gets in where a program cannot see who is denied.
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { createKnowledge, type Knowledge } from '../../../../agent/knowledge.ts'
-import { createDriven } from '../../../../agent/proxies/driven.ts'
+import type { Knowledge } from '../../../../agent/knowledge.ts'
 import { planOf } from '../../../../agent/proxies/envoy/plan.ts'
 import { deniedToPrograms } from '../../../../agent/proxies/grpc/denied.ts'
-import type { WorkloadSvid } from '../../../../agent/svid-cache.ts'
-import { sdsConfig } from '../../../../agent/xds/config.ts'
 import { AuthorityMessageSchema } from '../../../../proto/gen/castellan/control/v1/control_pb.js'
 import { DenyRuleSchema } from '../../../../proto/gen/castellan/deny/v1/deny_pb.js'
 import { proxySpec } from '../../../../proxy-spec/spec.ts'
-import { createLog } from '../../../../runtime/log.ts'
 import { parseCertificate } from '../../../../spiffe/certificate.ts'
 import { parseSpiffeId } from '../../../../spiffe/id.ts'
 import { keyIdOf } from '../../../../spiffe/key-id.ts'
-import { policyText } from '../../../support/policy-text.ts'
-import { bundleOf, entryOf, makeRoot, svidOf, trustDomain } from '../../xds/sds-server.ts'
+import { knowledgeOf, snapshotBy } from '../../../support/driving.ts'
+import { makeRoot, svidOf, trustDomain } from '../../xds/sds-server.ts'
 
 const path = '/ns/shop/sa/payments'
 const idOf = (name: string) => parseSpiffeId(`spiffe://${trustDomain}/ns/shop/sa/${name}`)
@@ -69,36 +65,14 @@ const deny = (...rules: readonly Rule[]) =>
 
 beforeEach(() => {
   now = begun
-  knowledge = createKnowledge(trustDomain, clock)
-  apply({
-    snapshot: true,
-    bundle: bundleOf(trustDomain, root, other),
-    entries: [entryOf(path, 1)],
-    policies: {
-      ...{ version: 1n, rootNamespace: '' },
-      files: [{ name: 'test.yaml', text: policyText('[{}]') }],
-    },
-  })
+  knowledge = knowledgeOf(path, [root, other], clock)
 })
 
-function snapshot() {
-  const never = { [Symbol.dispose]: () => {} }
-  const one = {
-    ...{ file: 'pay.yaml', driver: 'grpc' as const, spec, identity },
-    ...{ asksAlways: false, trouble: '' },
-  }
-  const driven = createDriven({
-    ...{ knowledge, decisions: '/run/authz.sock', clock },
-    log: createLog({ name: 'test', level: 'silent' }),
-    cache: { svids: new Map<string, WorkloadSvid>([[path, svid]]), want: () => {} },
-    config: { sds: sdsConfig.parse({}) },
-    services: { of: () => new Map(), onChange: () => never },
-    specs: { current: () => [one], onChange: () => never },
+const snapshot = () =>
+  snapshotBy({
+    ...{ knowledge, spec, identity, svid, driver: 'grpc', clock },
+    decisions: '/run/authz.sock',
   })
-  const found = driven.of(knowledge.entriesFor(new Set(['test:caller'])), 'grpc')?.snapshot
-  if (found === undefined) throw new Error('no snapshot')
-  return found
-}
 
 /** All that the program is told, as text. */
 const told = () => JSON.stringify(planOf(snapshot()))
