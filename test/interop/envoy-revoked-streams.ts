@@ -2,10 +2,12 @@
 import { once } from 'node:events'
 import { connect as connectHttp2 } from 'node:http2'
 import { connect as connectPlain, createServer, type Server, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { connect as connectTls, createServer as createTlsServer } from 'node:tls'
 import { toPem } from '../../spiffe/pem.ts'
 import type { DrivenEnvoy } from '../support/driven-envoy.ts'
 import type { Backend } from '../support/reached.ts'
+import { inTime } from './eventually.ts'
 
 const whole = 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok'
 const begun = 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n'
@@ -44,6 +46,7 @@ export const startPeer = (it: DrivenEnvoy): Promise<Backend> =>
   })
 
 export interface OpenStream extends Disposable {
+  readonly what: string
   /** Resolves when it has ended, one way or the other. */
   readonly ended: Promise<void>
 }
@@ -60,25 +63,33 @@ const identityOf = (it: DrivenEnvoy) => {
 
 const request = 'GET /stream HTTP/1.1\r\nhost: shop.example\r\n\r\n'
 
-async function openOn(socket: Socket): Promise<OpenStream> {
+/** Resolves at the first byte; a stream that ends before it, or says nothing, is an error that names it. */
+async function untilBegun(stream: Duplex, ended: Promise<void>, what: string): Promise<void> {
+  const over = ended.then(() => {
+    throw new Error(`${what} has ended before it began`)
+  })
+  over.catch(() => {})
+  await inTime(`${what} begins`, Promise.race([once(stream, 'data'), over]))
+}
+
+async function openOn(socket: Socket, what: string): Promise<OpenStream> {
   socket.on('error', () => {})
   const ended = new Promise<void>((resolve) => socket.once('close', () => resolve()))
   socket.write(request)
-  const over = ended.then(() => {
-    throw new Error('the stream has ended before it began')
-  })
-  over.catch(() => {})
-  await Promise.race([once(socket, 'data'), over])
-  return { ended, [Symbol.dispose]: () => void socket.destroy() }
+  await untilBegun(socket, ended, what)
+  return { what, ended, [Symbol.dispose]: () => void socket.destroy() }
 }
 
 /** By HTTP/1.1, or as bytes of any kind, to the listener of the workload. */
 export const openRaw = (it: DrivenEnvoy): Promise<OpenStream> =>
-  openOn(connectTls({ host: '127.0.0.1', port: it.ports.inbound, ...identityOf(it) }))
+  openOn(
+    connectTls({ host: '127.0.0.1', port: it.ports.inbound, ...identityOf(it) }),
+    'a stream to the workload',
+  )
 
 /** As the workload itself, to those that it calls. */
 export const openOutbound = (it: DrivenEnvoy): Promise<OpenStream> =>
-  openOn(connectPlain({ host: '127.0.0.1', port: it.ports.outbound }))
+  openOn(connectPlain({ host: '127.0.0.1', port: it.ports.outbound }), 'a stream of the workload')
 
 /** A stream of HTTP/2, whose connection would live on. */
 export async function openHttp2(it: DrivenEnvoy): Promise<OpenStream> {
@@ -87,7 +98,8 @@ export async function openHttp2(it: DrivenEnvoy): Promise<OpenStream> {
   const stream = session.request({ ':path': '/stream', ':authority': 'shop.example' })
   stream.on('error', () => {})
   const ended = new Promise<void>((resolve) => stream.once('close', () => resolve()))
-  await once(stream, 'data')
+  const what = 'a stream of HTTP/2'
+  await untilBegun(stream, ended, what)
   stream.resume()
-  return { ended, [Symbol.dispose]: () => session.destroy() }
+  return { what, ended, [Symbol.dispose]: () => session.destroy() }
 }

@@ -17,7 +17,7 @@ import {
   startEndless,
   startPeer,
 } from './envoy-revoked-streams.ts'
-import { eventually, until } from './eventually.ts'
+import { eventually, inTime, until } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
 /** milliseconds from the ban to the end of what is open */
@@ -47,7 +47,7 @@ async function endsOf(
   for (const one of open) streams.push(stack.use(await one(it)))
   const began = systemClock.monotonic()
   const { id } = await rules.addRule({ rule: { target, reason: 'a drill' } })
-  await Promise.all(streams.map(({ ended }) => ended))
+  await Promise.all(streams.map(({ what, ended }) => inTime(`${what} ends`, ended)))
   const took = Math.round(systemClock.monotonic() - began)
   demand(took < most, `${streams.length} streams ended after ${took} ms`)
   await rules.removeRule({ id })
@@ -82,7 +82,7 @@ async function followsRules(it: DrivenEnvoy): Promise<number> {
   demand(still, 'a policy of others has ended a connection')
   const began = systemClock.monotonic()
   await it.apply(nobody)
-  await stream.ended
+  await inTime('a connection that nobody may have any more ends', stream.ended)
   const took = Math.round(systemClock.monotonic() - began)
   demand(took < most, `a connection that nobody may have any more ended after ${took} ms`)
   await it.apply(policy)

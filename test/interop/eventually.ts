@@ -27,3 +27,14 @@ export async function until(what: string, look: () => Promise<boolean>): Promise
     await rest()
   }
 }
+
+/** What it resolves to, or an error that names what was waited for in vain. */
+export async function inTime<T>(what: string, awaited: Promise<T>): Promise<T> {
+  const over = Promise.withResolvers<never>()
+  const timer = setTimeout(() => over.reject(new Error(`in vain: ${what}`)), patience)
+  try {
+    return await Promise.race([awaited, over.promise])
+  } finally {
+    clearTimeout(timer)
+  }
+}
