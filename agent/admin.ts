@@ -4,6 +4,7 @@ import { AgentAdmin, type AgentStatusSchema } from '../proto/gen/castellan/workl
 import type { UnreadStream } from '../runtime/grpc/reading.ts'
 import { type Service, service } from '../runtime/grpc/service.ts'
 import { createLatest } from '../runtime/lifecycle.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
 import type { Caller } from './attest/caller.ts'
 import type { ExplainProcess } from './attest/explain.ts'
 import type { DecisionServer } from './authz/start.ts'
@@ -48,8 +49,15 @@ const proxyMessage = (it: ProxyRecord) => ({
   remarks: [...it.remarks],
 })
 
-const specMessage = ({ file, identity, trouble }: DrivenSpec) => ({
-  ...{ file, spiffeId: identity, trouble },
+/** Why nobody can speak as this identity here; empty when somebody can. */
+function whyBarred(identity: SpiffeId, knowledge: Knowledge): string {
+  if (knowledge.isDenied(identity)) return 'its identity is on the deny-list'
+  const hasEntry = [...knowledge.entries.values()].some(({ spiffeId }) => spiffeId === identity)
+  return hasEntry ? '' : 'no entry of this node is for its identity'
+}
+
+const specMessage = ({ file, identity, trouble }: DrivenSpec, knowledge: Knowledge) => ({
+  ...{ file, spiffeId: identity, trouble, barred: whyBarred(identity, knowledge) },
 })
 
 function decisionsMessage({ config, ledger, deciding }: AdminOptions) {
@@ -153,7 +161,7 @@ export function adminService(options: AdminOptions): Service<Caller> {
       files: files.status().map(fileSetMessage),
       unread: unread().map(unreadMessage),
       proxies: [...proxies.proxies].map(proxyMessage),
-      proxySpecs: proxies.specs().map(specMessage),
+      proxySpecs: proxies.specs().map((it) => specMessage(it, knowledge)),
       ...decisionsMessage(options),
     }
   }

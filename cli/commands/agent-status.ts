@@ -33,8 +33,8 @@ export function statusValue(status: AgentStatus) {
       })),
       remarks: [...it.remarks],
     })),
-    proxySpecs: status.proxySpecs.map(({ file, spiffeId, trouble }) => ({
-      ...{ file, spiffeId, trouble },
+    proxySpecs: status.proxySpecs.map(({ file, spiffeId, trouble, barred }) => ({
+      ...{ file, spiffeId, trouble, barred },
     })),
     decisions: decisionsValue(status),
     unread: status.unread.map(({ pid, uid, method, milliseconds }) => ({
@@ -56,6 +56,9 @@ function filesText(files: Files): string {
 
 type Status = ReturnType<typeof statusValue>
 
+const whyAbsent = ({ file, barred }: Status['proxySpecs'][number]) =>
+  `${file}: not connected${barred === '' ? '' : `: ${barred}`}`
+
 function proxiesText({ proxies, proxySpecs }: Status): string {
   const how = ({ resources, remarks }: Status['proxies'][number]) => {
     const refused = resources.flatMap(({ kind, refusal }) =>
@@ -71,7 +74,7 @@ function proxiesText({ proxies, proxySpecs }: Status): string {
     ...proxies.map((it) => [it.spiffeId || 'without a spec', String(it.pid), how(it)]),
     ...proxySpecs
       .filter(({ spiffeId, trouble }) => trouble !== '' || !ids.has(spiffeId))
-      .map(({ spiffeId, trouble, file }) => [spiffeId, '', trouble || `${file}: not connected`]),
+      .map((it) => [it.spiffeId, '', it.trouble || whyAbsent(it)]),
   ]
   return table([['PROXY', 'PID', 'STATE'], ...rows])
 }
