@@ -42,9 +42,7 @@ describe('an exporter', () => {
     expect(collector.requests).toBe(3)
     expect(collector.spans[7]).toMatchObject({ service: 'test', name: 'a', attributes: { i: 7 } })
     // the answer to the last batch may still be on its way
-    await expect
-      .poll(() => tracing.tracer.counts(), patience)
-      .toEqual({ sent: 1300, dropped: 0 })
+    await expect.poll(() => tracing.tracer.counts(), patience).toEqual({ sent: 1300, dropped: 0 })
   })
 
   it('sends what is left when it ends', async () => {
