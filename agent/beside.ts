@@ -27,9 +27,9 @@ export function moreServices(
   { driven }: Driving,
   first: readonly Service<Caller>[],
 ): Service<Caller>[] {
-  const { knowledge, ledger, audience, services, log } = core
+  const { knowledge, ledger, audience, services, session, log } = core
   const more = [
-    sidecarService({ knowledge, ledger, audience, services, log }),
+    sidecarService({ knowledge, ledger, audience, services, session, log }),
     secretService(core),
     aggregatedService({ ...core, driven }),
     healthService<Caller>(() => (knowledge.isComplete() ? 'serving' : 'not serving')),

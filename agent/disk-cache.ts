@@ -67,9 +67,15 @@ export interface DiskCacheOptions {
 }
 
 const parts = ['knowledge', 'identities'] as const
-/** milliseconds between two writes of one file: a busy node does not write all the time */
-const betweenWrites = 200
+/** Milliseconds until the next write of a file after one that took so long: a busy node does not write all the time. */
+const restAfter = (took: number) => Math.min(4 * took, 200)
 const afterFailure = 5000
+
+const pathIn = (folder: string, part: Part) => join(folder, `${part}.sealed`)
+
+function clear(folder: string): void {
+  for (const part of parts) rmSync(pathIn(folder, part), { force: true })
+}
 
 const encoded = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
 
@@ -95,7 +101,7 @@ export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions):
   const troubles = new Map<Part, string>()
   // an agent that is not wanted any more keeps nothing, also not what was about to be written
   let isForgotten = false
-  const pathOf = (part: Part) => join(folder, `${part}.sealed`)
+  const pathOf = (part: Part) => pathIn(folder, part)
   const purposeOf = (part: Part) => `agent cache of ${part}`
 
   function load<T>(part: Part, parse: (bytes: Buffer) => T): T | undefined {
@@ -142,8 +148,10 @@ export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions):
     })
     for await (const __ of wake) {
       isDirty = false
+      const began = clock.monotonic()
       const isWritten = await write(part, kept)
-      await clock.sleep(isWritten ? betweenWrites : afterFailure, { signal }).catch(() => {})
+      const rest = isWritten ? restAfter(clock.monotonic() - began) : afterFailure
+      await clock.sleep(rest, { signal }).catch(() => {})
       if (isWritten) continue
       isDirty = true
       wake.push(true)
@@ -166,11 +174,9 @@ export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions):
     trouble: () => [...troubles.values()][0],
     forget() {
       isForgotten = true
-      for (const part of parts) rmSync(pathOf(part), { force: true })
+      clear(folder)
     },
-    clear() {
-      for (const part of parts) rmSync(pathOf(part), { force: true })
-    },
+    clear: () => clear(folder),
   }
 }
 

@@ -4,7 +4,7 @@ import { dirname } from 'node:path'
 import { type Clock, systemClock } from '../runtime/clock.ts'
 import { type GrpcServer, type GrpcServerOptions, startGrpcServer } from '../runtime/grpc/server.ts'
 import type { Service } from '../runtime/grpc/service.ts'
-import type { Running } from '../runtime/lifecycle.ts'
+import { aborted, type Running } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { startTracing } from '../runtime/tracing/start.ts'
 import type { Caller } from './attest/caller.ts'
@@ -71,16 +71,6 @@ function allOf(...running: readonly Running[]): Promise<void> {
   const done = Promise.all(running.map((it) => it.done)).then(() => {})
   done.catch(() => {})
   return done
-}
-
-/** Rejects once `signal` is aborted. */
-function aborted(signal: AbortSignal): { readonly promise: Promise<never> } & Disposable {
-  const { promise, reject } = Promise.withResolvers<never>()
-  promise.catch(() => {})
-  const abort = () => reject(signal.reason)
-  signal.addEventListener('abort', abort, { once: true })
-  if (signal.aborted) abort()
-  return { promise, [Symbol.dispose]: () => signal.removeEventListener('abort', abort) }
 }
 
 /**

@@ -2,7 +2,7 @@
 // authority now. What connects is loaded once there is time for it: workloads are served before.
 import { createBackoff } from '../runtime/backoff.ts'
 import type { Clock } from '../runtime/clock.ts'
-import { createTopic, type Running, run } from '../runtime/lifecycle.ts'
+import { aborted, createTopic, type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Tracer } from '../runtime/tracing/span.ts'
 import { hasCode, IdentityError } from '../spiffe/errors.ts'
@@ -38,6 +38,11 @@ export interface Session {
   onChange(listener: () => void): Disposable
   /** resolves once this node has an identity */
   readonly joined: Promise<void>
+  /**
+   * Resolves once the authority has said something to this process, or cannot be reached: proxies go on with what
+   * they have, which may be newer than what an earlier process has left on the disk. Rejects when `signal` is aborted.
+   */
+  untilHeard(signal: AbortSignal): Promise<void>
   /** Runs until stopped; rejects when the authority no longer wants this agent. */
   loop(): Running
 }
@@ -60,6 +65,9 @@ export interface SessionOptions {
   readonly clock: Clock
   readonly log: Log
 }
+
+/** milliseconds: an authority that says nothing for so long is away */
+const longestUnheard = 2000
 
 /** Who waits for the first identity waits no longer than the loop runs. */
 async function settling(loop: Promise<void>, joined: PromiseWithResolvers<void>): Promise<void> {
@@ -87,7 +95,7 @@ function withLink<W, T>(
 }
 
 export function createSession(options: SessionOptions): Session {
-  const { log } = options
+  const { clock, log } = options
   const standing = createStanding(options)
   const joined = Promise.withResolvers<void>()
   joined.promise.catch(() => {})
@@ -125,7 +133,12 @@ export function createSession(options: SessionOptions): Session {
     },
     onChange: standing.onChange,
     joined: joined.promise,
-    loop: () => run((signal) => settling(connect(signal), joined)),
+    untilHeard: standing.untilHeard,
+    loop: () =>
+      run((signal) => {
+        clock.sleep(longestUnheard, { signal }).then(standing.heard, () => {})
+        return settling(connect(signal), joined)
+      }),
   }
 }
 
@@ -136,6 +149,7 @@ function createStanding(options: SessionOptions) {
   const { addresses, log } = options
   const topic = createTopic<void>()
   const backoff = createBackoff({ first: 100, cap: 5000 })
+  const { promise: firstWord, resolve: heard } = Promise.withResolvers<void>()
   let trouble: string | undefined = 'not connected yet'
   let failures = 0
   const own = createOwnIdentity({
@@ -151,7 +165,13 @@ function createStanding(options: SessionOptions) {
     trouble: () => trouble,
     failures: () => failures,
     onChange: (listener: () => void) => topic.subscribe(listener),
+    heard,
+    async untilHeard(signal: AbortSignal): Promise<void> {
+      using stopped = aborted(signal)
+      await Promise.race([firstWord, stopped.promise])
+    },
     connected() {
+      heard()
       backoff.reset()
       failures = 0
       if (trouble === undefined) return
@@ -161,6 +181,7 @@ function createStanding(options: SessionOptions) {
     },
     /** `text` is what the status says of it. */
     lost(problem: unknown, text: string) {
+      heard()
       log.warn({ err: problem }, 'the connection to the authority is lost; workloads go on')
       addresses.fail()
       failures++

@@ -37,6 +37,16 @@ export function every(
   })
 }
 
+/** Rejects once `signal` is aborted. */
+export function aborted(signal: AbortSignal): { readonly promise: Promise<never> } & Disposable {
+  const { promise, reject } = Promise.withResolvers<never>()
+  promise.catch(() => {})
+  const abort = () => reject(signal.reason)
+  signal.addEventListener('abort', abort, { once: true })
+  if (signal.aborted) abort()
+  return { promise, [Symbol.dispose]: () => signal.removeEventListener('abort', abort) }
+}
+
 /** Runs one piece of work after the other: each starts from what the one before it has left. */
 export function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
   let last: Promise<unknown> = Promise.resolve()

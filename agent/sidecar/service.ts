@@ -16,6 +16,7 @@ import type { Audience } from '../audience.ts'
 import type { AgentEntry } from '../entries.ts'
 import type { Knowledge } from '../knowledge.ts'
 import type { Services } from '../services.ts'
+import type { Session } from '../session.ts'
 import type { Ledger, SidecarRecord } from './ledger.ts'
 import { stateFor, stateText } from './state.ts'
 
@@ -27,6 +28,7 @@ export interface SidecarOptions {
   readonly ledger: Ledger
   readonly audience: Pick<Audience, 'follow'>
   readonly services: Pick<Services, 'of' | 'onChange'>
+  readonly session: Pick<Session, 'untilHeard'>
   readonly log: Log
 }
 
@@ -92,7 +94,7 @@ function note(listener: Listener, { report }: SidecarReport, options: SidecarOpt
 const idsOf = (entries: readonly AgentEntry[]) => new Set(entries.map(({ spiffeId }) => spiffeId))
 
 export function sidecarService(options: SidecarOptions): Service<Caller> {
-  const { knowledge, ledger, audience, services } = options
+  const { knowledge, ledger, audience, services, session } = options
 
   async function entriesOf(caller: Caller): Promise<readonly [AgentEntry, ...AgentEntry[]]> {
     const { selectors } = await caller.attest()
@@ -110,6 +112,8 @@ export function sidecarService(options: SidecarOptions): Service<Caller> {
           { retryAfter: 1000 },
         )
       }
+      // it has what an earlier process told it, and the disk may have less
+      await session.untilHeard(context.signal)
       const entries = await entriesOf(context.peer)
       const [{ spiffeId }] = entries
       const record = ledger.open(spiffeId, context.peer.process.pid)

@@ -18,6 +18,7 @@ import {
   type ProxyRecord,
   stateIn,
 } from '../proxies/ledger.ts'
+import type { Session } from '../session.ts'
 import type { Call } from '../workload-api/entitled.ts'
 import { createEntitled } from '../workload-api/entitled.ts'
 import { type Answers, type Conversation, converse, type Protocol } from './converse.ts'
@@ -33,6 +34,7 @@ import { createTelling } from './telling.ts'
 export interface AdsOptions extends SdsOptions {
   readonly driven: Driven
   readonly proxies: ProxyLedger
+  readonly session: Pick<Session, 'untilHeard'>
 }
 
 const prefix = 'type.googleapis.com/'
@@ -143,7 +145,7 @@ function createStream<Req extends Request, Res>(
 }
 
 export function aggregatedService(options: AdsOptions): Service<Caller> {
-  const { knowledge, cache, audience, clock, log, config, driven, proxies } = options
+  const { knowledge, cache, audience, clock, log, config, driven, proxies, session } = options
   const { follow } = createEntitled({ knowledge, clock, audience, onChange: cache.onChange })
   const secrets = createSecrets({ ...{ knowledge, cache, clock, log }, config: config.sds })
 
@@ -156,6 +158,8 @@ export function aggregatedService(options: AdsOptions): Service<Caller> {
     const pushes = createPushes('ads', record.pid, options)
     const started = drainRemarks(await argumentsOf(record.pid, clock))
     try {
+      // it has what an earlier process told it, and the disk may have less
+      await session.untilHeard(call.signal)
       yield* converse(requests, call, {
         ...createStream(variant, { record, options, secrets, pushes, started }),
         ...{ follow, audience, clock, pushes, onChange: driven.onChange },
