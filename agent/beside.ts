@@ -74,6 +74,8 @@ async function startDeciding(core: Core, { crowd }: Serving): Promise<DecisionSe
 /** What runs whether this node has joined or not; disposed after the connection to the authority. */
 export interface Beside extends AsyncDisposable {
   readonly files: FileWriter
+  /** Answers decisions from now on, where the configuration says so. Throws when their socket cannot be had. */
+  decide(): Promise<void>
   /** see GrpcServer; of the sockets for administration and for decisions */
   drain(): Promise<void>
 }
@@ -104,9 +106,14 @@ export async function startBeside(
       }),
     )
   }
-  deciding = await startDeciding(core, serving)
-  if (deciding !== undefined) starting.use(deciding)
   const running = starting.move()
-  const drain = async () => void (await Promise.all([admin.drain(), deciding?.drain()]))
-  return { files, drain, [Symbol.asyncDispose]: () => running.disposeAsync() }
+  return {
+    files,
+    async decide() {
+      deciding = await startDeciding(core, serving)
+      if (deciding !== undefined) running.use(deciding)
+    },
+    drain: async () => void (await Promise.all([admin.drain(), deciding?.drain()])),
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  }
 }

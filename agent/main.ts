@@ -103,6 +103,9 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   {
     using stopped = aborted(signal)
     await Promise.race([core.session.joined, loop.done, stopped.promise])
+    // who is asked by what is on the disk could let in who was denied since
+    await Promise.race([core.session.untilHeard(signal), loop.done])
+    await beside.decide()
   }
   const { startBroker } = await import('./broker/listener.ts')
   starting.use(await startBroker(core, serving))
