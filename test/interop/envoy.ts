@@ -18,7 +18,7 @@ import { findEnvoy } from '../support/envoy.ts'
 import { freePorts } from '../support/ports.ts'
 import { connectRaw, getRaw, type RawAnswer } from '../support/raw-http1.ts'
 import { greets, tcpRules } from './envoy-greeting.ts'
-import { eventually } from './eventually.ts'
+import { eventually, inTime } from './eventually.ts'
 import type { Interop, Outcome, Surroundings } from './interop.ts'
 
 function demand(isSo: boolean, what: string): asserts isSo {
@@ -192,6 +192,8 @@ async function honoursDenial(it: DrivenEnvoy): Promise<string> {
   })
   await rules.removeRule({ id })
   await eventually('it may again', async () => is(await getRaw(direct(it), '/ok'), 200, 'GET /ok'))
+  // what was open before is made anew: what is begun meanwhile could be on its way when that ends
+  await inTime('what was open is closed', live.closed)
   return `${took} ms`
 }
 
