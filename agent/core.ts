@@ -13,6 +13,7 @@ import { type DiskCache, openDiskCache, type Part } from './disk-cache.ts'
 import { createKnowledge, type Knowledge } from './knowledge.ts'
 import type { AgentSvid } from './own-svid.ts'
 import { tracePolicies } from './policy-spans.ts'
+import { type CutBooks, createCutBooks } from './proxies/cuts.ts'
 import { createProxyLedger, type ProxyLedger } from './proxies/ledger.ts'
 import { createServices, type Services } from './services.ts'
 import { createSession, type Session } from './session.ts'
@@ -31,6 +32,7 @@ export interface Core extends AsyncDisposable {
   readonly ledger: Ledger
   readonly proxies: ProxyLedger
   readonly services: Services
+  readonly cuts: CutBooks
   readonly audience: Audience
   readonly counts: AgentCounts
   readonly tracer: Tracer
@@ -100,6 +102,7 @@ export function openCore(options: CoreOptions): Core {
     cache.restore(identities.svids)
     tokens.restore(identities.tokens)
   }
+  const cuts = createCutBooks(known === undefined ? {} : disk.cuts())
   const audience = createAudience(clock)
   const ledger = createLedger({ decides: config.decisions !== undefined })
   const proxies = createProxyLedger()
@@ -119,16 +122,17 @@ export function openCore(options: CoreOptions): Core {
   const running = new AsyncDisposableStack()
   return {
     ...{ config, knowledge, cache, tokens, session, disk, audience },
-    ...{ ledger, proxies, services, counts, tracer, clock, log },
+    ...{ ledger, proxies, services, cuts, counts, tracer, clock, log },
     start() {
       const kept = {
         knowledge: knowledge.snapshot,
         identities: () => ({ svids: cache.kept(), tokens: tokens.kept() }),
+        cuts: cuts.kept,
       }
+      const topics = { knowledge: [knowledge], identities: [cache, tokens], cuts: [cuts] }
       const onChange = (part: Part, changed: () => void): Disposable => {
         const stack = new DisposableStack()
-        const topics = part === 'knowledge' ? [knowledge] : [cache, tokens]
-        for (const topic of topics) stack.use(topic.onChange(changed))
+        for (const topic of topics[part]) stack.use(topic.onChange(changed))
         return stack
       }
       running.use(disk.follow(kept, onChange))

@@ -1,5 +1,5 @@
-// What the agent keeps so that it can serve without its authority: what it was told, and what it holds for
-// workloads. Two sealed files, each replaced as a whole. What cannot be read is thrown away, never fatal.
+// What the agent keeps so that it can serve without its authority: what it was told, what it holds for workloads,
+// and which connections of proxies it has ended. Sealed files, each replaced as a whole. What cannot be read is thrown away, never fatal.
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fromBinary, toBinary } from '@bufbuild/protobuf'
@@ -14,6 +14,7 @@ import { createLatest, type Running, run } from '../runtime/lifecycle.ts'
 import type { Log } from '../runtime/log.ts'
 import { drawnSecret, type SealingSecret, seal, unseal } from '../runtime/sealed.ts'
 import { explain } from '../spiffe/errors.ts'
+import { type KeptCuts, keptCuts } from './proxies/cuts.ts'
 
 const base64 = z.string().transform((text): Uint8Array => Buffer.from(text, 'base64'))
 const keptSvid = z.strictObject({
@@ -38,15 +39,19 @@ export type KeptSvid = z.infer<typeof keptSvid>
 export type KeptToken = z.infer<typeof keptToken>
 export type KeptIdentities = z.infer<typeof keptIdentities>
 
-/** One of the two files: what is to be in it now. */
+const nothing: KeptIdentities = { svids: [], tokens: [] }
+
+/** What is to be in each file now. */
 export interface Kept {
   readonly knowledge: () => AuthorityMessage
   readonly identities: () => KeptIdentities
+  readonly cuts: () => KeptCuts
 }
 
 export interface DiskCache {
   knowledge(): AuthorityMessage | undefined
   identities(): KeptIdentities
+  cuts(): KeptCuts
   /** Writes what changes, until it is disposed; the last change too. */
   follow(kept: Kept, onChange: (part: Part, changed: () => void) => Disposable): Running
   /** why the newest state is not on the disk; undefined when it is */
@@ -57,7 +62,7 @@ export interface DiskCache {
   forget(): void
 }
 
-export type Part = 'knowledge' | 'identities'
+export type Part = (typeof parts)[number]
 
 export interface DiskCacheOptions {
   readonly folder: string
@@ -66,7 +71,7 @@ export interface DiskCacheOptions {
   readonly log: Log
 }
 
-const parts = ['knowledge', 'identities'] as const
+const parts = ['knowledge', 'identities', 'cuts'] as const
 /** Milliseconds until the next write of a file after one that took so long: a busy node does not write all the time. */
 const restAfter = (took: number) => Math.min(4 * took, 200)
 const afterFailure = 5000
@@ -92,10 +97,17 @@ function identitiesText({ svids, tokens }: KeptIdentities): string {
 }
 
 function contentOf(part: Part, kept: Kept): Uint8Array {
-  return part === 'knowledge'
-    ? toBinary(AuthorityMessageSchema, kept.knowledge())
-    : Buffer.from(identitiesText(kept.identities()))
+  switch (part) {
+    case 'knowledge':
+      return toBinary(AuthorityMessageSchema, kept.knowledge())
+    case 'identities':
+      return Buffer.from(identitiesText(kept.identities()))
+    case 'cuts':
+      return Buffer.from(JSON.stringify(kept.cuts()))
+  }
 }
+
+const jsonIn = (bytes: Buffer): unknown => JSON.parse(bytes.toString('utf8'))
 
 export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions): DiskCache {
   const troubles = new Map<Part, string>()
@@ -161,11 +173,8 @@ export function openDiskCache({ folder, secret, clock, log }: DiskCacheOptions):
 
   return {
     knowledge: () => load('knowledge', (bytes) => fromBinary(AuthorityMessageSchema, bytes)),
-    identities: () =>
-      load('identities', (bytes) => keptIdentities.parse(JSON.parse(bytes.toString('utf8')))) ?? {
-        svids: [],
-        tokens: [],
-      },
+    identities: () => load('identities', (bytes) => keptIdentities.parse(jsonIn(bytes))) ?? nothing,
+    cuts: () => load('cuts', (bytes) => keptCuts.parse(jsonIn(bytes))) ?? {},
     follow: (kept, onChange) =>
       run(async (signal) => {
         tidy(folder, log)

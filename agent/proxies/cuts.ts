@@ -1,6 +1,8 @@
 // When connections that are open have to end: Envoy never looks at a peer's certificate again, so whoever is denied
 // from now on goes on with what was begun before, until its listener takes leave of all that it has.
 import { hash } from 'node:crypto'
+import { z } from 'zod'
+import { createTopic } from '../../runtime/lifecycle.ts'
 
 export interface Denial {
   readonly id: string
@@ -15,7 +17,7 @@ export interface Cuts {
   readonly outbound: Readonly<Record<string, string>>
 }
 
-/** The newest ones: the same after older ones are over, so that an agent that starts again cuts nothing. */
+/** The newest ones: the same after older ones are over, so that an agent that has lost its disk cuts nothing either. */
 function newestOf(denials: readonly Denial[]): string {
   const byTime = Map.groupBy(denials, ({ createdAt }) => createdAt)
   const [newest = 0n] = [...byTime.keys()].sort((a, b) => Number(b - a))
@@ -25,21 +27,23 @@ function newestOf(denials: readonly Denial[]): string {
 
 const named = (what: string) => hash('sha256', what, 'base64url').slice(0, 16)
 
-/**
- * Names the newest cut, given the denials in force: another one whenever a denial is new, never when one is over.
- * Empty before the first.
- */
-export function createCuts(): (denials: readonly Denial[]) => string {
-  const known = new Set<string>()
-  let cut = ''
-  return (denials) => {
-    const news = denials.filter(({ id }) => !known.has(id))
-    if (news.length === 0) return cut
-    for (const { id } of news) known.add(id)
-    const next = named(newestOf(denials))
-    cut = next === cut ? named(`${cut} ${news.map(({ id }) => id).join(' ')}`) : next
-    return cut
-  }
+/** What is remembered of one listener: its newest cut, and the denials in force, none of which is news. */
+interface Remembered {
+  readonly cut: string
+  readonly known: ReadonlySet<string>
+}
+
+const nothing: Remembered = { cut: '', known: new Set() }
+
+/** Another cut whenever a denial is new, never when one is over; the same value while nothing has changed. */
+function after(before: Remembered, denials: readonly Denial[]): Remembered {
+  const news = denials.filter(({ id }) => !before.known.has(id))
+  if (news.length === 0 && denials.length === before.known.size) return before
+  const known = new Set(denials.map(({ id }) => id))
+  if (news.length === 0) return { cut: before.cut, known }
+  const next = named(newestOf(denials))
+  const ids = news.map(({ id }) => id)
+  return { cut: next === before.cut ? named(`${before.cut} ${ids.join(' ')}`) : next, known }
 }
 
 /** What may have to do with listeners: all denials with those for callers, with each of the others its own. */
@@ -48,28 +52,58 @@ export interface Concerned {
   readonly outbound: ReadonlyMap<string, readonly Denial[]>
 }
 
-/** Of each proxy by a name of its own; the same value again while nothing is to be cut. */
-export function createCutBooks(): (proxy: string, concerned: Concerned) => Cuts {
-  const books = new Map<string, ReturnType<typeof createCutBook>>()
-  return (proxy, concerned) => {
-    const book = books.get(proxy) ?? createCutBook()
-    books.set(proxy, book)
-    return book(concerned)
-  }
+/** As it lies on the disk, by listener. */
+export const keptCuts = z.record(
+  z.string(),
+  z.strictObject({ cut: z.string(), known: z.array(z.string()) }),
+)
+export type KeptCuts = z.infer<typeof keptCuts>
+
+/** The cuts of all listeners; an agent that starts again with what it has kept cuts nothing twice. */
+export interface CutBooks {
+  /** Of a proxy by a name of its own; the same value again while nothing is to be cut. */
+  of(proxy: string, concerned: Concerned): Cuts
+  kept(): KeptCuts
+  /** Called when there is something else to keep. */
+  onChange(listener: () => void): Disposable
 }
 
-function createCutBook(): (concerned: Concerned) => Cuts {
-  const inbound = createCuts()
-  const outbound = new Map<string, ReturnType<typeof createCuts>>()
-  let cuts: Cuts = { inbound: '', outbound: {} }
-  return (concerned) => {
-    const each = [...concerned.outbound].map(([name, denials]): [string, string] => {
-      const cutBy = outbound.get(name) ?? createCuts()
-      outbound.set(name, cutBy)
-      return [name, cutBy(denials)]
-    })
-    const next = { inbound: inbound(concerned.inbound), outbound: Object.fromEntries(each) }
-    if (JSON.stringify(next) !== JSON.stringify(cuts)) cuts = next
-    return cuts
+export function createCutBooks(former: KeptCuts = {}): CutBooks {
+  const topic = createTopic<void>()
+  const newest = new Map<string, Cuts>()
+  const books = new Map<string, Remembered>()
+  for (const [listener, { cut, known }] of Object.entries(former))
+    books.set(listener, { cut, known: new Set(known) })
+
+  function cutOf(listener: string, denials: readonly Denial[]): string {
+    const before = books.get(listener) ?? nothing
+    const next = after(before, denials)
+    if (next !== before) {
+      books.set(listener, next)
+      topic.publish()
+    }
+    return next.cut
+  }
+
+  return {
+    of(proxy, { inbound, outbound }) {
+      const before = newest.get(proxy)
+      const each = [...outbound].map(([name, denials]): [string, string] => [
+        name,
+        cutOf(`${proxy} outbound/${name}`, denials),
+      ])
+      const next = {
+        inbound: cutOf(`${proxy} inbound`, inbound),
+        outbound: Object.fromEntries(each),
+      }
+      if (before !== undefined && JSON.stringify(next) === JSON.stringify(before)) return before
+      newest.set(proxy, next)
+      return next
+    },
+    kept: () =>
+      Object.fromEntries(
+        [...books].map(([listener, { cut, known }]) => [listener, { cut, known: [...known] }]),
+      ),
+    onChange: (listener) => topic.subscribe(listener),
   }
 }

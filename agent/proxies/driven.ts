@@ -17,7 +17,7 @@ import { labelsOf } from '../sidecar/state.ts'
 import type { SvidCache, WorkloadSvid } from '../svid-cache.ts'
 import { crlsOf } from '../xds/crls.ts'
 import { earliest } from '../xds/resource.ts'
-import { type Concerned, type Cuts, createCutBooks } from './cuts.ts'
+import type { Concerned, CutBooks, Cuts } from './cuts.ts'
 import { type Situation, type Snapshot, snapshotOf } from './envoy/snapshot.ts'
 import { type DeniedToPrograms, deniedToPrograms } from './grpc/denied.ts'
 import { grpcSnapshot } from './grpc/snapshot.ts'
@@ -31,6 +31,7 @@ export interface DrivenOptions {
   readonly config: Pick<AgentConfig, 'sds' | 'decisions'>
   readonly services: Pick<Services, 'of' | 'onChange'>
   readonly specs: Pick<Specs, 'current' | 'onChange'>
+  readonly cuts: Pick<CutBooks, 'of'>
   /** path of the socket that answers decisions */
   readonly decisions: string | undefined
   readonly clock: Clock
@@ -217,7 +218,6 @@ export function createDriven(options: DrivenOptions): Driven {
   const { knowledge, cache, config, services, specs, decisions } = options
   const compiled = createCompiled(options)
   const steady = createLives()
-  const cutsOf = createCutBooks()
   const topic = createTopic<void>()
   specs.onChange(() => topic.publish())
   services.onChange(() => topic.publish())
@@ -270,7 +270,7 @@ export function createDriven(options: DrivenOptions): Driven {
       if (entry !== undefined && svid === undefined) cache.want(entry)
       const key = `${form} ${it.file}`
       const revocation = revokedBy(options, form)
-      const newest = cutsOf(key, concernedBy(revocation.denials, it))
+      const newest = options.cuts.of(key, concernedBy(revocation.denials, it))
       const cuts = wanted ?? newest
       const snapshot =
         svid && make(it, { mine, form, life: steady(key, lifeOf(svid)), cuts, revocation })

@@ -10,7 +10,7 @@ import { followSpecs } from './specs.ts'
 
 /** Throws ERR_CONFIG for a spec that cannot be read, or that its driver cannot do. */
 export function startDriven(core: Core): Driving {
-  const { config, knowledge, cache, proxies, services, clock, log } = core
+  const { config, knowledge, cache, proxies, services, cuts, clock, log } = core
   const decisions = config.decisions?.socket
   const canAsk = decisions !== undefined
   const demands: Readonly<Record<DriverName, (spec: ProxySpec) => void>> = {
@@ -25,7 +25,7 @@ export function startDriven(core: Core): Driving {
   proxies.followSpecs(specs.current)
   specs.onChange(proxies.tell)
   const driven = createDriven({
-    ...{ knowledge, cache, config, services, specs, decisions, clock, log },
+    ...{ knowledge, cache, config, services, specs, cuts, decisions, clock, log },
   })
   return { driven, [Symbol.asyncDispose]: () => specs[Symbol.asyncDispose]() }
 }

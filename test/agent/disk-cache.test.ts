@@ -36,7 +36,8 @@ const identities: KeptIdentities = {
   ],
   tokens: [{ key: 'k', token: 'a.b.c', holder: Buffer.from('h'), receivedAt: 1, expiresAt: 2 }],
 }
-const kept: Kept = { knowledge: () => message, identities: () => identities }
+const cuts = { 'envoy web.yaml inbound': { cut: 'c', known: ['a', 'b'] } }
+const kept: Kept = { knowledge: () => message, identities: () => identities, cuts: () => cuts }
 
 let root: ReturnType<typeof testFolder>
 let folder: string
@@ -56,7 +57,7 @@ async function fill(): Promise<void> {
   await using _ = cache.follow(kept, (_part: Part, listener) => changed.subscribe(listener))
   changed.publish()
   await vi.waitFor(() => {
-    for (const part of ['knowledge', 'identities'])
+    for (const part of ['knowledge', 'identities', 'cuts'])
       expect(existsSync(join(folder, `${part}.sealed`))).toBe(true)
   }, patience)
 }
@@ -77,6 +78,7 @@ describe('what is kept', () => {
     const told = cache.knowledge()
     expect(told !== undefined && equals(AuthorityMessageSchema, told, message)).toBe(true)
     expect(plain(cache.identities())).toEqual(plain(identities))
+    expect(cache.cuts()).toEqual(cuts)
     const bytes = readFileSync(join(folder, 'identities.sealed'))
     expect(bytes.includes('the key of the workload')).toBe(false)
     expect(statSync(join(folder, 'identities.sealed')).mode & 0o777).toBe(0o600)
@@ -112,7 +114,11 @@ describe('what is kept', () => {
   it('lies there alone: what an agent that was killed had begun to write is taken away', async () => {
     writeFileSync(join(folder, '.identities.sealed.0123456789ab'), 'half of it')
     await fill()
-    expect(readdirSync(folder).toSorted()).toEqual(['identities.sealed', 'knowledge.sealed'])
+    expect(readdirSync(folder).toSorted()).toEqual([
+      'cuts.sealed',
+      'identities.sealed',
+      'knowledge.sealed',
+    ])
   })
 
   it('is nothing after it was forgotten', async () => {

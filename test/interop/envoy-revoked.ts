@@ -90,6 +90,20 @@ async function followsRules(it: DrivenEnvoy): Promise<number> {
   return took
 }
 
+/** An agent that starts again after a denial was over has nothing to end. */
+async function startsAgain(it: DrivenEnvoy): Promise<void> {
+  const listenersOf = async () => {
+    const [proxy] = (await it.status()).proxies
+    demand(proxy !== undefined && proxy.policyVersion > 0n, 'no proxy is driven')
+    return proxy.resources.find(({ kind }) => kind === 'listeners')?.toldVersion ?? ''
+  }
+  const before = await eventually('the proxy is driven', listenersOf)
+  await it.node.restartAgent()
+  const after = await eventually('the proxy is driven again', listenersOf)
+  // by differences it is told nothing where nothing is new
+  demand(['', before].includes(after), `listeners were ${before}, and are ${after}`)
+}
+
 interface Case {
   readonly protocol: 'http' | 'tcp'
   readonly decides: 'native' | 'agent'
@@ -114,6 +128,8 @@ async function cuts(envoy: string, { protocol, decides }: Case): Promise<string>
   }))
   await untilServed(it)
   const came = await endsOf(it, protocol === 'http' ? [openRaw, openHttp2] : [openRaw])
+  await untilServed(it)
+  await startsAgain(it)
   await untilServed(it)
   const went = await endsOf(it, [openOutbound])
   await untilServed(it)

@@ -1,6 +1,7 @@
 // What an agent drives one proxy by: what it was told of the mesh, and one spec.
 import { create } from '@bufbuild/protobuf'
 import { createKnowledge, type Knowledge } from '../../agent/knowledge.ts'
+import { createCutBooks } from '../../agent/proxies/cuts.ts'
 import { createDriven, type Driven } from '../../agent/proxies/driven.ts'
 import type { Services } from '../../agent/services.ts'
 import type { WorkloadSvid } from '../../agent/svid-cache.ts'
@@ -51,6 +52,7 @@ export function driveBy(options: DrivingOptions): Driven {
     cache: { svids: new Map([[svid.entryId, svid]]), want: () => {} },
     config: { sds: sdsConfig.parse({}) },
     services: { of: () => endpoints, onChange: () => never },
+    cuts: createCutBooks(),
     specs: { current: () => [one], onChange: () => never },
   })
 }
