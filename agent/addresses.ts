@@ -4,6 +4,7 @@ import { IdentityError } from '../spiffe/errors.ts'
 
 /** Several, where several authorities share a store. */
 export interface Addresses {
+  readonly count: number
   current(): Address
   /** The next one is current from now on. */
   fail(): void
@@ -16,5 +17,5 @@ export function createAddresses(all: readonly Address[]): Addresses {
     if (address === undefined) throw new IdentityError('ERR_CONFIG', 'no address of an authority')
     return address
   }
-  return { current, fail: () => void at++ }
+  return { count: all.length, current, fail: () => void at++ }
 }

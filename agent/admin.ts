@@ -51,6 +51,7 @@ const proxyMessage = (it: ProxyRecord) => ({
 
 /** Why nobody can speak as this identity here; empty when somebody can. */
 function whyBarred(identity: SpiffeId, knowledge: Knowledge): string {
+  if (!knowledge.isComplete()) return 'the agent has not heard from its authority yet'
   if (knowledge.isDenied(identity)) return 'its identity is on the deny-list'
   const hasEntry = [...knowledge.entries.values()].some(({ spiffeId }) => spiffeId === identity)
   return hasEntry ? '' : 'no entry of this node is for its identity'

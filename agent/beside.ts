@@ -59,16 +59,13 @@ function startAdmin(
   })
 }
 
-async function startDeciding(core: Core, { crowd }: Serving): Promise<DecisionServer | undefined> {
-  const { decisions } = core.config
-  if (decisions === undefined) return undefined
+/** Loads what answers decisions, if it is asked for; the socket opens when what it returns is called. */
+async function prepareDeciding(core: Core, { crowd }: Serving) {
+  const { decisions: config } = core.config
+  if (config === undefined) return undefined
   const { startDecisions } = await import('./authz/start.ts')
-  return await startDecisions({
-    ...core,
-    config: decisions,
-    workloadPort: workloadPortOf(core.proxies),
-    crowd,
-  })
+  const workloadPort = workloadPortOf(core.proxies)
+  return (): Promise<DecisionServer> => startDecisions({ ...core, config, workloadPort, crowd })
 }
 
 /** What runs whether this node has joined or not; disposed after the connection to the authority. */
@@ -106,12 +103,15 @@ export async function startBeside(
       }),
     )
   }
+  const startDeciding = await prepareDeciding(core, serving)
   const running = starting.move()
   return {
     files,
     async decide() {
-      deciding = await startDeciding(core, serving)
-      if (deciding !== undefined) running.use(deciding)
+      const server = await startDeciding?.()
+      // a start that was given up meanwhile
+      if (running.disposed) await server?.[Symbol.asyncDispose]()
+      else if (server !== undefined) deciding = running.use(server)
     },
     drain: async () => void (await Promise.all([admin.drain(), deciding?.drain()])),
     [Symbol.asyncDispose]: () => running.disposeAsync(),

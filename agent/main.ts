@@ -9,6 +9,7 @@ import type { Log } from '../runtime/log.ts'
 import { startTracing } from '../runtime/tracing/start.ts'
 import type { Caller } from './attest/caller.ts'
 import { callerFields, readingOf } from './audience.ts'
+import type { Beside } from './beside.ts'
 import type { AgentConfig } from './config.ts'
 import { type Core, type CoreOptions, openCore } from './core.ts'
 import { type Driving, drivesNothing } from './proxies/driving.ts'
@@ -73,6 +74,20 @@ function allOf(...running: readonly Running[]): Promise<void> {
   return done
 }
 
+/** milliseconds: an Envoy that asks again does so for a second */
+const longestUndecided = 500
+
+/** Joined or not; what is on the disk could let in who was denied since. */
+async function deciding(
+  { session, clock }: Core,
+  beside: Beside,
+  signal: AbortSignal,
+): Promise<void> {
+  const late = clock.sleep(longestUndecided, { signal })
+  await Promise.race([session.untilHeard(signal), late])
+  await beside.decide()
+}
+
 /**
  * Starts the agent of `config`: its sockets answer at once, from the disk or with Unavailable; resolves once
  * this node has an identity. Throws when it may not join, with what to do about it.
@@ -102,10 +117,8 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   const loop = starting.use(core.start())
   {
     using stopped = aborted(signal)
-    await Promise.race([core.session.joined, loop.done, stopped.promise])
-    // who is asked by what is on the disk could let in who was denied since
-    await Promise.race([core.session.untilHeard(signal), loop.done])
-    await beside.decide()
+    const ready = Promise.all([core.session.joined, deciding(core, beside, signal)])
+    await Promise.race([ready, loop.done, stopped.promise])
   }
   const { startBroker } = await import('./broker/listener.ts')
   starting.use(await startBroker(core, serving))

@@ -181,10 +181,10 @@ function createStanding(options: SessionOptions) {
     },
     /** `text` is what the status says of it. */
     lost(problem: unknown, text: string) {
-      heard()
       log.warn({ err: problem }, 'the connection to the authority is lost; workloads go on')
       addresses.fail()
       failures++
+      if (failures >= addresses.count) heard()
       trouble = text
       topic.publish()
     },

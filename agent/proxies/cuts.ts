@@ -41,9 +41,10 @@ function after(before: Remembered, denials: readonly Denial[]): Remembered {
   if (news.length === 0 && denials.length === before.known.size) return before
   const known = new Set(denials.map(({ id }) => id))
   if (news.length === 0) return { cut: before.cut, known }
-  const next = named(newestOf(denials))
-  const ids = news.map(({ id }) => id)
-  return { cut: next === before.cut ? named(`${before.cut} ${ids.join(' ')}`) : next, known }
+  if (before.cut === '') return { cut: named(newestOf(denials)), known }
+  // never one that a proxy has already, whatever of it was kept
+  const ids = news.map(({ id }) => id).sort()
+  return { cut: named(`${before.cut} ${ids.join(' ')}`), known }
 }
 
 /** What may have to do with listeners: all denials with those for callers, with each of the others its own. */

@@ -1,6 +1,8 @@
 // What an agent that has just started tells sidecars and proxies first: they go on with what an earlier process told
 // them, so it is never older than what the authority says.
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
+import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { createClient, type Transport } from '@connectrpc/connect'
 import { afterAll, beforeAll, expect, it } from 'vitest'
@@ -9,6 +11,7 @@ import { openTransport } from '../../client/transport.ts'
 import { Policies } from '../../proto/gen/castellan/policy/v1/policies_pb.js'
 import { Sidecar } from '../../proto/gen/castellan/workload/v1/sidecar_pb.js'
 import { AggregatedDiscoveryService } from '../../proto/gen/envoy/service/discovery/v3/ads_pb.js'
+import { agentStatus } from '../support/agent-status.ts'
 import { testFolder } from '../support/folder.ts'
 import { startNode, type TestNode, trustDomain } from '../support/node.ts'
 import { policyText } from '../support/policy-text.ts'
@@ -25,7 +28,9 @@ beforeAll(async () => {
   }
   const identity = `spiffe://${trustDomain}/ns/shop/sa/web`
   writeFileSync(file, stringify({ identity, inbound: [inbound], outbound: [] }))
-  node = stack.use(await startNode({ agent: { proxies: [{ spec: file, driver: 'envoy' }] } }))
+  const proxies = [{ spec: file, driver: 'envoy' }]
+  const decisions = { socket: 'run/authz.sock' }
+  node = stack.use(await startNode({ agent: { proxies, decisions } }))
   await node.register('/ns/shop/sa/web', [`unix:uid:${process.getuid?.()}`])
 }, 120_000)
 afterAll(() => stack.disposeAsync())
@@ -84,6 +89,24 @@ async function untilTold(): Promise<unknown> {
   }
 }
 
+/** Takes connections, and never answers. */
+async function startSilent(port: number) {
+  const sockets: Socket[] = []
+  const server = createServer((socket) => {
+    sockets.push(socket)
+    socket.on('error', () => socket.destroy())
+  })
+  server.listen(port, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    count: () => sockets.length,
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+    },
+  }
+}
+
 it('is what the authority says now, or what it said last while it is away', async () => {
   const before = await apply('/path-1')
   await expect.poll(tellsFirst, patience).toEqual({ version: before, path: '/path-1' })
@@ -95,4 +118,12 @@ it('is what the authority says now, or what it said last while it is away', asyn
   await node.stopAuthority()
   await node.startAgent()
   expect(await untilTold()).toEqual({ version: after, path: '/path-2' })
+  await node.stopAgent()
+  // somebody is there, and says nothing
+  await using silent = await startSilent(node.authority.port)
+  await node.startAgent()
+  expect(await untilTold()).toEqual({ version: after, path: '/path-2' })
+  expect(silent.count()).toBeGreaterThan(0)
+  const { decisions } = await agentStatus(node.agent.adminSocket)
+  expect(decisions?.phase).toBe('listening')
 }, 240_000)
