@@ -39,14 +39,15 @@ const decoded = (path: string) =>
     return /[A-Za-z0-9._~-]/.test(character) ? character : whole
   })
 
+/** Those of dots that were sent bare, behind a slash that was one; a backslash is one of theirs. */
+const withoutParameters = (path: string) => path.replace(/(?<=\/)(\.{1,2});[^/]*/g, '$1')
+
 function withoutDots(path: string): string {
   const kept: string[] = []
   const segments = path.slice(1).split('/')
   for (const [i, segment] of segments.entries()) {
     const isLast = i === segments.length - 1
-    // parameters of dot segments go along, when the dots were sent bare
-    const bare = segment.replace(/^(\.{1,2});.*$/, '$1')
-    const dots = bare.replace(/%2e/gi, '.')
+    const dots = segment.replace(/%2e/gi, '.')
     if (dots === '..') kept.pop()
     if (dots !== '.' && dots !== '..') kept.push(segment)
     else if (isLast) kept.push('')
@@ -66,7 +67,8 @@ export function envoyPath(target: string, mergesSlashes: boolean): string | unde
   const query = rest.length === 0 ? '' : `?${rest.join('?')}`
   if (target.includes('#') || /%(?:00|2f|5c)/i.test(path)) return undefined
   const escaped = path.replace(/["<>^`{|}]/g, (character) => encoded[character] ?? '')
-  const plain = decoded(withoutDots(escaped.replaceAll('\\', '/')))
+  const slashed = withoutParameters(escaped).replaceAll('\\', '/')
+  const plain = decoded(withoutDots(slashed))
   if (/%(?:2f|5c)/i.test(plain)) return undefined
   return (mergesSlashes ? merged(plain) : plain) + query
 }
