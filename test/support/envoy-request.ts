@@ -32,12 +32,16 @@ const encoded: Readonly<Record<string, string>> = {
   '}': '%7D',
 }
 
-/** Each escape of an unreserved character once, from left to right. */
-const decoded = (path: string) =>
-  path.replace(/%([0-9A-Fa-f]{2})/g, (whole, hex) => {
-    const character = String.fromCharCode(Number.parseInt(hex, 16))
-    return /[A-Za-z0-9._~-]/.test(character) ? character : whole
-  })
+/** Each escape of an unreserved character once; a percent sign that was none begins none by that. */
+function decoded(path: string): string {
+  const once = path
+    .replace(/%(?![0-9A-Fa-f]{2})/g, ' ')
+    .replace(/%([0-9A-Fa-f]{2})/g, (whole, hex) => {
+      const character = String.fromCharCode(Number.parseInt(hex, 16))
+      return /[A-Za-z0-9._~-]/.test(character) ? character : whole
+    })
+  return once.replace(/ (?=[0-9A-Fa-f]{2})/g, '%25').replaceAll(' ', '%')
+}
 
 /** Those of dots that were sent bare, behind a slash that was one; a backslash is one of theirs. */
 const withoutParameters = (path: string) => path.replace(/(?<=\/)(\.{1,2});[^/]*/g, '$1')
@@ -65,9 +69,11 @@ export function envoyPath(target: string, mergesSlashes: boolean): string | unde
   if (!/^[\x21-\x7e]+$/.test(target) || !target.startsWith('/')) return undefined
   const [path = '', ...rest] = target.split('?')
   const query = rest.length === 0 ? '' : `?${rest.join('?')}`
-  if (target.includes('#') || /%(?:00|2f|5c)/i.test(path)) return undefined
-  const escaped = path.replace(/["<>^`{|}]/g, (character) => encoded[character] ?? '')
-  const slashed = withoutParameters(escaped).replaceAll('\\', '/')
+  if (target.includes('#') || /%(?:2f|5c)/i.test(path)) return undefined
+  const bare = withoutParameters(path)
+  if (bare.includes('%00')) return undefined
+  const escaped = bare.replace(/["<>^`{|}]/g, (character) => encoded[character] ?? '')
+  const slashed = escaped.replaceAll('\\', '/')
   const plain = decoded(withoutDots(slashed))
   if (/%(?:2f|5c)/i.test(plain)) return undefined
   return (mergesSlashes ? merged(plain) : plain) + query
